@@ -1,0 +1,66 @@
+# Every target makes the environment first where it is missing or stale. A fresh machine needs Python 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
+# Each worker imports torch and Lightning for itself, which takes ten seconds of a core.
+TEST_WORKERS ?= 2
+
+unexport PYTHONPATH PYTHONHOME
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check format bench ui docs lock clean
+
+help:  ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module: install it (Debian: apt install python3-venv)" >&2; exit 1; }
+	@echo "environment: installing the locked packages into $(VENV)"
+	@rm -f $@
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+env: $(READY)  ## Make the environment in .venv from requirements.lock
+	@:
+
+demo: $(READY)  ## Run a study of 24 trials on real digits and write its report
+	@$(BIN)/dlsearch -m experiment=quickstart
+
+test: $(READY)  ## Run all tests; those on MNIST and CIFAR-10 need DLSEARCH_DATA
+	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+check: $(READY)  ## Check format, style, types and layers
+	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo "make: some files are not formatted: make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet --output-format concise .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache > $(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
+	@echo "check: format, style, types and layers are fine"
+
+format: $(READY)  ## Format the code and mend what can be mended
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(READY)  ## Run the benchmarks of benchmarks/
+	@set -e; for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
+
+ui: $(READY)  ## Open MLflow and the Optuna dashboard on what is in mlruns/
+	@$(BIN)/dlsearch ui
+
+docs: $(READY)  ## Write the reference of the Python modules to build/docs/
+	@$(BIN)/pdoc --docformat google --output-directory build/docs dlsearch '!dlsearch._hydra'
+	@echo "docs: build/docs/index.html; the guides are in docs/"
+
+lock: $(READY)  ## Resolve the newest versions in range into requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --group dev --extra postgres --extra joblib $(LOCK_FLAGS) --upgrade --output-file requirements.lock > /dev/null
+
+clean:  ## Remove the environment, caches and build outputs; mlruns/ stays
+	@rm -rf $(VENV) .cache .ruff_cache .mypy_cache .pytest_cache .import_linter_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

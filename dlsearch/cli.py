@@ -1,0 +1,138 @@
+"""The command: a flat Hydra application, so that all that Hydra's users type works.
+
+A first word that is a verb goes to :mod:`dlsearch.verbs`. Imports nothing heavy:
+``--help``, completion and ``--cfg`` answer at once.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlsearch.config.compose import CONFIG_NAME, config_dir, explain
+from dlsearch.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from omegaconf import DictConfig
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line `argv` (``sys.argv[1:]`` by default) and exit."""
+    words = sys.argv[1:] if argv is None else argv
+    here = str(Path.cwd())
+    if here not in sys.path:  # a package of the user's beside her configs; last, so that it shadows nothing
+        sys.path.append(here)
+    sys.exit(guarded(lambda: _dispatch(words)))
+
+
+def _dispatch(words: list[str]) -> int:
+    from dlsearch.verbs import VERBS
+
+    if words and not words[0].startswith("-") and "=" not in words[0]:
+        if words[0] not in VERBS:
+            import difflib
+
+            near = difflib.get_close_matches(words[0], VERBS, n=1)
+            raise ConfigError(
+                words[0], "is neither a verb nor an override", f"did you mean {near[0]}?" if near else "see --help"
+            )
+        return VERBS[words[0]](words[1:])
+    return _hydra(words)
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Run, and turn whatever goes wrong into an exit code and one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return action()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        found = explain(error)
+        _say(str(found))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else DONE if end.code is None else FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away: `dlsearch trials x | head`
+        return DONE
+    except Exception as error:
+        if os.environ.get("DLSEARCH_DEBUG"):
+            raise
+        _say(f"{type(error).__name__}: {error} (DLSEARCH_DEBUG=1 shows where)")
+        return FAILED
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"dlsearch: {' '.join(line.split())}\n")
+
+
+def _hydra(words: list[str]) -> int:
+    import hydra
+
+    from dlsearch.config.register import register
+
+    register()
+    # Hydra's own handler prints several lines and exits with 1; with this set it raises, and `guarded` has the word.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    codes: list[int] = []
+
+    def task(cfg: DictConfig) -> int:
+        code = guarded(lambda: run(cfg))
+        codes.append(code)
+        return code
+
+    before, sys.argv = sys.argv, [sys.argv[0], *words]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(task)()
+    finally:
+        sys.argv = before
+    return _after_search() if codes == [] else max(codes)
+
+
+def run(cfg: DictConfig) -> int:
+    """What one composed config means: a worker's service, or a training."""
+    if cfg.worker.join is not None:
+        from dlsearch.search.serve import serve
+
+        return serve(cfg, foreground=False)
+    from dlsearch.search.single import train
+
+    return train(cfg)
+
+
+def _after_search() -> int:
+    """The end of a search: its report, and the last lines."""
+    if "dlsearch.search.driver" not in sys.modules:  # --help, --cfg, --info
+        return DONE
+    from dlsearch.search.driver import outcome
+
+    done = outcome()
+    if done is None:
+        return DONE
+    from dlsearch.verbs.study import write_report
+
+    report = None if done.interrupted else write_report(done.name, done.storage_url, done.store)
+    if report is not None:
+        sys.stdout.write(f"report: {_relative(report / 'index.html')}\n")
+    if not done.finish(report):
+        sys.stdout.write("tracking: not everything has reached MLflow yet; dlsearch sync ships the rest\n")
+    if done.interrupted:
+        return INTERRUPTED
+    sys.stdout.write(f"next: dlsearch ui · dlsearch status {done.name} · dlsearch trials {done.name}\n")
+    return DONE
+
+
+def _relative(path: object) -> str:
+    return os.path.relpath(str(path))

@@ -1,0 +1,1 @@
+"""Configuration: the typed frame, composition, and the one place where configs become objects."""

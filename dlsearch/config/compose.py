@@ -1,0 +1,159 @@
+"""Composing configs outside of the Hydra application, and turning every complaint into one line."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dlsearch.config.errors import ConfigError
+from dlsearch.config.register import register
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+CONFIG_NAME = "config"
+
+
+def config_dir() -> Path:
+    """The folder of YAMLs: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def explain(error: Exception) -> ConfigError:
+    """One line, with the key, for what Hydra and OmegaConf say in several."""
+    if isinstance(error, ConfigError):
+        return error
+    cause: BaseException = error
+    while cause.__cause__ is not None and not isinstance(cause, OmegaConfBaseException):
+        cause = cause.__cause__
+    text = f"{error}\n{cause}" if cause is not error else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    key = ""
+    for pattern in (
+        r"full_key: (\S+)",
+        r"override '?\+*~?([\w./@-]+)",
+        r"[Kk]ey '([^']+)'",
+        r"'([\w/.]+)'",
+        r"key:? (\S+)",
+    ):
+        found = re.search(pattern, text)
+        if found and found.group(1):
+            key = found.group(1).split("=")[0]
+            break
+    override = re.search(r"override '?([^\s'=]+)=", text)
+    if override and "full_key" not in text:
+        key = override.group(1).lstrip("+~")
+    if isinstance(error, HydraException) and "Could not find" in text:
+        missing = re.search(r"Could not find '([^']+)'", text)
+        group, _, option = (missing.group(1) if missing else "").rpartition("/")
+        if group:
+            options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+            hint = f"one of {', '.join(options)}" if options else "see dlsearch --help"
+            return ConfigError(group, f"there is no {group} named {option!r}", hint)
+    said = [
+        line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Error merging"))
+    ]
+    said = said or lines
+    message = said[-1] if cause is not error else said[0]
+    hint = "see dlsearch --cfg job" if "not in struct" in text or "not in 'Frame'" in text else ""
+    if "not in struct" in text or re.search(r"Key '.*' not in '", text):
+        return ConfigError(key or "config", "there is no such key in the config", hint or "see dlsearch --cfg job")
+    return ConfigError(key or "config", message.rstrip("."), hint)
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    register()
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir()), job_name="dlsearch"):
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+        if before is not None:
+            GlobalHydra.instance().initialize(before)
+
+
+def _search(config_dirs: Sequence[str]) -> list[str]:
+    places = ",".join(f"'file://{Path(d).resolve()}'" for d in config_dirs)
+    return [f"hydra.searchpath=[{places}]"] if config_dirs else []
+
+
+def hydra_groups(config_dirs: Sequence[str] = ()) -> set[str]:
+    """The config groups that there are."""
+    with _hydra():
+        loader = GlobalHydra.instance().config_loader()
+        groups = set(loader.list_groups(""))
+    for folder in config_dirs:
+        groups |= {path.name for path in Path(folder).iterdir() if path.is_dir()} if Path(folder).is_dir() else set()
+    return groups
+
+
+def compose_config(
+    overrides: Sequence[str] = (), *, config_dirs: Sequence[str] = (), with_hydra: bool = False
+) -> DictConfig:
+    """Compose the config as ``dlsearch <overrides>`` would.
+
+    Args:
+        overrides: Hydra overrides without sweeps.
+        config_dirs: The user's own config folders, searched after ours.
+        with_hydra: Keep Hydra's own node.
+
+    Raises:
+        ConfigError: Anything is wrong with an override.
+    """
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise ConfigError("--config-dir", f"{folder} is not a folder")
+    try:
+        with _hydra():
+            return compose(
+                config_name=CONFIG_NAME, overrides=[*_search(config_dirs), *overrides], return_hydra_config=with_hydra
+            )
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error) from error
+
+
+def resolve(cfg: Any, key: str) -> Any:
+    """The value of `key` with its interpolations resolved, as plain Python.
+
+    Raises:
+        ConfigError: It is missing or its interpolation leads nowhere.
+    """
+    try:
+        value = OmegaConf.select(cfg, key, throw_on_missing=True)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        where = getattr(error, "full_key", None) or key
+        raise ConfigError(str(where), str(error).splitlines()[0]) from error
+
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(text: str | None, key: str) -> float | None:
+    """A duration such as ``90s``, ``1h30m`` or ``2.5h`` in seconds.
+
+    Raises:
+        ConfigError: It is no duration, or not positive.
+    """
+    if text is None:
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if not parts or "".join(a + b for a, b in parts) != text.strip():
+        raise ConfigError(key, f"expected a duration, got {text!r}", "90s, 30m, 2h")
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if total <= 0:
+        raise ConfigError(key, f"expected more than 0 seconds, got {text!r}")
+    return total

@@ -1,0 +1,100 @@
+"""The typed frame of the configuration: a wrong key or a wrong type in it is refused when Hydra composes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, List, Optional  # OmegaConf reads these annotations at run time
+
+from omegaconf import MISSING
+
+
+@dataclass
+class StudyConfig:
+    """What a study is: its goal, its budget, its name."""
+
+    name: Optional[str] = None  # null: the experiment's name, or <model>_<data>
+    objective: Any = "val/accuracy"  # a logged metric, or a list of them
+    direction: Any = "maximize"  # or minimize; a list with several objectives
+    n_trials: int = 20  # the study's total, over all workers and resumptions
+    timeout: Optional[str] = None  # wall time of the search: 90s, 30m, 2h; running trials finish
+    trial_timeout: Optional[str] = None  # deadline of one trial; beyond it the trial is failed(timeout)
+    target: Optional[float] = None  # stop when the objective has reached this
+    enqueue: Any = None  # parameter sets to run first: a list, or a JSON/YAML file
+    default_first: bool = True  # trial 0 is the default configuration
+    allow_drift: bool = False  # resume although config, space, data or sampler changed
+    max_attempts: int = 3  # how often a lost trial is tried
+    finalize: bool = True  # retrain the winner and score it on the test set, once
+    workers: Optional[int] = None  # jobs to launch, under launchers other than local
+    storage: Optional[str] = None  # null: SQLite in the store
+
+
+@dataclass
+class WorkerConfig:
+    """One process that serves a study; set by launchers, and by ``dlsearch worker``."""
+
+    join: Optional[str] = None  # the study to serve
+    slots: Any = "auto"  # trials at a time: GPUs, else cores
+    threads: Optional[int] = None  # CPU threads a trial; null: cores / slots
+    lease_s: float = 30.0  # a trial whose worker is silent for so long is lost
+
+
+@dataclass
+class PathsConfig:
+    """Where things lie."""
+
+    store: str = MISSING
+    data: str = MISSING
+    cache: str = MISSING
+
+
+@dataclass
+class TrackingConfig:
+    """What is shown in MLflow."""
+
+    enabled: bool = True
+    uri: Optional[str] = None  # null: SQLite in the store
+    project: str = "default"
+    system_metrics_s: Optional[float] = 10.0
+
+
+@dataclass
+class TrainerConfig:
+    """Arguments of ``pytorch_lightning.Trainer``; see its documentation."""
+
+    max_epochs: int = 10
+    accelerator: str = "auto"
+    devices: Any = 1
+    precision: Any = "32-true"
+    gradient_clip_val: Optional[float] = None
+    gradient_clip_algorithm: Optional[str] = None
+    accumulate_grad_batches: int = 1
+    log_every_n_steps: int = 50
+    deterministic: Any = True
+    check_val_every_n_epoch: int = 1
+    limit_train_batches: Any = None
+    limit_val_batches: Any = None
+    overfit_batches: Any = 0.0
+
+
+@dataclass
+class Frame:
+    """The top level."""
+
+    seed: int = 0  # seeds everything; a trial's own seed follows from it and the trial's number
+    name: Optional[str] = None  # of a plain run
+    test: bool = False  # plain run: score on the test set at the end (a row in the ledger)
+    allow_targets: List[str] = field(default_factory=list)  # packages of yours that configs may name
+    study: StudyConfig = field(default_factory=StudyConfig)
+    worker: WorkerConfig = field(default_factory=WorkerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: Any = None
+    data: Any = None
+    model: Any = None
+    task: Any = None
+    optimizer: Any = None
+    scheduler: Any = None
+    sampler: Any = None
+    pruner: Any = None
+    space: Any = None

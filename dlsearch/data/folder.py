@@ -1,0 +1,364 @@
+"""Image folders of any size, one folder a class, streamed from disk; ImageNet is one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dlsearch.data.augment import Augment, ImageTransform
+from dlsearch.data.base import SplitData
+from dlsearch.data.cache import key_of, publish, write_json
+from dlsearch.data.image import check_statistics
+from dlsearch.data.loader import InOrder, Shuffled
+from dlsearch.data.split import Indices, check_disjoint, check_size, class_counts, count, take
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+_SAMPLED = 2048  # images that estimate mean and deviation
+
+
+class ImageFiles(Dataset[tuple[Tensor, int, int]]):
+    """Decodes and resizes one file at a time; all that is random happens later, to batches.
+
+    Args:
+        root: Folder that the paths start from.
+        paths: One file each.
+        labels: (N,) classes.
+        shape: (channels, height, width) to convert and resize to.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], labels: Indices, shape: tuple[int, int, int]) -> None:
+        self.root, self.labels, self.shape = root, labels, shape
+        self.paths = np.array(paths, dtype=np.bytes_)  # no Python objects, whose counts would unshare workers' memory
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """(C, H, W)."""
+        from PIL import Image
+
+        channels, height, width = self.shape
+        with Image.open(self.root / self.paths[index].decode()) as file:
+            image = file.convert("L" if channels == 1 else "RGB")
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            pixels = np.array(image)
+        return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        return torch.from_numpy(self.pixels(index)), int(self.labels[index]), index
+
+
+class StreamingLoader:
+    """(x, y) batches out of a DataLoader of (bytes, label, index), augmented and standardised on the device.
+
+    Because the randomness is applied here by (seed, epoch, index), the number of workers changes nothing.
+
+    Args:
+        files: All images.
+        index: The samples to use.
+        batch_size: Samples a batch.
+        shuffle: A new order in each epoch, by f(seed, epoch).
+        seed: Of the order.
+        drop_last: Leave out a last batch that is smaller than the others.
+        transform: From stored to seen.
+        num_workers: Processes that decode.
+        device: Where batches are made.
+        rank: Of this process, of `world` ones that share each epoch.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        index: Indices,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool,
+        transform: ImageTransform,
+        num_workers: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.index, self.transform, self.device = index, transform, device
+        self.sampler = Shuffled(len(index), seed) if shuffle else InOrder(len(index))
+        self.batch_sampler = _Batches(self.sampler, index, batch_size, drop_last, rank, world, even=shuffle)
+        self._loader = DataLoader(
+            files,
+            batch_sampler=self.batch_sampler,
+            num_workers=num_workers,
+            pin_memory=device.type == "cuda",
+            persistent_workers=num_workers > 0,
+        )
+
+    def to(self, device: torch.device | str) -> StreamingLoader:
+        """Make batches on `device` from now on."""
+        self.device = torch.device(device)
+        return self
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch = self.sampler.epoch
+        for images, labels, index in self._loader:
+            images, labels, index = (t.to(self.device, non_blocking=True) for t in (images, labels, index))
+            yield self.transform(images, index, epoch), labels
+
+
+class _Batches:
+    """Lists of sample numbers, one a batch."""
+
+    def __init__(
+        self,
+        order: Shuffled | InOrder,
+        index: Indices,
+        batch_size: int,
+        drop_last: bool,
+        rank: int,
+        world: int,
+        even: bool,
+    ) -> None:
+        self.order, self.index, self.batch_size, self.drop_last = order, index, batch_size, drop_last
+        self.rank, self.world = rank, world
+        size = len(index)
+        self.n_samples = size // world if even and world > 1 else len(range(rank, size, world))
+
+    def __len__(self) -> int:
+        whole, left = divmod(self.n_samples, self.batch_size)
+        return whole + bool(left and not (self.drop_last and whole))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        numbers = self.index[self.order.order().numpy()[self.rank :: self.world][: self.n_samples]]
+        for batch in range(len(self)):
+            yield numbers[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+
+class ImageFolder(SplitData):
+    """A tree of images in torchvision's ``ImageFolder`` layout.
+
+    Either ``root/train/<class>/*``, with ``root/val`` and ``root/test`` where there are such, or ``root/<class>/*``.
+    What is not given is cut from training: `val_size` of it, `test_size` of it.
+
+    Args:
+        root: The tree.
+        cache: Folder for the list of files, splits and digests.
+        shape: (channels, height, width) that images are converted and resized to.
+        num_classes: Number of class folders; null takes what is found.
+        batch_size: Of training.
+        eval_batch_size: Of validation and test.
+        train_size: Limit on the training samples: a count, a fraction, or null for all.
+        val_size: Validation samples, where there is no ``val`` folder: a count or a fraction.
+        test_size: Test samples, where there is no ``test`` folder: a count or a fraction.
+        split_seed: Of the split alone.
+        seed: Of order and augmentation.
+        mean: Of each channel, of values in [0, 1]; null computes it on (a sample of) the training split.
+        std: Likewise.
+        augment: What may happen to a training image.
+        drop_last: Leave out the last training batch where it is smaller than the others.
+        num_workers: Processes that decode images, for each loader.
+        hash_content: Digests of the files' bytes, which are all read once for it; false: of names and sizes.
+    """
+
+    name = "image_folder"
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        cache: str,
+        shape: Sequence[int],
+        num_classes: int | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        train_size: float | None = None,
+        val_size: float = 0.1,
+        test_size: float = 0.1,
+        split_seed: int = 0,
+        seed: int = 0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        augment: Augment | None = None,
+        drop_last: bool = False,
+        num_workers: int = 2,
+        hash_content: bool = True,
+    ) -> None:
+        super().__init__(
+            cache=cache,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            train_size=train_size,
+            val_size=val_size,
+            split_seed=split_seed,
+            seed=seed,
+            drop_last=drop_last,
+        )
+        if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
+            raise ValueError(f"shape: expected [1 or 3, height, width], got {list(shape)}")
+        if num_workers < 0:
+            raise ValueError(f"num_workers: expected 0 or more, got {num_workers}")
+        check_size(test_size, "test_size")
+        self.root, self.shape, self.num_classes = Path(root), (shape[0], shape[1], shape[2]), num_classes
+        self.test_size, self.augment = test_size, augment
+        self.mean, self.std = check_statistics(mean, std, shape[0])
+        self.num_workers, self.hash_content = num_workers, hash_content
+
+    # -- what there is -------------------------------------------------------------------------------------------
+    def split_folder(self) -> Path:
+        """Named after the arguments and the folders' times, which change when a file comes or goes."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"root: expected a folder of images, there is none at {self.root}")
+        folders = [self.root, *sorted(p for p in self.root.glob("*") if p.is_dir())]
+        folders += sorted(p for p in self.root.glob("*/*") if p.is_dir())
+        parts = {
+            "root": str(self.root.resolve()),
+            "folders": [[str(f.relative_to(self.root)), f.stat().st_mtime_ns] for f in folders],
+            "arguments": [
+                self.shape,
+                self.train_size,
+                self.val_size,
+                self.test_size,
+                self.split_seed,
+                self.hash_content,
+            ],
+            "version": 1,
+        }
+        return self.cache / f"{self.name}-{key_of(parts)}"
+
+    def prepare_data(self) -> None:
+        """List, split and hash the files, once. Nothing is decoded but what estimates mean and deviation."""
+        publish(self.split_folder(), self._write)
+
+    def _write(self, folder: Path) -> None:
+        given = [part for part in ("train", "val", "test") if (self.root / part).is_dir()]
+        roots = {part: self.root / part for part in given} if "train" in given else {"train": self.root}
+        classes = sorted(p.name for p in roots["train"].iterdir() if p.is_dir())
+        if not classes:
+            raise ValueError(f"root: expected one folder a class, {roots['train']} has none")
+        if self.num_classes not in (None, len(classes)):
+            raise ValueError(
+                f"num_classes: expected {len(classes)}, as there are class folders, got {self.num_classes}"
+            )
+        paths: list[str] = []
+        labels: list[int] = []
+        splits: dict[str, Indices] = {}
+        for part, root in roots.items():
+            strange = sorted({p.name for p in root.iterdir() if p.is_dir()} - set(classes))
+            if strange:
+                raise ValueError(f"root: class {strange[0]!r} of {part} is not in training")
+            start = len(paths)
+            for label, name in enumerate(classes):
+                files = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in EXTENSIONS)
+                paths += [str(p.relative_to(self.root)) for p in files]
+                labels += [label] * len(files)
+            splits[part] = np.arange(start, len(paths))
+        strata = np.asarray(labels, dtype=np.int64)
+        rng = np.random.default_rng(self.split_seed)
+        pool = splits["train"]
+        for part, size in (("test", self.test_size), ("val", self.val_size)):
+            if part not in splits:
+                splits[part], pool = take(strata, pool, count(size, len(pool), f"{part}_size"), rng)
+        splits["train"], _ = take(strata, pool, count(self.train_size, len(pool), "train_size"), rng)
+        if not len(splits["train"]):
+            raise ValueError("root: expected images to train on, found none (hint: root/train/<class>/*.png)")
+        check_disjoint(splits)
+        hashes = [self._hash(path) for path in paths]
+        for part, index in splits.items():
+            np.save(folder / f"{part}_index.npy", index)
+        (folder / "paths.txt").write_text("\n".join(paths))
+        np.save(folder / "labels.npy", strata)
+        write_json(folder / "split.json", self._record(classes, paths, strata, splits, hashes))
+
+    def _record(
+        self, classes: list[str], paths: list[str], labels: Indices, splits: dict[str, Indices], hashes: list[bytes]
+    ) -> dict[str, Any]:
+        content = {part: [hashes[i] for i in index] for part, index in splits.items()}
+        before_val, before_test = set(content["train"]), {*content["train"], *content["val"]}
+        twins = sum(h in before_val for h in content["val"]) + sum(h in before_test for h in content["test"])
+        return {
+            "name": self.root.resolve().name,
+            "shape": list(self.shape),
+            "num_classes": len(classes),
+            "classes": classes,
+            "sizes": {part: len(index) for part, index in splits.items()},
+            "digests": {
+                part: hashlib.sha256(
+                    b"".join(h + labels[i].tobytes() for h, i in zip(content[part], index, strict=True))
+                ).hexdigest()
+                for part, index in splits.items()
+            },
+            "class_counts": {part: class_counts(labels[index], len(classes)) for part, index in splits.items()},
+            "overlap": {"index": 0, "content": twins if self.hash_content else 0},
+            "statistics": {}
+            if self.mean
+            else self._statistics(ImageFiles(self.root, paths, labels, self.shape), splits),
+        }
+
+    def _hash(self, path: str) -> bytes:
+        file = self.root / path
+        if self.hash_content:
+            with file.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").digest()
+        return hashlib.sha256(f"{path}\n{file.stat().st_size}".encode()).digest()
+
+    def _statistics(self, files: ImageFiles, splits: dict[str, Indices]) -> dict[str, list[float]]:
+        """Over a seeded sample of training images."""
+        rng = np.random.default_rng(self.split_seed)
+        train = splits["train"]
+        chosen = rng.permutation(train)[:_SAMPLED]
+        histogram = np.zeros((self.shape[0], 256))
+        for index in chosen:
+            histogram += np.stack([np.bincount(c.ravel(), minlength=256) for c in files.pixels(int(index))])
+        level, total = np.arange(256) / 255, histogram.sum(1)
+        mean = (histogram * level).sum(1) / total
+        std = np.sqrt((histogram * (level[None] - mean[:, None]) ** 2).sum(1) / total)
+        return {"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}
+
+    # -- batches -------------------------------------------------------------------------------------------------
+    def files(self) -> ImageFiles:
+        """All images, in the order that indices count."""
+        folder = self.split_folder()
+        paths = (folder / "paths.txt").read_text().split("\n")
+        return ImageFiles(self.root, paths, np.load(folder / "labels.npy"), self.shape)
+
+    def loader(self, split: str) -> StreamingLoader:
+        """Batches of ``train``, ``val`` or ``test``, made on the trainer's device."""
+        self.prepare_data()
+        training = split == "train"
+        statistics = self.record()["statistics"]
+        mean, std = self.mean or statistics["mean"], self.std or statistics["std"]
+        return StreamingLoader(
+            self.files(),
+            np.load(self.split_folder() / f"{split}_index.npy"),
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            shuffle=training and self.shuffles,
+            seed=self.seed,
+            drop_last=training and self.drop_last,
+            transform=ImageTransform(mean, std, self.augment if training else None, self.seed),
+            num_workers=self.num_workers,
+            device=self.device,
+            **self.share,
+        )
+
+    def test_example(self, index: int) -> NDArray[np.uint8]:
+        """A test image as nets see it before standardisation: (H, W, C) uint8.
+
+        Raises:
+            SealedTestSet: :meth:`unseal` was not called.
+        """
+        self.check_unsealed()
+        number = int(np.load(self.split_folder() / "test_index.npy")[index])
+        return np.ascontiguousarray(self.files().pixels(number).transpose(1, 2, 0))

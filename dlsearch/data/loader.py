@@ -1,0 +1,126 @@
+"""Batches cut out of tensors on the training device: no workers, no per-sample Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+
+#: (inputs, the samples' own numbers, epoch) -> what the net sees
+Transform = Callable[[Tensor, Tensor, int], Tensor]
+
+
+class Shuffled:
+    """An order by f(seed, epoch). Lightning tells the epoch to what is called ``sampler`` and has ``set_epoch``."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before each epoch, also the first after a resumption."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """(size,) on the CPU, whatever device trains: the same order everywhere."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        return torch.randperm(self.size, generator=generator)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order().tolist())
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class InOrder(SequentialSampler):
+    """The samples as they are. (Lightning recognises this class: its ``overfit_batches`` asks for it.)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(range(size))
+        self.size, self.epoch = size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Augmentation differs from epoch to epoch even where the order does not."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """(size,)."""
+        return torch.arange(self.size)
+
+
+class TensorLoader:
+    """An iterable of (x, y) batches that lie on one device.
+
+    Args:
+        inputs: (N, ...) what is stored; may be a memory map, which is read batch by batch.
+        targets: (N, ...).
+        batch_size: Samples a batch.
+        index: (n,) the samples to use, all by default. A sample's number here is its number for `transform` too.
+        shuffle: A new order in each epoch, by f(seed, epoch).
+        seed: Of the order.
+        drop_last: Leave out a last batch that is smaller than the others.
+        transform: From stored to seen, by the batch.
+        rank: Of this process, of `world` ones that share each epoch.
+        world: Number of processes.
+    """
+
+    #: Lightning looks here before it looks at `sampler`
+    batch_sampler = None
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        batch_size: int,
+        index: Tensor | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        transform: Transform | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.inputs, self.targets, self.batch_size = inputs, targets, batch_size
+        self.index = torch.arange(len(inputs)) if index is None else index
+        self.numbers = self.index
+        self.drop_last, self.transform, self.rank, self.world = drop_last, transform, rank, world
+        self.sampler = Shuffled(len(self.index), seed) if shuffle else InOrder(len(self.index))
+
+    def to(self, device: torch.device | str) -> TensorLoader:
+        """Hold the samples on `device` from now on; on the CPU they stay where they are."""
+        device = torch.device(device)
+        if device != self.inputs.device:
+            self.inputs = self.inputs[self.index.to(self.inputs.device)].to(device)
+            self.targets = self.targets[self.index.to(self.targets.device)].to(device)
+            self.numbers = self.numbers.to(device)
+            self.index = torch.arange(len(self.inputs), device=device)
+        return self
+
+    @property
+    def n_samples(self) -> int:
+        """Samples an epoch, in this process. Processes that train together must take equally many steps."""
+        size = len(self.index)
+        if self.world == 1:
+            return size
+        return size // self.world if isinstance(self.sampler, Shuffled) else len(range(self.rank, size, self.world))
+
+    def __len__(self) -> int:
+        whole, left = divmod(self.n_samples, self.batch_size)
+        return whole + bool(left and not (self.drop_last and whole))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch, transform = self.sampler.epoch, self.transform
+        order = self.sampler.order()
+        if self.world > 1:
+            order = order[self.rank :: self.world][: self.n_samples]
+        order = order[: len(self) * self.batch_size].to(self.index.device)
+        for places in order.split(self.batch_size):
+            rows = self.index.index_select(0, places)
+            x = self.inputs.index_select(0, rows)
+            y = self.targets.index_select(0, rows)
+            if transform is not None:
+                x = transform(x, self.numbers.index_select(0, places), epoch)
+            yield x, y

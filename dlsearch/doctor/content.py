@@ -1,0 +1,90 @@
+"""What is installed, against the lock file, and which data sets are there."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlsearch.doctor.problems import Problems
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "torchmetrics",
+    "optuna",
+    "mlflow",
+    "hydra-core",
+    "omegaconf",
+    "sqlalchemy",
+    "numpy",
+    "scikit-learn",
+)
+#: A file of each set that torchvision reads, below the data root.
+DATA_SETS = {
+    "MNIST": "MNIST/raw/train-images-idx3-ubyte",
+    "FashionMNIST": "FashionMNIST/raw/train-images-idx3-ubyte",
+    "CIFAR10": "cifar-10-batches-py/data_batch_1",
+}
+MALICIOUS = frozenset({("pytorch-lightning", "2.6.2"), ("pytorch-lightning", "2.6.3")})
+
+
+def data_sets(data: Path, problems: Problems) -> dict[str, Any]:
+    """Which of the known data sets are below `data`."""
+    found, missing = [], []
+    for name, member in DATA_SETS.items():
+        if (data / member).is_file():
+            found.append(name)
+        else:
+            missing.append(name)
+            if (data / Path(member).parts[0]).exists():
+                problems.say(
+                    f"{name} in {data} is incomplete: {member} is not there", "delete it, and let a run load it"
+                )
+    return {"path": str(data), "exists": data.is_dir(), "found": found, "missing": missing}
+
+
+def locked(lock: Path) -> dict[str, list[str]]:
+    """The versions that the lock file names for each package; none where there is no such file."""
+    versions: dict[str, list[str]] = {}
+    if lock.is_file():
+        for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), flags=re.MULTILINE):
+            versions.setdefault(name, []).append(version)
+    return versions
+
+
+def packages(problems: Problems) -> dict[str, dict[str, Any]]:
+    """The installed version of each package that decides results, beside the locked ones."""
+    lock = locked(Path(__file__).resolve().parents[2] / "requirements.lock")
+    record: dict[str, dict[str, Any]] = {}
+    for name in PACKAGES:
+        try:
+            version: str | None = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = None
+            problems.say(f"{name} is not installed", "make env, or pip install dlsearch")
+        record[name] = {"installed": version, "locked": lock.get(name, [])}
+    judge({name: row["installed"] for name, row in record.items()}, problems)
+    other = [
+        n for n, row in record.items() if row["installed"] and row["locked"] and row["installed"] not in row["locked"]
+    ]
+    if other:
+        problems.say(
+            f"not at the locked version: {', '.join(other)}", "make env; results may differ from recorded ones"
+        )
+    return record
+
+
+def judge(versions: dict[str, str | None], problems: Problems) -> None:
+    """Say which of the installed versions must not be used."""
+    for name, version in versions.items():
+        if version is not None and (name, version) in MALICIOUS:
+            problems.say(
+                f"{name} {version} is a malicious release", "remove it now, renew this machine's secrets, make env"
+            )
+    if "+cpu" in (versions.get("torch") or "") and "+cpu" not in (versions.get("torchvision") or "+cpu"):
+        hint = "install both from one registry: make env"
+        problems.say("torch is a CPU-only build and torchvision is not: torchvision will not import", hint)

@@ -1,0 +1,127 @@
+"""The machine and the store: cores, GPUs, memory, disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dlsearch.doctor.problems import Problems, first_line, size
+from dlsearch.search.slots import cores
+
+NETWORK_FILESYSTEMS = frozenset(
+    {"9p", "afs", "beegfs", "ceph", "cifs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
+)
+MIN_FREE_BYTES = 1 << 30
+MIN_MEMORY_BYTES = 2 << 30
+
+
+def cpu(problems: Problems) -> dict[str, Any]:
+    """Cores of the machine, those this process may use, and the quota of its container."""
+    usable, quota = cores(), _quota()
+    if quota is not None and quota < usable:
+        problems.say(
+            f"this container may use {quota:g} of the {usable} cores that it sees", f"worker.slots={max(1, int(quota))}"
+        )
+    return {"cores": os.cpu_count(), "usable": usable, "quota": quota}
+
+
+def _cgroup(name: str) -> list[str]:
+    """What the cgroup file `name` says in this process's group and in each one above it."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    group = root / next((line.partition("::")[2] for line in lines if line.startswith("0::")), "").lstrip("/")
+    files = [folder / name for folder in (group, *group.parents) if folder.is_relative_to(root)]
+    return [path.read_text().strip() for path in files if path.is_file()]
+
+
+def _quota() -> float | None:
+    limits = [text.split() for text in _cgroup("cpu.max")]
+    return min((int(limit[0]) / int(limit[1]) for limit in limits if limit[0] != "max"), default=None)
+
+
+def gpus(problems: Problems) -> list[dict[str, Any]]:
+    """Every GPU that the driver knows, asked without torch."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    fields = ("index", "name", "uuid", "memory.total", "driver_version")
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        problems.say(f"nvidia-smi fails: {first_line(error)}", "mend the driver, or trainer.accelerator=cpu")
+        return []
+    rows = [[value.strip() for value in line.split(",")] for line in asked.stdout.splitlines()]
+    return [
+        {
+            "index": int(i),
+            "name": name,
+            "uuid": uuid,
+            "memory_mib": int(mib) if mib.isdigit() else None,
+            "driver": driver,
+        }
+        for i, name, uuid, mib, driver in (row for row in rows if len(row) == len(fields))
+    ]
+
+
+def memory(problems: Problems) -> dict[str, Any]:
+    """Bytes of memory: of the machine, still available, and allowed to this container."""
+    try:
+        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return {"total": None, "available": None, "limit": None}
+    total, available = (int(rows[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+    limit = min((int(text) for text in _cgroup("memory.max") if text != "max"), default=None)
+    left = min(available, limit or available)
+    if left < MIN_MEMORY_BYTES:
+        problems.say(f"only {size(left)} of memory is left", "end something, or set worker.slots=1")
+    return {"total": total, "available": available, "limit": limit}
+
+
+def filesystem(path: Path) -> str | None:
+    """The type of the file system that holds `path`, or ``None`` where the system does not say (no Linux)."""
+    try:
+        rows = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    except OSError:
+        return None
+    found: tuple[Path, str] | None = None
+    for row in rows:  # of two mounts on one place, the later one shows
+        mount = Path(row[4].replace("\\040", " "))
+        inside = path.resolve().is_relative_to(mount)
+        if inside and (found is None or len(mount.parts) >= len(found[0].parts)):
+            found = (mount, row[row.index("-") + 1])
+    return found[1] if found else None
+
+
+def store_folder(store: Path, storage_url: str, problems: Problems) -> dict[str, Any]:
+    """Whether `store` can be written, has room, and lies on a local disk; leaves nothing behind."""
+    folder = store.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            writable = True
+    except OSError as error:
+        writable = False
+        problems.say(f"the store {store} cannot be written: {first_line(error)}", "paths.store=… or DLSEARCH_STORE")
+    free, kind = shutil.disk_usage(folder).free, filesystem(folder)
+    network = kind is not None and (kind in NETWORK_FILESYSTEMS or kind.startswith("fuse."))
+    if free < MIN_FREE_BYTES:
+        problems.say(f"only {size(free)} are free at the store {store}", "free some, or name another: paths.store=…")
+    if network and storage_url.startswith("sqlite"):
+        hint = "put the store on a local disk, or the studies into PostgreSQL: study.storage=postgresql+psycopg://…"
+        problems.say(f"the store {store} is on {kind}, a network file system, where SQLite's WAL corrupts", hint)
+    return {
+        "path": str(store),
+        "exists": store.is_dir(),
+        "writable": writable,
+        "free": free,
+        "filesystem": kind,
+        "network": network,
+    }

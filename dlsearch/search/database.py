@@ -1,0 +1,240 @@
+"""The storage: Optuna's tables, and beside them ours for study records, attempts with leases, and the test ledger.
+
+Optuna's :class:`~optuna.storages.RDBStorage` owns trials. What it does not have is here: who runs which attempt of
+which trial until when (a lease with a fencing token), what was composed when the study was opened, and every look
+at a test set. Both live in one database, so that one transaction log orders them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from dlsearch.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA_VERSION = 1
+
+
+class Base(DeclarativeBase):
+    """Our tables."""
+
+
+class Version(Base):
+    """The schema that wrote this database."""
+
+    __tablename__ = "dlsearch_version"
+    version: Mapped[int] = mapped_column(primary_key=True)
+
+
+class StudyRow(Base):
+    """The record of a study: what was composed when it was opened, as one JSON document."""
+
+    __tablename__ = "dlsearch_study"
+    name: Mapped[str] = mapped_column(sa.String(512), primary_key=True)
+    uuid: Mapped[str] = mapped_column(sa.String(32))
+    created: Mapped[float]
+    n_trials: Mapped[int]
+    seconds: Mapped[float] = mapped_column(default=0.0)
+    finished: Mapped[bool] = mapped_column(default=False)
+    document: Mapped[str] = mapped_column(sa.Text)
+
+
+class Attempt(Base):
+    """One try at one trial by one worker, alive until `lease_until` on the database's clock."""
+
+    __tablename__ = "dlsearch_attempt"
+    __table_args__ = (sa.UniqueConstraint("study", "kind", "number", "attempt"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study: Mapped[str] = mapped_column(sa.String(512), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(16), default="trial")  # trial, or confirm
+    number: Mapped[int]
+    attempt: Mapped[int]
+    token: Mapped[str] = mapped_column(sa.String(32))
+    state: Mapped[str] = mapped_column(sa.String(16), index=True)
+    reason: Mapped[str | None] = mapped_column(sa.String(32))
+    error: Mapped[str | None] = mapped_column(sa.Text)
+    worker: Mapped[str] = mapped_column(sa.String(128))
+    host: Mapped[str] = mapped_column(sa.String(255))
+    pid: Mapped[int | None]
+    slot: Mapped[int]
+    device: Mapped[str] = mapped_column(sa.String(128))
+    started: Mapped[float]
+    ended: Mapped[float | None]
+    lease_until: Mapped[float]
+    progress: Mapped[str | None] = mapped_column(sa.Text)
+    result: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class TestEvaluation(Base):
+    """The ledger: a row for every time that a test set was opened, written before it was."""
+
+    __test__ = False  # pytest: this is a table
+    __tablename__ = "dlsearch_test_evaluation"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study: Mapped[str] = mapped_column(sa.String(512), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    number: Mapped[int | None]
+    seed: Mapped[int]
+    opened: Mapped[float]
+    document: Mapped[str | None] = mapped_column(sa.Text)
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA busy_timeout=60000")
+    cursor.close()
+
+
+class Storage:
+    """An open storage. `rdb` is Optuna's view of it, `engine` ours.
+
+    Args:
+        url: ``sqlite:///path`` or ``postgresql+psycopg://…``.
+
+    Raises:
+        ConfigError: The database cannot be opened, or belongs to another program.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Open, and create what is missing."""
+        self.url = url
+        self.sqlite = url.startswith("sqlite")
+        try:
+            if self.sqlite:
+                self.path = Path(make_url(url).database or "")
+                self._prepare_sqlite()
+                connect: dict[str, Any] = {"connect_args": {"timeout": 60}}
+            else:
+                connect = {"pool_pre_ping": True}
+            with self._schema_lock():
+                self.rdb = RDBStorage(url, engine_kwargs=connect)
+                self.engine = self.rdb.engine
+                if self.sqlite:
+                    self.engine.dispose()  # its first connections were made untuned
+                    sa.event.listen(self.engine, "connect", _tune_sqlite)
+                self._create_tables()
+        except (SQLAlchemyError, sqlite3.Error, OSError, ImportError, RuntimeError) as error:
+            raise ConfigError("study.storage", f"cannot open {mask(url)}: {_first(error)}") from error
+        self.optuna = optuna.storages.get_storage(self.rdb)
+
+    def _prepare_sqlite(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with sqlite3.connect(self.path, timeout=60) as connection:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+            self._refuse_foreign(tables)
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+
+    def _refuse_foreign(self, tables: set[str]) -> None:
+        if "experiments" in tables and "runs" in tables:
+            raise ConfigError("study.storage", f"{mask(self.url)} is MLflow's database", "give the search its own")
+        if tables and not tables & {"studies", Version.__tablename__}:
+            raise ConfigError("study.storage", f"{mask(self.url)} holds another program's tables", "name a new file")
+
+    def _create_tables(self) -> None:
+        with self.engine.begin() as connection:
+            if not self.sqlite:
+                self._refuse_foreign(set(sa.inspect(connection).get_table_names()))
+            Base.metadata.create_all(connection)
+            versions = connection.execute(sa.select(Version.version)).scalars().all()
+            if not versions:
+                connection.execute(sa.insert(Version).values(version=SCHEMA_VERSION))
+            elif max(versions) > SCHEMA_VERSION:
+                raise ConfigError("study.storage", "was written by a newer dlsearch", "upgrade dlsearch")
+
+    @contextmanager
+    def _schema_lock(self) -> Iterator[None]:
+        """Creation of the schema is serial: many first starts at once create one."""
+        if self.sqlite:
+            with _file_lock(self.path.with_name(f"{self.path.name}.lock")):
+                yield
+            return
+        engine = sa.create_engine(self.url, pool_pre_ping=True, poolclass=sa.pool.NullPool)
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_lock(7305801)"))
+            try:
+                yield
+            finally:
+                connection.execute(sa.text("SELECT pg_advisory_unlock(7305801)"))
+        engine.dispose()
+
+    @contextmanager
+    def lock(self, study: str) -> Iterator[None]:
+        """The study's critical section: claiming, reaping, telling. Its holder's death releases it."""
+        if self.sqlite:
+            with _file_lock(self.path.with_name(f"{self.path.name}.lock")):
+                yield
+            return
+        with self.engine.connect() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_lock(7305802, hashtext(:s))"), {"s": study})
+            try:
+                yield
+            finally:
+                connection.execute(sa.text("SELECT pg_advisory_unlock(7305802, hashtext(:s))"), {"s": study})
+                connection.commit()
+
+    def now(self, connection: Connection) -> float:
+        """Seconds since the epoch on the database's clock: the one clock that all workers share."""
+        if self.sqlite:
+            return time.time()
+        return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+
+    def close(self) -> None:
+        """Close all connections; a fork must not inherit one."""
+        self.rdb.remove_session()
+        self.engine.dispose()
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    import fcntl
+
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _first(error: BaseException) -> str:
+    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+
+
+def mask(url: str) -> str:
+    """The URL without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (sa.exc.ArgumentError, ValueError):
+        return url.rsplit("@", 1)[-1]
+
+
+def storage_url(store: Path, url: str | None) -> str:
+    """The configured URL, or SQLite in the store.
+
+    Raises:
+        ConfigError: It is no URL of a database that Optuna can use.
+    """
+    if url is None:
+        return f"sqlite:///{store.resolve() / 'dlsearch.db'}"
+    if not url.startswith(("sqlite:///", "postgresql")):
+        raise ConfigError(
+            "study.storage", f"expected a database URL, got {mask(url)!r}", "sqlite:///… or postgresql+psycopg://…"
+        )
+    return url
+
+
+def exists(url: str) -> bool:
+    """Whether opening would create nothing."""
+    return not url.startswith("sqlite") or Path(make_url(url).database or "").is_file()

@@ -1,0 +1,336 @@
+"""A study as it would be: everything composed and checked that needs neither torch nor a database.
+
+``plan`` prints a draft; the driver opens a study from one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from dlsearch.config.build import check_targets
+from dlsearch.config.compose import explain, resolve, seconds
+from dlsearch.config.errors import ConfigError
+from dlsearch.search.space import Dimension, Space
+from dlsearch.search.trial_config import check_name, lookup, trial_config
+
+#: Config keys that may change between sessions of one study: budgets, places, and what only shows.
+VOLATILE = (
+    "paths", "tracking", "worker", "name", "test",
+    "study.n_trials", "study.timeout", "study.trial_timeout", "study.target", "study.allow_drift", "study.storage",
+    "study.workers", "study.finalize", "study.max_attempts", "study.enqueue", "study.name",
+)  # fmt: skip
+GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "trainer")
+
+Compose = Callable[[Sequence[str]], DictConfig]
+
+
+@dataclass
+class Draft:
+    """A study before it is opened.
+
+    Args:
+        name: Its name.
+        config: The composed config, interpolations unresolved.
+        options: For every searched config group: option → the group's config.
+        space: What is searched.
+        objectives: Metrics.
+        directions: ``maximize`` or ``minimize``, for each.
+        enqueue: Parameter sets to run first, as given.
+        default: The default configuration's values; None where it does not run as trial 0.
+        defaults: The base config's value of every dimension.
+        choices: Hydra's choice in each group.
+        overrides: As typed.
+        notices: What a user should know.
+    """
+
+    name: str
+    config: dict[str, Any]
+    options: dict[str, dict[str, Any]]
+    space: Space
+    objectives: list[str]
+    directions: list[str]
+    enqueue: list[dict[str, Any]]
+    default: dict[str, Any] | None
+    choices: dict[str, Any]
+    overrides: list[str]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def study(self) -> Mapping[str, Any]:
+        """The ``study`` section."""
+        return dict(self.config["study"])
+
+    @property
+    def timeout(self) -> float | None:
+        """Wall time of the search, seconds."""
+        return seconds(self.study["timeout"], "study.timeout")
+
+    @property
+    def trial_timeout(self) -> float | None:
+        """Deadline of one attempt, seconds."""
+        return seconds(self.study["trial_timeout"], "study.trial_timeout")
+
+    @property
+    def command(self) -> str:
+        """What was typed."""
+        import shlex
+
+        return (
+            shlex.join(["dlsearch", *sys.argv[1:]]) if sys.argv[1:] else shlex.join(["dlsearch", "-m", *self.overrides])
+        )
+
+    def representatives(self) -> list[dict[str, Any]]:
+        """The base config, and it with every other option of every searched group: what is built to check it."""
+        configs = [trial_config(self._document(), {}, seed=self.config["seed"])]
+        for group, options in self.options.items():
+            configs += [
+                trial_config(self._document(), {group: option}, seed=self.config["seed"])
+                for option, node in options.items()
+                if node != self.config[group]
+            ]
+        return configs
+
+    def _document(self) -> dict[str, Any]:
+        return {"config": self.config, "options": self.options}
+
+    def fixed(self) -> dict[str, Any]:
+        """The config without what may change between sessions: its digest tells drift."""
+        kept = json.loads(json.dumps(self.config))
+        for key in VOLATILE:
+            *parents, last = key.split(".")
+            node = kept
+            for part in parents:
+                node = node.get(part) or {}
+            node.pop(last, None)
+        for part in ("sampler", "pruner", "space"):
+            kept.pop(part, None)
+        return dict(kept)
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def make_draft(
+    compose: Compose, overrides: Sequence[str], *, params: Mapping[str, Any] | None, groups: set[str]
+) -> Draft:
+    """Compose and check.
+
+    Args:
+        compose: Composes overrides without sweeps; the result has Hydra's node.
+        overrides: As typed after ``-m``.
+        params: ``hydra.sweeper.params``.
+        groups: Config groups that may be searched.
+
+    Raises:
+        ConfigError: Anything that can be known without building is wrong.
+    """
+    _, given = Space.from_sources(None, params, list(overrides), groups=groups)
+    base = _compose(compose, given)
+    space, _ = Space.from_sources(
+        _plain(base.space), params, list(overrides), groups=groups, extra=list(base.allow_targets)
+    )
+    options: dict[str, dict[str, Any]] = {}
+    dims = list(space.dimensions)
+    for dim in [d for d in dims if d.is_group]:
+        options[dim.name] = _options(compose, given, dim)
+    config = _container(base)
+    for name, nodes in options.items():
+        choice = str(base.hydra.runtime.choices.get(name))
+        config[name] = nodes.get(choice) or next(iter(nodes.values()))
+    space = space.replace_dimensions([_condition(dim, config, options) for dim in dims])
+    draft = Draft(
+        name=_name(base),
+        config=config,
+        options=options,
+        space=space,
+        objectives=[],
+        directions=[],
+        enqueue=[],
+        default=None,
+        choices={str(k): v for k, v in base.hydra.runtime.choices.items()},
+        overrides=list(overrides),
+    )
+    draft.objectives, draft.directions = _goals(draft)
+    _check(draft, base)
+    draft.enqueue = _enqueue(draft)
+    _default(draft)
+    return draft
+
+
+def _compose(compose: Compose, overrides: Sequence[str]) -> DictConfig:
+    try:
+        return compose(list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error) from error
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _container(cfg: DictConfig) -> dict[str, Any]:
+    copy = cfg.copy()
+    with open_dict(copy):
+        copy.pop("hydra", None)
+    try:
+        plain = OmegaConf.to_container(copy, resolve=False, enum_to_str=True)
+        plain = {**plain, "paths": resolve(copy, "paths")}  # type: ignore[dict-item]
+        for part in ("study", "sampler", "pruner", "allow_targets"):
+            plain[part] = resolve(copy, part)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+    return {str(key): value for key, value in plain.items()}
+
+
+def _options(compose: Compose, given: Sequence[str], dim: Dimension) -> dict[str, Any]:
+    """Compose each option of a searched group; it may write nowhere but in its own group."""
+    found: dict[str, Any] = {}
+    rest: dict[str, Any] | None = None
+    for choice in dim.choices or ():
+        cfg = _container(_compose(compose, [*given, f"{dim.name}={choice}"]))
+        found[str(choice)] = cfg.pop(dim.name)
+        if rest is not None and cfg != rest:
+            raise ConfigError(
+                dim.name, f"option {choice!r} writes outside its own group", "search such options one by one"
+            )
+        rest = cfg
+    return found
+
+
+def _condition(dim: Dimension, config: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> Dimension:
+    """Check that the dimension's key exists; one that only some options of a group have is conditional on them."""
+    if dim.is_group or dim.added:
+        return dim
+    group, _, rest = dim.name.partition(".")
+    if group in options and rest:
+        having = [option for option, node in options[group].items() if _has(node or {}, rest)]
+        if having and len(having) < len(options[group]) and not dim.when:
+            return dataclasses.replace(dim, when={group: having})
+        if having:
+            return dim
+    if not _has(config, dim.name):
+        near = difflib.get_close_matches(dim.name, _keys(config), n=1)
+        raise ConfigError(
+            dim.name,
+            "is searched, but there is no such key in the config",
+            f"did you mean {near[0]}?" if near else "--cfg job",
+        )
+    return dim
+
+
+def _has(node: Mapping[str, Any], key: str) -> bool:
+    try:
+        lookup(node, key)
+    except KeyError:
+        return False
+    return True
+
+
+def _keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in node.items():
+        found.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            found += _keys(value, f"{prefix}{key}.")
+    return found
+
+
+def _name(cfg: DictConfig) -> str:
+    choices = cfg.hydra.runtime.choices
+    name = cfg.study.name or choices.get("experiment") or f"{choices.get('model')}_{choices.get('data')}"
+    return check_name(str(name).replace("/", "_") if cfg.study.name is None else str(name))
+
+
+def _goals(draft: Draft) -> tuple[list[str], list[str]]:
+    objective, direction = draft.study["objective"], draft.study["direction"]
+    objectives = list(objective) if isinstance(objective, (list, tuple)) else [objective]
+    directions = list(direction) if isinstance(direction, (list, tuple)) else [direction] * len(objectives)
+    if not objectives or not all(isinstance(name, str) and name for name in objectives):
+        raise ConfigError("study.objective", f"expected a metric or a list of them, got {objective!r}", "val/accuracy")
+    if any(name.startswith("test") for name in objectives):
+        raise ConfigError("study.objective", "the test set is sealed during a search", "choose a validation metric")
+    if len(directions) != len(objectives) or not set(directions) <= {"maximize", "minimize"}:
+        raise ConfigError("study.direction", f"expected maximize or minimize for each objective, got {direction!r}")
+    return objectives, directions
+
+
+def _check(draft: Draft, base: DictConfig) -> None:
+    from dlsearch.search.samplers import validate_combination
+
+    study, extra = draft.study, list(base.allow_targets)
+    for group in ("model", "task", "data", "optimizer", "scheduler", "callbacks", "sampler", "pruner"):
+        check_targets(draft.config.get(group), group, extra)
+        for option, node in draft.options.get(group, {}).items():
+            check_targets(node, f"{group}={option}", extra)
+    for group in ("task", "data"):
+        if not isinstance(draft.config.get(group), Mapping) or "_target_" not in draft.config[group]:
+            raise ConfigError(group, "expected a config with a _target_", f"{group}=… chooses one; see dlsearch --help")
+    for key, least in (("n_trials", 1), ("max_attempts", 1)):
+        if study[key] < least:
+            raise ConfigError(f"study.{key}", f"expected at least {least}, got {study[key]}", f"study.{key}=20")
+    if study["target"] is not None and not math.isfinite(study["target"]):
+        raise ConfigError("study.target", f"expected a finite number, got {study['target']}")
+    _ = draft.timeout, draft.trial_timeout
+    if draft.config["trainer"]["max_epochs"] < 1:
+        raise ConfigError("trainer.max_epochs", f"expected at least 1, got {draft.config['trainer']['max_epochs']}")
+    if draft.config["worker"]["lease_s"] < 2:
+        raise ConfigError("worker.lease_s", f"expected at least 2 seconds, got {draft.config['worker']['lease_s']}")
+    validate_combination(draft.config["sampler"], draft.config["pruner"], draft.directions, draft.space)
+
+
+def _enqueue(draft: Draft) -> list[dict[str, Any]]:
+    given = draft.study["enqueue"]
+    if given is None:
+        return []
+    if isinstance(given, str):
+        path = Path(given)
+        if not path.is_file():
+            raise ConfigError("study.enqueue", f"expected a list or a JSON/YAML file, got {given!r}")
+        try:
+            given = OmegaConf.to_container(OmegaConf.create(path.read_text()))
+        except (OmegaConfBaseException, ValueError, OSError) as error:
+            raise ConfigError("study.enqueue", f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(given, list) or not all(isinstance(entry, dict) for entry in given):
+        raise ConfigError("study.enqueue", "expected a list of parameter sets", "[{optimizer.lr: 0.01}]")
+    for index, entry in enumerate(given):
+        draft.space.validate(entry, f"study.enqueue[{index}]")
+    if len(given) + bool(draft.study["default_first"]) > draft.study["n_trials"]:
+        raise ConfigError("study.enqueue", f"{len(given)} sets do not fit into n_trials={draft.study['n_trials']}")
+    return [dict(entry) for entry in given]
+
+
+def _default(draft: Draft) -> None:
+    """The default configuration as a parameter set, unless it is switched off or lies outside the space."""
+    cfg = OmegaConf.create(draft.config)
+
+    def value_of(key: str) -> Any:
+        if key in draft.options:
+            chosen = draft.config[key]
+            return next(option for option, node in draft.options[key].items() if node == chosen)
+        return resolve(cfg, key)
+
+    values, outside = draft.space.default_params(value_of)
+    draft.defaults = values
+    if not draft.study["default_first"] or draft.space.function is not None:
+        return
+    if outside:
+        shown = ", ".join(f"{name}={value_of(name)}" for name in outside)
+        draft.notices.append(f"the default configuration is not run as trial 0: {shown} lies outside the search space")
+        return
+    draft.default = values

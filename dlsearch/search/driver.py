@@ -1,0 +1,211 @@
+"""The driver: from ``-m`` to an open study, its workers, and the end of it.
+
+Order matters here: what is cheap and may be wrong comes first, what is slow starts early and beside it (the fork
+server imports torch while the database opens), and nothing is written before everything has been checked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlsearch.config.errors import ConfigError
+from dlsearch.search import serve
+from dlsearch.search.draft import Compose, Draft, make_draft
+from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.slots import slots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+INTERRUPTED = 130
+
+
+@dataclass
+class Outcome:
+    """What a search came to, for the command that ends it.
+
+    Args:
+        name: The study.
+        storage_url: Its storage.
+        store: Where it wrote.
+        interrupted: Whether Ctrl-C ended it.
+        finish: Call with the report's folder (or None): closes the study's run and waits for tracking.
+    """
+
+    name: str
+    storage_url: str
+    store: Path
+    interrupted: bool
+    finish: Callable[[Path | None], bool]
+
+
+_outcome: list[Outcome] = []
+
+
+def outcome() -> Outcome | None:
+    """The outcome of this process's search."""
+    return _outcome[-1] if _outcome else None
+
+
+def search(
+    compose: Compose, launcher: Any, overrides: Sequence[str], *, params: Mapping[str, Any], groups: set[str]
+) -> None:
+    """Open or resume a study, have it served, and leave its :func:`outcome`.
+
+    Args:
+        compose: Composes overrides without sweeps.
+        launcher: A Hydra launcher that was set up.
+        overrides: As typed after ``-m``.
+        params: ``hydra.sweeper.params``.
+        groups: Config groups that may be searched.
+
+    Raises:
+        ConfigError: Something is wrong; nothing was written.
+    """
+    draft = make_draft(compose, overrides, params=params, groups=groups)
+    local = hasattr(launcher, "workers")
+    count = launcher.workers if local else draft.study["workers"] or 1
+    key = "hydra.launcher.workers" if local else "study.workers"
+    accelerator = draft.config["trainer"]["accelerator"]
+    places = slots(count, threads=draft.config["worker"]["threads"], accelerator=accelerator, key=key)
+    store = check_store(Path(draft.config["paths"]["store"]))
+    server = ForkServer.start(serve.preload(draft.representatives()))
+    try:
+        _search(draft, launcher, server, store, len(places) if local else None, count)
+    finally:
+        serve.warm = None
+        server.stop()
+
+
+def _search(draft: Draft, launcher: Any, server: ForkServer, store: Path, local_slots: int | None, jobs: Any) -> None:
+    # Imported while the fork server imports torch beside it.
+    from dlsearch.search import database, opening
+    from dlsearch.search.study import read_row
+    from dlsearch.search.watch import Watch
+    from dlsearch.tracking import provenance
+
+    url = database.storage_url(store, draft.study["storage"])
+    if database.exists(url):  # a drifted config is refused before the wait for torch
+        existing = database.Storage(url)
+        row = read_row(existing, draft.name)
+        existing.close()
+    else:
+        row = None
+    found = provenance.collect(
+        config=draft.config, space=draft.space.to_json(), data={}, allow_targets=draft.config["allow_targets"]
+    )
+    described = preflight(server, draft)
+    document = opening.document_of(draft, described, found)
+    if row is not None:
+        opening.check_drift(row, document, bool(draft.study["allow_drift"]))
+    store.mkdir(parents=True, exist_ok=True)
+    storage = database.Storage(url)
+    study, resumed = opening.open_study(storage, draft, document, lease_s=draft.config["worker"]["lease_s"])
+    tracking = draft.config["tracking"]
+    uri = tracking["uri"] or f"sqlite:///{store / 'mlflow.db'}"
+    ship = None
+    if tracking["enabled"]:
+        from dlsearch.tracking import shipper
+
+        ship = shipper.start(store, uri)
+    started, interrupted = time.monotonic(), False
+    say = Watch(study, store, total_slots=local_slots or int(jobs), notices=draft.notices, resumed=resumed)
+    say.open_run(draft)
+    try:
+        interrupted = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
+    finally:
+        study.add_seconds(time.monotonic() - started)
+        storage.close()
+    study.reap()
+    study.settle(interrupted=interrupted)
+    say.close(interrupted=interrupted)
+
+    def finish(report: Path | None) -> bool:
+        say.close_run(report, interrupted=interrupted)
+        storage.close()
+        return ship.stop(120.0) if ship is not None else True
+
+    _outcome.append(Outcome(draft.name, url, store, interrupted, finish))
+
+
+def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slots: int | None, jobs: int) -> bool:
+    """Run the workers with the live view beside them; True when Ctrl-C ended it."""
+    guard = threading.Lock()
+    stop = threading.Event()
+    storage = say.study.storage
+    if local_slots is not None:
+        serve.warm = server
+        launcher.fork_guard = _Quiet(guard, storage.close)
+    else:
+        server.stop()  # every job has its own machine, or starts its own
+    overrides = serve.worker_overrides(draft.name, draft.config, local_slots or 1)
+    view = threading.Thread(target=say.watch, args=(stop, guard), name="watch", daemon=True)
+    storage.close()
+    view.start()
+    try:
+        returns = launcher.launch([overrides] * jobs, initial_job_idx=0)
+        codes = [each.return_value for each in returns]  # raises what a job raised
+        return any(code == INTERRUPTED for code in codes)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        stop.set()
+        view.join(timeout=20)
+
+
+class _Quiet:
+    """Around a fork: no other thread is in the middle of something, and no connection is inherited."""
+
+    def __init__(self, lock: threading.Lock, close: Callable[[], None]) -> None:
+        self._lock, self._close = lock, close
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def check_store(store: Path) -> Path:
+    """The store's absolute path; it is writable, or can be made. Nothing is made here.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    store = store.expanduser().resolve()
+    nearest = store
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError("paths.store", f"{store} cannot be written", "paths.store=… or DLSEARCH_STORE")
+    return store
+
+
+def preflight(server: ForkServer, draft: Draft) -> dict[str, Any]:
+    """Build everything once on the meta device, prepare the data, describe both; in a child of the fork server.
+
+    Raises:
+        ConfigError: Something cannot be built.
+    """
+    payload = {"configs": draft.representatives(), "objectives": draft.objectives, "directions": draft.directions}
+    try:
+        child = server.spawn("dlsearch.search.trial_process:preflight", payload, env={}, log=None)
+    except OSError as error:
+        raise RuntimeError("the fork server died while importing; its message is above") from error
+    found = child.channel.receive()
+    code = child.reap()
+    child.close()
+    if found is None:
+        raise RuntimeError(f"the check of the configuration ended with exit status {code}")
+    if "error" in found:
+        raise ConfigError(*found["error"])
+    return found

@@ -1,0 +1,166 @@
+"""Opening a study: made from a draft, or resumed if it is still the same study."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from dlsearch.config.errors import ConfigError
+from dlsearch.search.database import Storage, StudyRow
+from dlsearch.search.draft import Draft, digest
+from dlsearch.search.study import Study, read_row
+from dlsearch.tracking import layout
+from dlsearch.tracking.masking import mask
+
+
+def document_of(draft: Draft, described: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
+    """All that a worker, a report or a repetition needs to know about a study.
+
+    Args:
+        draft: The study.
+        described: What building it showed: ``data`` and ``model``.
+        provenance: Where, with what, from which code; and the digests of the environment and the code.
+    """
+    study_config, sampler, pruner = draft.fixed(), draft.config["sampler"], draft.config["pruner"]
+    return {
+        "schema": 1,
+        "name": draft.name,
+        "uuid": uuid.uuid4().hex,
+        "experiment": layout.experiment_name(draft.config["tracking"]["project"], _task(draft)),
+        "objectives": draft.objectives,
+        "directions": draft.directions,
+        "seed": draft.config["seed"],
+        "config": mask(draft.config),
+        "options": mask(draft.options),
+        "space": draft.space.to_json(draft.defaults),
+        "sampler": sampler,
+        "pruner": pruner,
+        "allow_targets": draft.config["allow_targets"],
+        "overrides": mask(draft.overrides),
+        "command": mask(draft.command),
+        "default": draft.default,
+        "enqueue": draft.enqueue,
+        "data": described.get("data", {}),
+        "model": described.get("model", {}),
+        "provenance": provenance["provenance"],
+        "sha": {
+            **provenance["sha"],
+            "config": digest(study_config),
+            "space": digest([draft.space.digest(), draft.options]),
+            "sampler": digest([sampler, pruner]),
+            "data": digest(described.get("data", {}).get("digests", {})),
+        },
+        "fixed": mask(study_config),
+    }
+
+
+def _task(draft: Draft) -> str:
+    return f"{draft.choices.get('data') or 'data'}"
+
+
+def drift(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What changed between two documents of one study: keys of the config, or the parts themselves."""
+    changed = []
+    if old["sha"]["config"] != new["sha"]["config"]:
+        changed += _differences(old["fixed"], new["fixed"]) or ["config"]
+    changed += [part for part in ("space", "sampler", "data") if old["sha"][part] != new["sha"][part]]
+    changed += [part for part in ("objectives", "directions") if old[part] != new[part]]
+    return changed
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted({*old, *new}, key=str):
+            found += _differences(old.get(key), new.get(key), f"{prefix}{key}.")
+        return found
+    return [] if old == new else [prefix.rstrip(".")]
+
+
+def check_drift(row: StudyRow, document: dict[str, Any], allow: bool) -> None:
+    """Refuse to resume what is no longer the same study.
+
+    Raises:
+        ConfigError: It changed, and `allow` is false.
+    """
+    changed = drift(json.loads(row.document), document)
+    if changed and not allow:
+        raise ConfigError(
+            "study.name",
+            f"study {row.name!r} exists with another {', '.join(changed[:6])}",
+            "study.name=… starts a new one, study.allow_drift=true goes on all the same",
+        )
+
+
+def open_study(storage: Storage, draft: Draft, document: dict[str, Any], *, lease_s: float) -> tuple[Study, bool]:
+    """Create the study, or resume it.
+
+    Returns:
+        The study, and whether it existed.
+
+    Raises:
+        ConfigError: It exists and is not the same.
+    """
+    with storage.lock(draft.name):
+        row = read_row(storage, draft.name)
+        if row is not None:
+            check_drift(row, document, bool(draft.study["allow_drift"]))
+            _extend(storage, row, draft, document)
+        else:
+            _create(storage, draft, document)
+    return Study(storage, draft.name, lease_s=lease_s), row is not None
+
+
+def _create(storage: Storage, draft: Draft, document: dict[str, Any]) -> None:
+    try:
+        study = optuna.create_study(study_name=draft.name, storage=storage.optuna, directions=draft.directions)  # type: ignore[arg-type]
+    except optuna.exceptions.DuplicatedStudyError:
+        study = optuna.load_study(study_name=draft.name, storage=storage.optuna)
+        if study.get_trials(deepcopy=False):
+            raise ConfigError(
+                "study.name", f"the storage has a study {draft.name!r} that dlsearch did not make", "study.name=…"
+            ) from None
+    first = [draft.default] if draft.default is not None else []
+    for params in [*first, *draft.enqueue]:
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.WAITING,
+                system_attrs={"fixed_params": draft.space.encode(params)},
+                user_attrs={"default": True} if first and params is first[0] else {"enqueued": True},
+            )
+        )
+    with storage.engine.begin() as connection:
+        connection.execute(
+            sa.insert(StudyRow).values(
+                name=draft.name,
+                uuid=document["uuid"],
+                created=time.time(),
+                n_trials=draft.study["n_trials"],
+                seconds=0.0,
+                finished=False,
+                document=json.dumps(document),
+            )
+        )
+
+
+def _extend(storage: Storage, row: StudyRow, draft: Draft, document: dict[str, Any]) -> None:
+    """Take over the new budgets; a larger total reopens a finished study."""
+    old = json.loads(row.document)
+    n_trials = max(draft.study["n_trials"], 1)
+    # Budgets and what was allowed to drift are the newest session's; identity and origin stay the first's.
+    document = {**document, "uuid": old["uuid"], "default": old["default"], "sessions": [*old.get("sessions", [])]}
+    document["sessions"].append({"command": document["command"], "n_trials": n_trials, "drift": drift(old, document)})
+    with storage.engine.begin() as connection:
+        connection.execute(
+            sa.update(StudyRow)
+            .where(StudyRow.name == row.name)
+            .values(
+                n_trials=n_trials, document=json.dumps(document), finished=row.finished and n_trials <= row.n_trials
+            )
+        )

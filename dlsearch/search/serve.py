@@ -1,0 +1,118 @@
+"""Serving a study: what a launched job, or ``dlsearch worker``, does."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlsearch.config.compose import resolve, seconds
+from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.slots import slots
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+#: The warm fork server of the process that opened the study, inherited by jobs that were forked from it.
+warm: ForkServer | None = None
+
+
+def preload(configs: Iterable[Any]) -> list[str]:
+    """The modules that a study's trials import: ours, and those of every ``_target_``."""
+    found = ["dlsearch.train.fit", "dlsearch.search.trial_process"]
+
+    def visit(node: Any) -> None:
+        if isinstance(node, Mapping):
+            target = node.get("_target_")
+            if isinstance(target, str) and "." in target:
+                found.append(target.rpartition(".")[0])
+            for value in node.values():
+                visit(value)
+        elif isinstance(node, list):
+            for value in node:
+                visit(value)
+
+    for config in configs:
+        visit(
+            {k: v for k, v in config.items() if k in ("model", "task", "data", "optimizer", "scheduler", "callbacks")}
+        )
+    return list(dict.fromkeys(found))
+
+
+def serve(cfg: DictConfig, *, foreground: bool) -> int:
+    """Serve the study ``cfg.worker.join`` until its budget is spent.
+
+    Args:
+        cfg: A composed config.
+        foreground: Whether Ctrl-C is meant for this process; otherwise a driver sends SIGTERM.
+
+    Returns:
+        The exit code: 0, or 130 when it was told to stop.
+    """
+    from dlsearch.search.database import Storage, storage_url
+    from dlsearch.search.study import Study
+    from dlsearch.search.worker import Worker
+
+    paths = resolve(cfg, "paths")
+    store = Path(paths["store"]).resolve()
+    storage = Storage(storage_url(store, cfg.study.storage))
+    study = Study(storage, str(cfg.worker.join), lease_s=cfg.worker.lease_s)
+    config = study.document["config"]
+    places = slots(cfg.worker.slots, threads=cfg.worker.threads, accelerator=config["trainer"]["accelerator"])
+    options = [option for nodes in study.document["options"].values() for option in nodes.values()]
+    server = warm
+    if server is None or not server.alive:
+        server = ForkServer.start(preload([config, *({"model": option} for option in options)]))
+    timeout = seconds(cfg.study.timeout, "study.timeout")
+    worker = Worker(
+        study,
+        store=store,
+        slots=places,
+        server=server,
+        paths={key: str(Path(value).resolve()) for key, value in paths.items()},
+        deadline=time.time() + timeout - study.row().seconds if timeout else None,
+        target=cfg.study.target,
+        trial_timeout=seconds(cfg.study.trial_timeout, "study.trial_timeout"),
+    )
+    signal.signal(signal.SIGTERM, worker.stop)
+    signal.signal(signal.SIGINT, worker.stop if foreground else signal.SIG_IGN)
+    try:
+        return 0 if worker.run() else 130
+    finally:
+        if server is not warm:  # the driver's serves its next worker
+            server.stop()
+        storage.close()
+
+
+def worker_overrides(name: str, cfg: Mapping[str, Any], slot_count: Any) -> list[str]:
+    """The overrides of a job that serves study `name`: its place and budgets, nothing of its configuration.
+
+    Args:
+        name: The study.
+        cfg: The composed config of the driver, plain.
+        slot_count: Slots of the job.
+    """
+    study, paths = cfg["study"], cfg["paths"]
+    values = {
+        "worker.join": name,
+        "worker.slots": slot_count,
+        "worker.threads": cfg["worker"]["threads"],
+        "worker.lease_s": cfg["worker"]["lease_s"],
+        "paths.store": str(Path(paths["store"]).resolve()),
+        "paths.data": str(Path(paths["data"]).resolve()),
+        "paths.cache": str(Path(paths["cache"]).resolve()),
+        "study.storage": study["storage"],
+        "study.timeout": study["timeout"],
+        "study.trial_timeout": study["trial_timeout"],
+        "study.target": study["target"],
+    }
+    return [f"{key}={_quote(value)}" for key, value in values.items() if value is not None]
+
+
+def _quote(value: Any) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)

@@ -1,0 +1,176 @@
+"""What runs in a forked child: one trial, the confirmation of a winner, or the check before a study is opened.
+
+The child knows no database and no MLflow. It appends rows to its journal and talks JSON with the worker over a socket;
+when the worker is gone, so is the child.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dlsearch.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dlsearch.search.forkserver import Channel
+
+INTERRUPTED = 75  # EX_TEMPFAIL: not done, may be tried again
+
+
+class _Control:
+    """The child's end of the conversation, and whether it has been told to stop."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.stopping = False
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+        signal.signal(signal.SIGTERM, self._on_term)
+
+    def _on_term(self, *_: Any) -> None:
+        self.stopping = True
+
+    def stop(self) -> bool:
+        """Whether to stop; a closed socket means that the worker died, and nobody waits for this result."""
+        if self._poll.poll(0):
+            os._exit(INTERRUPTED)
+        return self.stopping
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send and wait for the answer."""
+        try:
+            self.channel.send(message)
+            answer = self.channel.receive()
+        except OSError:
+            answer = None
+        if answer is None:
+            os._exit(INTERRUPTED)
+        return answer
+
+    def report(self, epoch: int, step: int, metrics: Mapping[str, float]) -> bool:
+        """Tell the worker about an epoch."""
+        return bool(self.ask({"type": "report", "epoch": epoch, "step": step, "metrics": dict(metrics)})["prune"])
+
+    def unseal(self) -> None:
+        """Have the worker write the ledger's row."""
+        self.ask({"type": "unseal"})
+
+
+def _threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
+    """Train one config and send the result.
+
+    Args:
+        channel: To the worker.
+        payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``, ``threads``, ``confirm``.
+    """
+    control = _Control(channel)
+    from dlsearch.tracking.journal import Journal
+    from dlsearch.train.fit import fit
+    from dlsearch.train.run import FitResult, Interrupted, Run
+
+    _threads(payload["threads"])
+    cfg = OmegaConf.create(payload["cfg"])
+    journal = Journal(Path(payload["journal"]))
+    run = Run(
+        folder=Path(payload["folder"]),
+        journal=journal,
+        objectives=payload["objectives"],
+        directions=payload["directions"],
+        report=control.report,
+        stop=control.stop,
+        unseal=control.unseal,
+        test=payload["confirm"],
+        system_metrics_s=cfg.tracking.system_metrics_s,
+    )
+    try:
+        result = fit(cfg, run)
+    except Interrupted:
+        journal.close()
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        failed = Path(payload["folder"]) / "error"
+        failed.mkdir(exist_ok=True)
+        (failed / "traceback.txt").write_text(traceback.format_exc())
+        traceback.print_exc()
+        line = (str(error).splitlines() or [""])[0]
+        text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}"
+        result = FitResult("failed", "exception", text)
+        journal.artifact(failed / "traceback.txt", "error")
+    journal.close()
+    channel.send({"type": "done", "result": result.to_json()})
+
+
+def preflight(channel: Channel, payload: dict[str, Any]) -> None:
+    """Check configs before anything is written: build each on the meta device, prepare its data, describe both.
+
+    Args:
+        channel: To the driver; receives ``{"data", "model"}`` or ``{"error": [key, expected, hint]}``.
+        payload: ``configs``: plain configs, the base first; ``objectives`` and ``directions``.
+    """
+    try:
+        found: dict[str, Any] = {}
+        for config in payload["configs"]:
+            described = check_built(OmegaConf.create(config), payload["objectives"], payload["directions"])
+            found = found or described
+        channel.send(found)
+    except ConfigError as error:
+        channel.send({"error": [error.key, error.expected, error.hint]})
+    except Exception as error:
+        traceback.print_exc()
+        line = (str(error).splitlines() or [""])[0]
+        channel.send({"error": ["config", f"{type(error).__name__}: {line}", ""]})
+
+
+def check_built(cfg: DictConfig, objectives: list[str], directions: list[str]) -> dict[str, Any]:
+    """Build the config on the meta device and prepare its data; describes both.
+
+    Raises:
+        ConfigError: Something cannot be built, or the data are not there.
+    """
+    import torch
+
+    from dlsearch.tracking.journal import Journal
+    from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer
+    from dlsearch.train.run import Run
+
+    with torch.device("meta"):
+        task = build_task(cfg)
+    data = build_data(cfg)
+    run = Run(Path("/nonexistent"), Journal(Path(os.devnull)), objectives, directions)
+    build_trainer(cfg, run, build_callbacks(cfg, run))
+    try:
+        data.prepare_data()
+    except ConfigError:
+        raise
+    except (ValueError, OSError, RuntimeError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError("data", line, "paths.data or DLSEARCH_DATA names where data sets lie") from error
+    described = data.describe() if hasattr(data, "describe") else {}
+    return {"data": described, "model": _describe_model(cfg, task)}
+
+
+def _describe_model(cfg: DictConfig, task: Any) -> dict[str, Any]:
+    n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    net, shape = getattr(task, "net", None), OmegaConf.select(cfg, "data.shape")
+    if net is None or shape is None:
+        return {"n_params": n_params}
+    from dlsearch.train.describe import summary
+
+    try:
+        return {**summary(net, tuple(shape)), "n_params": n_params}
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):  # a net that the meta device cannot run
+        return {"n_params": n_params}

@@ -1,0 +1,248 @@
+"""Watching a study while it runs: the live table, plain lines where there is no terminal, and the study's own run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from omegaconf import OmegaConf
+
+from dlsearch.search.record import ORDER, read_status
+from dlsearch.search.study import REASON, Study
+from dlsearch.tracking import layout
+from dlsearch.tracking.journal import Journal
+from dlsearch.tracking.masking import mask
+
+if TYPE_CHECKING:
+    import threading
+    from contextlib import AbstractContextManager
+
+    from dlsearch.search.draft import Draft
+
+SYMBOL = {"complete": "●", "pruned": "○", "failed": "✕", "running": "▶", "waiting": "·"}
+
+
+class Watch:
+    """The driver's eyes on a study.
+
+    Args:
+        study: The open study.
+        store: The store.
+        total_slots: Slots that serve it, for the share in use.
+        notices: What to say first.
+        resumed: Whether the study existed.
+        out: Where to write; standard output by default.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        store: Path,
+        *,
+        total_slots: int,
+        notices: list[str],
+        resumed: bool,
+        out: TextIO | None = None,
+    ) -> None:
+        """Say what begins."""
+        self.study, self.store, self.total_slots = study, store, total_slots
+        self.out = out or sys.stdout
+        self.started = time.monotonic()
+        self._told = {t.number for t in study.trials() if t.state.is_finished()}
+        self._at_start = len(self._told)
+        self._journal = Journal(store / layout.study_folder(study.name) / "journal.jsonl")
+        row = study.row()
+        what = f"resumed, {self._at_start} of {row.n_trials} trials are there" if resumed else f"{row.n_trials} trials"
+        self.say(f"study {study.name}: {what}, {total_slots} slot{'s' if total_slots != 1 else ''}")
+        for notice in notices:
+            self.say(f"note: {notice}")
+
+    def say(self, line: str) -> None:
+        """One line to the user."""
+        self.out.write(f"{line}\n")
+        self.out.flush()
+
+    # -- the study's own run in MLflow ---------------------------------------------------------------------------
+    def open_run(self, draft: Draft) -> None:
+        """Open the study's run: its tags, what is fixed, and the files that describe it."""
+        document = self.study.document
+        folder = self.store / layout.study_folder(self.study.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(mask(draft.config)), folder / "config.yaml")
+        (folder / "overrides.txt").write_text("".join(f"{line}\n" for line in document["overrides"]))
+        OmegaConf.save(OmegaConf.create({"space": document["space"]}), folder / "search_space.yaml")
+        self._journal.open(
+            "study", layout.study_run_name(self.study.name), document["experiment"], None, layout.study_tags(document)
+        )
+        searched = {dim["name"] for dim in document["space"]}
+        self._journal.params(layout.flatten_params(document["config"], searched))
+        for name in ("config.yaml", "overrides.txt", "search_space.yaml"):
+            self._journal.artifact(folder / name, "study")
+        for split, context in (("train", "train"), ("val", "validation")):
+            digest = document["data"].get("digests", {}).get(split)
+            if digest:
+                self._journal.dataset(document["data"]["name"], digest, context, document["data"]["name"])
+        self._journal.flush()
+
+    def close_run(self, report: Path | None, *, interrupted: bool) -> None:
+        """Close the study's run, with its report."""
+        if report is not None:
+            for path in sorted(report.rglob("*")):
+                if path.is_file():
+                    self._journal.artifact(path, str(Path("report") / path.parent.relative_to(report)))
+        best = self.study.best()
+        if best is not None:
+            self._journal.tags({layout.BEST_TRIAL: str(best.number)})
+        self._journal.status("KILLED" if interrupted else "FINISHED")
+        self._journal.close()
+
+    def _note(self, status: dict[str, Any], number: int) -> None:
+        rows = {f"n/{state}": count for state, count in status["counts"].items() if state != "waiting"}
+        if status["best"] is not None:
+            rows["best/objective"] = status["best"]["value"]
+        elapsed = time.monotonic() - self.started
+        rows["throughput/trials_per_h"] = (len(self._told) - self._at_start) / elapsed * 3600
+        self._journal.metrics(rows, number)
+        self._journal.flush()
+
+    # -- the live view -------------------------------------------------------------------------------------------
+    def watch(self, stop: threading.Event, guard: AbstractContextManager[Any]) -> None:
+        """Follow the study until `stop`; a thread's body. `guard` is held while the storage is read."""
+        if self.out.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self.out)
+            with Live(console=console, auto_refresh=False, transient=True) as live:
+                while not stop.wait(0.5):
+                    with guard:
+                        status = self._follow()
+                        live.update(table(status, self.total_slots, self._time_left(status)), refresh=True)
+        else:
+            while not stop.wait(0.3):
+                with guard:
+                    self._follow(lines=True)
+        with guard:
+            self._follow(lines=not self.out.isatty())
+
+    def _follow(self, *, lines: bool = False) -> dict[str, Any]:
+        status = read_status(self.study)
+        for trial in self.study.trials():
+            if trial.state.is_finished() and trial.number not in self._told:
+                self._told.add(trial.number)
+                self._note(status, trial.number)
+                if lines:
+                    self.say(_line(trial, status))
+        return status
+
+    def _time_left(self, status: dict[str, Any]) -> float | None:
+        done = len(self._told) - self._at_start
+        if not done:
+            return None
+        finished = sum(status["counts"][state] for state in ("complete", "pruned", "failed"))
+        return (time.monotonic() - self.started) / done * (status["n_trials"] - finished)
+
+    def close(self, *, interrupted: bool) -> None:
+        """Say how it ended."""
+        status = read_status(self.study)
+        counts = ", ".join(f"{n} {state}" for state, n in status["counts"].items() if n)
+        total = sum(status["counts"].values())
+        if interrupted:
+            done = sum(status["counts"][state] for state in ("complete", "pruned", "failed"))
+            self.say(f"interrupted: {done} of {status['n_trials']} trials are done; the same command goes on")
+        else:
+            self.say(
+                f"study {self.study.name}: {total} trials ({counts}) in {duration(time.monotonic() - self.started)}"
+            )
+        best = status["best"]
+        if best is not None:
+            shown = ", ".join(f"{key}={short(value)}" for key, value in best["params"].items())
+            self.say(f"best: trial {best['number']}, {status['objective']} {best['value']:.4f} ({shown})")
+        for test in status["test"][-1:]:
+            scores = ", ".join(f"{name} {value:.4f}" for name, value in sorted(test["metrics"].items()))
+            self.say(f"test set, opened once for trial {test['trial_number']}: {scores}")
+
+
+def _line(trial: Any, status: dict[str, Any]) -> str:
+    from dlsearch.search.record import STATES
+
+    state = STATES[trial.state]
+    words = [f"trial {trial.number:>3}", f"{state:<8}"]
+    if state == "failed":
+        words.append(f"({trial.user_attrs.get(REASON, 'exception')})")
+    elif trial.values:
+        words.append(" ".join(f"{value:.4f}" for value in trial.values))
+    elif trial.intermediate_values:
+        words.append(f"{trial.intermediate_values[max(trial.intermediate_values)]:.4f}")
+    if trial.user_attrs.get("duplicate_of") is not None:
+        words.append(f"same parameters as trial {trial.user_attrs['duplicate_of']}")
+    best = status["best"]
+    if best is not None:
+        words.append(f"  best {best['value']:.4f} (trial {best['number']})")
+    return "  ".join(words)
+
+
+def short(value: Any) -> str:
+    """A value as a person would write it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """``48 s``, ``12 min``, ``3.4 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def table(status: dict[str, Any], total_slots: int | None = None, left: float | None = None) -> Any:
+    """The table of a study: running trials, counts, the best so far.
+
+    Args:
+        status: From :func:`~dlsearch.search.record.read_status`.
+        total_slots: For the share of slots in use.
+        left: Seconds to go, if known.
+    """
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = Table(box=box.SIMPLE_HEAD, title=None, pad_edge=False)
+    objective = status["objective"] if isinstance(status["objective"], str) else status["objective"][0]
+    for heading, justify in (
+        ("trial", "right"),
+        ("epoch", "right"),
+        (objective, "right"),
+        ("device", "left"),
+        ("s", "right"),
+    ):
+        rows.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    now = time.time()
+    for each in status["running"]:
+        from datetime import datetime
+
+        since = now - datetime.fromisoformat(str(each["started"])).timestamp()
+        name = f"{each['number']}" + (f".a{each['attempt']}" if each["attempt"] > 1 else "")
+        value = each.get("value")
+        rows.add_row(
+            f"confirm {name}" if each["kind"] == "confirm" else name,
+            f"{each.get('epoch', 0)}/{each.get('max_epochs', '?')}",
+            "" if value is None else f"{value:.4f}",
+            str(each["device"]),
+            f"{since:.0f}",
+        )
+    counts = "   ".join(f"{SYMBOL[state]} {status['counts'][state]} {state}" for state in ORDER)
+    done = sum(status["counts"][state] for state in ("complete", "pruned", "failed"))
+    head = f"{status['name']}   {done}/{status['n_trials']} trials   {counts}"
+    if total_slots:
+        head += f"   {len(status['running'])}/{total_slots} slots"
+    if left is not None:
+        head += f"   ~{duration(left)} left"
+    best = status["best"]
+    foot = ""
+    if best is not None:
+        shown = "  ".join(f"{key}={short(value)}" for key, value in best["params"].items())
+        foot = f"best  trial {best['number']}  {objective} {best['value']:.4f}  {shown}"
+    return Group(Text(head, style="bold"), rows, Text(foot))

@@ -1,0 +1,1 @@
+"""Ways of training: LightningModules that take any net, and know no architecture."""

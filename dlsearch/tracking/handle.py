@@ -1,0 +1,82 @@
+"""The driver's hold on the shipper's process. Imports no mlflow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dlsearch.tracking.tail import discover, is_pending, server_id
+
+_POLL_S = 0.1
+
+
+class Shipper:
+    """A running shipper.
+
+    Args:
+        store: The store whose journals it tails.
+        uri: Where it sends them.
+    """
+
+    def __init__(self, store: Path, uri: str) -> None:
+        """Start the process."""
+        self.store, self.uri = Path(store), uri
+        self._process = self._spawn()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until MLflow has everything that stands in the store's journals; False when that took too long."""
+        deadline = time.monotonic() + timeout_s
+        server, restarts = server_id(self.uri), 1
+        while True:
+            todo = [path for path in discover(self.store) if is_pending(path, server)]
+            if not todo:
+                return True
+            while todo and time.monotonic() < deadline:
+                if self._process.poll() is not None:  # somebody killed it
+                    if restarts == 0:
+                        return False
+                    restarts -= 1
+                    self._process = self._spawn()
+                time.sleep(_POLL_S)
+                todo = [path for path in todo if is_pending(path, server)]
+            if todo:
+                return False
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drain, and end the process; False when something is left for ``dlsearch sync``."""
+        drained = self.drain(timeout_s)
+        self._process.terminate()
+        try:
+            self._process.wait(5.0)
+        except subprocess.TimeoutExpired:  # in the middle of a slow request; a resend does no harm
+            self._process.kill()
+            self._process.wait()
+        return drained
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self.store.mkdir(parents=True, exist_ok=True)
+        # In the environment, not among the arguments: those are for everyone to see, and a URL may hold a password.
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": self.uri}
+        command = [sys.executable, "-m", "dlsearch.tracking.shipper", str(self.store.resolve())]
+        with (self.store / "shipper.log").open("ab") as log:
+            return subprocess.Popen(
+                [*command, "--owner", str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal is the driver's
+            )
+
+
+def start(store: Path, uri: str) -> Shipper:
+    """Start a shipper for `store`; it waits its turn where one is at work, and ends by itself after its owner."""
+    return Shipper(store, uri)

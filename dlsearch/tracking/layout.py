@@ -1,0 +1,198 @@
+"""Every name that tracking writes: tags, metrics, params, artifact paths, experiments, folders, states.
+
+Programs that read runs import their names from here. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SCHEMA_VERSION = "1"
+
+# -- tags ---------------------------------------------------------------------------------------------------------
+SCHEMA = "dlsearch.schema"
+KIND = "dlsearch.kind"
+KEY = "dlsearch.key"  # of the journal that a run was shipped from; finds the run again after a crash
+STUDY_NAME = "dlsearch.study.name"
+STUDY_UUID = "dlsearch.study.uuid"
+STUDY_DIRECTION = "dlsearch.study.direction"
+STUDY_OBJECTIVE = "dlsearch.study.objective"
+STUDY_SAMPLER = "dlsearch.study.sampler"
+STUDY_PRUNER = "dlsearch.study.pruner"
+STUDY_SEED = "dlsearch.study.seed"
+SHA_PREFIX = "dlsearch.sha."
+TRIAL_NUMBER = "dlsearch.trial.number"
+TRIAL_STATE = "dlsearch.trial.state"
+TRIAL_ATTEMPT = "dlsearch.trial.attempt"
+TRIAL_RETRY_OF = "dlsearch.trial.retry_of"
+TRIAL_FAIL_REASON = "dlsearch.trial.fail_reason"
+WORKER_ID = "dlsearch.worker.id"
+WORKER_HOST = "dlsearch.worker.host"
+WORKER_GPU = "dlsearch.worker.gpu_uuid"
+BEST = "dlsearch.best"
+BEST_TRIAL = "dlsearch.best.trial"
+TEST_EVALUATED = "dlsearch.test_evaluated"
+MODEL_ID = "dlsearch.model.id"
+MODEL_ERROR = "dlsearch.model.error"
+TRACKING_WARNING = "dlsearch.tracking.warning"
+
+KINDS = ("study", "trial", "confirm", "replicate", "train")
+
+# -- params and metrics -------------------------------------------------------------------------------------------
+SEARCHED_PREFIX = "hp/"
+FIXED_PREFIX = "cfg/"
+OBJECTIVE = "objective"
+BEST_OBJECTIVE = "best/objective"
+BEST_STEP, BEST_EPOCH, BEST_PREFIX, FINAL_PREFIX = "best/step", "best/epoch", "best/", "final/"
+EPOCH, EPOCH_SECONDS, DATA_WAIT_SECONDS = "epoch", "time/epoch_s", "time/data_wait_s"
+TOTAL_SECONDS, N_PARAMS, GPU_PEAK_MB = "time/total_s", "model/n_params", "gpu/peak_mem_mb"
+DEVICE_HOURS, THROUGHPUT, COUNT_PREFIX = "compute/device_hours", "throughput/trials_per_h", "n/"
+SYSTEM_PREFIX = "system/"
+
+# -- artifacts ----------------------------------------------------------------------------------------------------
+STUDY_ARTIFACTS, ENV_ARTIFACTS, CODE_ARTIFACTS = "study", "study/env", "study/code"
+REPORT_ARTIFACTS, LOG_ARTIFACTS, ERROR_ARTIFACTS, CHECKPOINT_ARTIFACTS = "report", "logs", "error", "ckpt"
+LONG_VALUES = "long"  # whole values of params and tags that are too long for MLflow
+
+# -- MLflow's limits ----------------------------------------------------------------------------------------------
+MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100
+MAX_PARAM, MAX_TAG, MAX_KEY, MAX_DIGEST, MAX_BATCH_BYTES = 6000, 5000, 250, 36, 800_000
+
+FINISHED, KILLED, FAILED, SCHEDULED, RUNNING = "FINISHED", "KILLED", "FAILED", "SCHEDULED", "RUNNING"
+_STATUS = {
+    "complete": FINISHED,
+    "finished": FINISHED,
+    "pruned": KILLED,
+    "interrupted": KILLED,
+    "fail": FAILED,
+    "failed": FAILED,
+    "lost": FAILED,
+    "waiting": SCHEDULED,
+    "running": RUNNING,
+}
+
+
+def status_of(state: str) -> str:
+    """MLflow's status for a state of ours or of Optuna's; the exact state belongs into the tag `TRIAL_STATE`."""
+    return _STATUS[state.lower()]
+
+
+# -- experiments, runs, folders -----------------------------------------------------------------------------------
+def experiment_name(project: str, task: str) -> str:
+    """The experiment of one data set and objective family: ``dlsearch/<project>/<task>``."""
+    return f"dlsearch/{project}/{task}"
+
+
+def study_run_name(study: str) -> str:
+    """The name of a study's own run."""
+    return f"study:{study}"
+
+
+def confirm_run_name(study: str) -> str:
+    """The name of the run that holds a study's seed replicates."""
+    return f"confirm:{study}"
+
+
+def run_name(study: str, number: int, attempt: int = 1, *, confirm: bool = False) -> str:
+    """The name of one attempt's run: ``nightly/t00042``, ``nightly/t00042.a2``; a replicate's is ``confirm/…``."""
+    middle = "/confirm" if confirm else ""
+    return f"{study}{middle}/t{number:05d}" + (f".a{attempt}" if attempt > 1 else "")
+
+
+def study_folder(study: str) -> str:
+    """A study's folder, relative to the store."""
+    return f"studies/{study}"
+
+
+def trial_folder(study: str, number: int, *, confirm: bool = False) -> str:
+    """A trial's folder, relative to the store."""
+    return f"{study_folder(study)}/{'confirm/' if confirm else ''}t{number:05d}"
+
+
+# -- keys and values ----------------------------------------------------------------------------------------------
+def key(name: str) -> str:
+    r"""`name` within MLflow's charset ``[/\w.\- :]``, its path rules (no ``//``, ``..``) and its 250 characters."""
+    clean = re.sub(r"[^/\w.\- :]", "_", name)
+    clean = "/".join(part for part in clean.split("/") if part not in ("", ".", "..")) or "_"
+    if len(clean) > MAX_KEY:
+        clean = f"{clean[: MAX_KEY - 13]}~{hashlib.sha256(clean.encode()).hexdigest()[:12]}"
+    return clean
+
+
+def text(value: Any) -> str:
+    """A param's or tag's value as text, in the words of a config: ``true``, ``null``, ``0.001``, JSON for the rest."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (bool, int, Mapping, list, tuple)):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)
+
+
+def shorten(value: str, limit: int, where: str) -> str:
+    """`value` in at most `limit` characters; what was cut is said, and `where` the whole stands."""
+    if len(value) <= limit:
+        return value
+    note = f" … [{len(value)} characters; whole in {where}]"
+    return value[: limit - len(note)] + note
+
+
+def long_value_path(name: str) -> str:
+    """The artifact that holds the whole of a param or tag that was shortened."""
+    return f"{LONG_VALUES}/{key(name).replace('/', '.')}.txt"
+
+
+def dataset_digest(digest: str) -> str:
+    """A digest in MLflow's 36 characters."""
+    return digest[:MAX_DIGEST]
+
+
+def flatten_params(config: Mapping[str, Any], searched: Iterable[str]) -> dict[str, Any]:
+    """The fixed part of a config as params: ``cfg/<flattened key>``, without what is `searched`."""
+    left_out = set(searched)
+    found: dict[str, Any] = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        if prefix in left_out:
+            return
+        if isinstance(node, Mapping) and node:
+            for name, value in node.items():
+                visit(f"{prefix}.{name}" if prefix else str(name), value)
+        elif prefix:
+            found[f"{FIXED_PREFIX}{prefix}"] = node
+
+    visit("", config)
+    return found
+
+
+def study_tags(document: Mapping[str, Any]) -> dict[str, str]:
+    """The tags that every run of a study carries.
+
+    Args:
+        document: The study: ``name uuid directions objectives sampler pruner seed sha``.
+    """
+    tags = {
+        STUDY_NAME: document["name"],
+        STUDY_UUID: document["uuid"],
+        STUDY_DIRECTION: ",".join(document["directions"]),
+        STUDY_OBJECTIVE: ",".join(document["objectives"]),
+        STUDY_SAMPLER: _target_name(document.get("sampler")),
+        STUDY_PRUNER: _target_name(document.get("pruner")),
+        STUDY_SEED: text(document.get("seed")),
+    }
+    tags |= {f"{SHA_PREFIX}{name}": str(value) for name, value in document.get("sha", {}).items() if value}
+    return {name: value for name, value in tags.items() if value}
+
+
+def _target_name(node: Any) -> str:
+    if not node:
+        return "none"
+    if isinstance(node, Mapping):
+        return str(node["_target_"]).rsplit(".", 1)[-1] if "_target_" in node else text(dict(node))
+    return str(node)

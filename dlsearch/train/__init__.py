@@ -1,0 +1,1 @@
+"""Training one configuration: a config in, a FitResult out."""

@@ -1,0 +1,186 @@
+"""``fit``: from a config to a result, readable in one screen."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from dlsearch.config.build import build, locate
+from dlsearch.config.compose import resolve
+from dlsearch.config.errors import ConfigError
+from dlsearch.tracking.logger import JournalLogger
+from dlsearch.tracking.system import SystemSampler
+from dlsearch.train.callbacks import RunCallback
+from dlsearch.train.run import FitResult, Run
+
+
+for _chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+    logging.getLogger(_chatty).setLevel(logging.ERROR)  # devices and tips, once a trial
+
+
+def fit(cfg: DictConfig, run: Run) -> FitResult:
+    """Train the configuration `cfg` within `run`, going on from its last checkpoint where there is one.
+
+    Raises:
+        ConfigError: The config describes nothing that can be built.
+        Interrupted: `run.stop` said so.
+    """
+    started = time.perf_counter()
+    seed_everything(cfg.seed)
+    data = build_data(cfg)
+    task = build_task(cfg)
+    keeper = RunCallback(run)
+    trainer = build_trainer(cfg, run, [*build_callbacks(cfg, run), keeper])
+    last = run.folder / "ckpt" / "last.ckpt"
+    n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    run.journal.metrics({"model/n_params": n_params}, 0)
+    try:
+        with SystemSampler(run.journal, run.system_metrics_s):
+            trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+        result = _result(trainer, keeper, run, n_params)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        result = FitResult("failed", "oom", _line(error))
+    except OSError as error:
+        result = FitResult("failed", "disk" if error.errno in (27, 28, 122) else "exception", _line(error))
+    result.seconds = time.perf_counter() - started
+    result.resumed_epoch = keeper.resumed_epoch
+    if run.test and result.state == "complete":
+        result.test = _test(trainer, task, data, run)
+    run.journal.metrics({**_summary(run, result), "time/total_s": result.seconds}, trainer.global_step)
+    run.journal.flush()
+    return result
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch; Lightning's own function prints, and its environment variables outlive a trial."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # user code draws from the global generator
+    torch.manual_seed(seed)
+
+
+def build_data(cfg: DictConfig) -> pl.LightningDataModule:
+    """The data module; a refused argument is named under ``data``."""
+    return _named("data", lambda: build(cfg.data, "data", extra=cfg.allow_targets))
+
+
+def build_task(cfg: DictConfig) -> pl.LightningModule:
+    """The LightningModule with all that it is made of."""
+    for group in ("model", "optimizer", "scheduler"):  # named by their own group, not by the task that takes them
+        node = OmegaConf.select(cfg, group)
+        if node is not None and "_target_" in node:
+            locate(node["_target_"], group, cfg.allow_targets)
+    return _named("task", lambda: build(cfg.task, "task", extra=cfg.allow_targets))
+
+
+def _named(group: str, make: Any) -> Any:
+    try:
+        return make()
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise ConfigError(group, _line(error)) from error
+
+
+def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
+    """The config's callbacks; those that watch a metric watch the objective unless they name another."""
+    callbacks = []
+    for name, node in (cfg.callbacks or {}).items():
+        if node is None:
+            continue
+        defaults: dict[str, Any] = {}
+        if node.get("_target_") == "dlsearch.train.callbacks.EarlyStopping":
+            defaults = {k: v for k, v in {"monitor": run.monitor, "mode": run.mode}.items() if k not in node}
+        callbacks.append(build(node, f"callbacks.{name}", extra=cfg.allow_targets, **defaults))
+    return callbacks
+
+
+def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A Trainer for small steps: no sanity check, no summary, no checkpointing but ours, no bar unless asked."""
+    settings = {k: v for k, v in resolve(cfg, "trainer").items() if v is not None}
+    warnings.filterwarnings("ignore", module="pytorch_lightning", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", module="pytorch_lightning", message=".*smaller than the logging interval.*")
+    try:
+        return pl.Trainer(
+            **settings,
+            logger=JournalLogger(run.journal),
+            callbacks=callbacks,
+            default_root_dir=run.folder,
+            enable_checkpointing=True,
+            enable_progress_bar=run.progress_bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError("trainer", _line(error)) from error
+
+
+def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -> FitResult:
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    result = FitResult(
+        "failed", keeper.failure, epochs=trainer.current_epoch, n_params=n_params, summary=_finite("final/", metrics)
+    )
+    if keeper.best is not None:
+        result.best_epoch, result.best_step = keeper.best["epoch"], keeper.best["step"]
+        result.summary |= _finite("best/", keeper.best["metrics"])
+    if keeper.failure:
+        result.error = f"{keeper.failure} after epoch {trainer.current_epoch - 1}"
+    elif keeper.pruned:
+        result.state = "pruned"
+    elif keeper.best is None:
+        result.reason, result.error = "exception", f"no epoch was validated, so {run.monitor} has no value"
+    else:
+        special = {"model/n_params": float(n_params)}
+        known = {**keeper.best["metrics"], **special}
+        absent = [name for name in run.objectives if name not in known]
+        if absent:
+            result.reason, result.error = "exception", f"objective {absent[0]!r} is not logged"
+        else:
+            result.state, result.values = "complete", [known[name] for name in run.objectives]
+    return result
+
+
+def _finite(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}{name}": value for name, value in sorted(metrics.items()) if np.isfinite(value)}
+
+
+def _summary(run: Run, result: FitResult) -> dict[str, float]:
+    rows = dict(result.summary)
+    if result.values is not None:
+        rows |= {
+            "objective": result.values[0],
+            "best/epoch": result.best_epoch or 0,
+            "best/step": result.best_step or 0,
+        }
+    return rows
+
+
+def _test(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule, run: Run) -> dict[str, Any]:
+    """Open the test set, once, and score the best checkpoint on it."""
+    best = torch.load(run.folder / "ckpt" / "best.ckpt", weights_only=True, map_location="cpu")
+    task.load_state_dict(best["state_dict"])
+    run.unseal()
+    if hasattr(data, "unseal"):
+        data.unseal()
+    (metrics,) = trainer.test(task, datamodule=data, verbose=False) or [{}]
+    report: dict[str, Any] = {"metrics": {name: float(value) for name, value in metrics.items()}}
+    report |= getattr(task, "test_report", None) or {}
+    if hasattr(data, "test_example"):
+        from base64 import b64encode
+
+        for error in report.get("errors", []):
+            pixels = data.test_example(error["index"])
+            error["image"] = {"shape": list(pixels.shape), "data": b64encode(pixels.tobytes()).decode()}
+    return report
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__

@@ -1,0 +1,92 @@
+"""What surrounds one training: where it writes, whom it tells, when it must stop. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from dlsearch.tracking.journal import Journal
+
+
+class Interrupted(BaseException):  # like KeyboardInterrupt: no `except Exception` may swallow it
+    """The run was told to stop; its last epoch's checkpoint is on disk."""
+
+
+@dataclass
+class Run:
+    """The surroundings of a training.
+
+    Args:
+        folder: Where checkpoints go (``folder/ckpt``).
+        journal: Where rows go.
+        objectives: The metrics that decide, the first of them the one monitored for the best epoch.
+        directions: ``maximize`` or ``minimize`` for each.
+        report: Told (epoch, step, metrics) after every validated epoch; True means prune.
+        stop: Asked after every batch; True means raise :class:`Interrupted`.
+        unseal: Called once before the test set is opened.
+        test: Score the best checkpoint on the test set at the end.
+        progress_bar: Show Lightning's progress bar.
+        system_metrics_s: Interval of the process's own metrics; None for none.
+    """
+
+    folder: Path
+    journal: Journal
+    objectives: list[str]
+    directions: list[str]
+    report: Callable[[int, int, Mapping[str, float]], bool] = lambda *_: False
+    stop: Callable[[], bool] = lambda: False
+    unseal: Callable[[], None] = lambda: None
+    test: bool = False
+    progress_bar: bool = False
+    system_metrics_s: float | None = None
+
+    @property
+    def monitor(self) -> str:
+        """The first objective."""
+        return self.objectives[0]
+
+    @property
+    def mode(self) -> str:
+        """Lightning's word for the first direction."""
+        return self.directions[0][:3]
+
+
+@dataclass
+class FitResult:
+    """What a training came to.
+
+    Args:
+        state: ``complete``, ``pruned`` or ``failed``.
+        reason: Why it failed: nan, inf, oom, exception, timeout, disk.
+        error: One line of it.
+        values: The objectives, at the best epoch of the first; None unless complete.
+        best_epoch: Counted from 0, like Lightning's.
+        best_step: Global step at the end of that epoch.
+        epochs: Epochs trained, those before a resumption included.
+        n_params: Trainable parameters.
+        summary: The final and best metrics.
+        seconds: Of this attempt.
+        resumed_epoch: First epoch of this attempt where it went on from a checkpoint.
+        test: The test report of a confirmation.
+    """
+
+    state: str
+    reason: str | None = None
+    error: str | None = None
+    values: list[float] | None = None
+    best_epoch: int | None = None
+    best_step: int | None = None
+    epochs: int = 0
+    n_params: int | None = None
+    summary: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    resumed_epoch: int | None = None
+    test: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)

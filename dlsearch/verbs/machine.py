@@ -1,0 +1,60 @@
+"""``doctor`` and ``describe``: what this machine has, what a model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dlsearch.config.compose import compose_config, resolve
+from dlsearch.verbs.words import parser, place, print_json, print_lines, split
+
+
+def doctor(words: list[str]) -> int:
+    """Say what this machine has and what is wrong with it."""
+    overrides, rest = split(words)
+    arguments = parser("doctor", "What this machine has: devices, threads, storage, data, versions, and what is wrong.")
+    arguments.add_argument("--json", action="store_true", help="one JSON document")
+    options = arguments.parse_args(rest)
+    from dlsearch.doctor import examine, render
+
+    where = place(overrides)
+    found = examine(where.store, where.data, where.storage_url, where.tracking_uri)
+    if options.json:
+        print_json(found)
+    else:
+        print_lines(*render(found))
+    return 1 if found["problems"] else 0
+
+
+def describe(words: list[str]) -> int:
+    """Print the layer table of a model."""
+    overrides, rest = split(words)
+    arguments = parser("describe", "Layer table of a model: dlsearch describe model=lenet [data=mnist].")
+    arguments.add_argument("--config-dir", "-cd", action="append", default=[], help="a folder of your own YAMLs")
+    arguments.add_argument("--json", action="store_true", help="one JSON document")
+    options = arguments.parse_args(rest)
+    cfg = compose_config(overrides, config_dirs=[str(Path(d)) for d in options.config_dir])
+    shape = resolve(cfg, "data.shape")
+    import torch
+
+    from dlsearch.config.build import build
+    from dlsearch.train.describe import summary
+
+    with torch.device("meta"):
+        net = build(cfg.model, "model", extra=cfg.allow_targets)
+    found = summary(net, tuple(shape))
+    if options.json:
+        print_json(found)
+        return 0
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("layer", "type", "in", "out", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "multiply-adds") else "left")
+    for row in found["layers"]:
+        shapes = ["×".join(str(n) for n in row[side]) if row[side] else "" for side in ("in", "out")]
+        table.add_row(row["name"], row["type"], *shapes, f"{row['params']:,}", f"{row['macs']:,}")
+    Console().print(table)
+    print_lines(f"{found['n_params']:,} parameters, {found['macs']:,} multiply-adds")
+    return 0

@@ -1,0 +1,77 @@
+"""``worker``, ``ui`` and ``sync``: processes that serve."""
+
+from __future__ import annotations
+
+from dlsearch.config.compose import compose_config
+from dlsearch.config.errors import ConfigError
+from dlsearch.verbs.words import parser, place, print_json, print_lines, split
+
+
+def worker(words: list[str]) -> int:
+    """Join a study that this machine's storage reaches."""
+    overrides, rest = split(words)
+    arguments = parser("worker", "Join a study: dlsearch worker study=NAME [worker.slots=2] [study.storage=URL].")
+    arguments.parse_args(rest)
+    names = [o.split("=", 1)[1] for o in overrides if o.startswith(("study=", "worker.join="))]
+    if not names:
+        raise ConfigError("study", "expected the study to join", "dlsearch worker study=nightly")
+    rest_of = [o for o in overrides if not o.startswith(("study=", "worker.join="))]
+    cfg = compose_config([*rest_of, f"worker.join='{names[-1]}'"])
+    from dlsearch.search.database import exists, storage_url
+    from dlsearch.search.serve import serve
+    from dlsearch.tracking import shipper
+
+    where = place(rest_of)
+    if not exists(storage_url(where.store, cfg.study.storage)):
+        raise ConfigError("study", f"there is no study {names[-1]!r}: the storage does not exist", "study.storage=URL")
+    ship = shipper.start(where.store, where.tracking_uri) if cfg.tracking.enabled else None
+    try:
+        code = serve(cfg, foreground=True)
+    finally:
+        if ship is not None:
+            ship.stop(60.0)
+    print_lines(
+        "interrupted: its trials wait for another worker" if code else f"study {names[-1]}: nothing is left to do"
+    )
+    return code
+
+
+def ui(words: list[str]) -> int:
+    """Serve MLflow and the Optuna dashboard on this machine."""
+    overrides, rest = split(words)
+    arguments = parser("ui", "MLflow and the Optuna dashboard over this store, on 127.0.0.1.")
+    arguments.add_argument("--mlflow-port", type=int, default=5000)
+    arguments.add_argument("--optuna-port", type=int, default=8080)
+    options = arguments.parse_args(rest)
+    from dlsearch.search.database import exists
+    from dlsearch.tracking.ui import serve as serve_ui
+
+    where = place(overrides)
+    if not exists(where.storage_url):
+        raise ConfigError("paths.store", f"there are no studies in {where.store}", "dlsearch -m experiment=quickstart")
+    return serve_ui(
+        where.store,
+        where.storage_url,
+        where.tracking_uri,
+        mlflow_port=options.mlflow_port,
+        optuna_port=options.optuna_port,
+    )
+
+
+def sync(words: list[str]) -> int:
+    """Ship what MLflow does not have yet."""
+    overrides, rest = split(words)
+    arguments = parser("sync", "Ship what the journals of this store hold and MLflow does not have yet.")
+    arguments.add_argument("--json", action="store_true", help="one JSON document")
+    options = arguments.parse_args(rest)
+    from dlsearch.tracking.shipper import sync as ship
+
+    where = place(overrides)
+    if not where.store.is_dir():
+        raise ConfigError("paths.store", f"{where.store} does not exist")
+    counts = ship(where.store, where.tracking_uri)
+    if options.json:
+        print_json(counts)
+    else:
+        print_lines("shipped " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    return 0

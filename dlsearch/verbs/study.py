@@ -1,0 +1,197 @@
+"""``studies``, ``status``, ``trials`` and ``report``: what there is, and how it goes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlsearch.config.errors import ConfigError
+from dlsearch.verbs.words import Place, parser, place, print_json, print_lines, split
+
+if TYPE_CHECKING:
+    from dlsearch.search.study import Study
+
+
+def _open(where: Place, name: str) -> Study:
+    from dlsearch.search import database
+    from dlsearch.search.study import Study
+
+    if not database.exists(where.storage_url):
+        raise ConfigError(
+            "study.name", f"there is no study {name!r}: {database.mask(where.storage_url)} does not exist"
+        )
+    study = Study(database.Storage(where.storage_url), name)
+    study.reap()
+    return study
+
+
+def _run_id(where: Place, name: str, number: int, attempt: int) -> str | None:
+    from dlsearch.tracking import layout
+    from dlsearch.tracking.journal import run_id
+
+    return run_id(where.store / layout.trial_folder(name, number) / f"journal.a{attempt}.jsonl")
+
+
+def studies(words: list[str]) -> int:
+    """List the studies of a storage."""
+    overrides, rest = split(words)
+    arguments = parser("studies", "List the studies of this store.")
+    arguments.add_argument("--json", action="store_true", help="one JSON document")
+    options = arguments.parse_args(rest)
+    from dlsearch.search import database
+    from dlsearch.search.record import read_status
+    from dlsearch.search.study import Study, names
+
+    where = place(overrides)
+    found: list[dict[str, Any]] = []
+    if database.exists(where.storage_url):
+        storage = database.Storage(where.storage_url)
+        found = [read_status(Study(storage, name)) for name in names(storage)]
+    if options.json:
+        keys = ("name", "state", "direction", "objective", "n_trials", "counts", "best", "started", "seconds")
+        print_json([{key: status[key] for key in keys} for status in found])
+        return 0
+    if not found:
+        print_lines(f"no studies in {where.store}; start one: dlsearch -m experiment=quickstart")
+        return 0
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("study", "state", "trials", "objective", "best", "started"):
+        table.add_column(heading, justify="right" if heading in ("trials", "best") else "left")
+    for status in found:
+        done = sum(status["counts"][state] for state in ("complete", "pruned", "failed"))
+        best = status["best"]
+        table.add_row(
+            status["name"], status["state"], f"{done}/{status['n_trials']}", str(status["objective"]),
+            f"{best['value']:.4f}" if best else "", str(status["started"])[:16].replace("T", " "),
+        )  # fmt: skip
+    Console().print(table)
+    return 0
+
+
+def status(words: list[str]) -> int:
+    """Show how a study goes."""
+    overrides, rest = split(words)
+    arguments = parser("status", "How a study goes; follows a running one in a terminal.")
+    arguments.add_argument("name")
+    arguments.add_argument("--json", action="store_true", help="one JSON document")
+    arguments.add_argument("--follow", action="store_true", help="until it ends")
+    options = arguments.parse_args(rest)
+    from dlsearch.search.record import read_status
+
+    where = place(overrides)
+    study = _open(where, options.name)
+
+    def read() -> dict[str, Any]:
+        found = read_status(study)
+        if found["best"] is not None:
+            attempts = [a for a in study.leases.rows(kind="trial") if a.number == found["best"]["number"]]
+            if attempts:
+                found["best"]["run_id"] = _run_id(where, options.name, attempts[-1].number, attempts[-1].attempt)
+        return found
+
+    found = read()
+    if options.json:
+        print_json(found)
+        return 0
+    from rich.console import Console
+    from rich.live import Live
+
+    from dlsearch.search.watch import table
+
+    console = Console()
+    if options.follow and console.is_terminal:
+        with Live(table(found), console=console, auto_refresh=False) as live:
+            while found["state"] == "running":
+                time.sleep(1.0)
+                found = read()
+                live.update(table(found), refresh=True)
+    else:
+        console.print(table(found))
+    for test in found["test"]:
+        scores = ", ".join(f"{key} {value:.4f}" for key, value in sorted(test["metrics"].items()))
+        print_lines(f"test set, opened for trial {test['trial_number']}: {scores}")
+    return 0
+
+
+def trials(words: list[str]) -> int:
+    """List the trials of a study."""
+    overrides, rest = split(words)
+    arguments = parser("trials", "The trials of a study.")
+    arguments.add_argument("name")
+    arguments.add_argument("--json", action="store_true", help="one JSON document")
+    options = arguments.parse_args(rest)
+    from dlsearch.search.record import read_record
+
+    where = place(overrides)
+    record = read_record(_open(where, options.name))
+    keys = ("number", "state", "reason", "params", "value", "seconds")
+    rows = [
+        {
+            **{key: trial[key] for key in keys},
+            "values": trial["values"],
+            "error": trial["error"],
+            "attempt": len(trial["attempts"]),
+            "duplicate_of": trial["duplicate_of"],
+            "run_id": _run_id(where, options.name, trial["number"], len(trial["attempts"]))
+            if trial["attempts"]
+            else None,
+        }
+        for trial in record["trials"]
+    ]
+    if options.json:
+        print_json(rows)
+        return 0
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from dlsearch.search.watch import short
+
+    searched = [dim["name"] for dim in record["study"]["space"]]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("trial", "state", "value", "s", *searched):
+        table.add_column(heading, justify="left" if heading == "state" else "right", overflow="fold")
+    for row in rows:
+        state = f"{row['state']}({row['reason']})" if row["reason"] else row["state"]
+        table.add_row(
+            str(row["number"]), state, "" if row["value"] is None else f"{row['value']:.4f}",
+            "" if row["seconds"] is None else f"{row['seconds']:.1f}",
+            *[short(row["params"].get(name, "")) for name in searched],
+        )  # fmt: skip
+    Console().print(table)
+    return 0
+
+
+def report(words: list[str]) -> int:
+    """Rebuild a study's report from its storage alone."""
+    overrides, rest = split(words)
+    arguments = parser("report", "Rebuild the report of a study from its storage alone.")
+    arguments.add_argument("name")
+    arguments.add_argument("--out", type=Path, help="folder to write (default: in the store)")
+    options = arguments.parse_args(rest)
+    where = place(overrides)
+    _open(where, options.name)
+    folder = write_report(options.name, where.storage_url, where.store, out=options.out)
+    print_lines(f"report: {folder / 'index.html'}")
+    return 0
+
+
+def write_report(name: str, storage_url: str, store: Path, *, out: Path | None = None) -> Path:
+    """Build the report of a study; returns its folder."""
+    from dlsearch import report as reports
+    from dlsearch.search.database import Storage
+    from dlsearch.search.record import read_record
+    from dlsearch.search.study import Study
+    from dlsearch.tracking import layout
+
+    storage = Storage(storage_url)
+    try:
+        record = read_record(Study(storage, name))
+    finally:
+        storage.close()
+    return reports.build(record, out or store / layout.study_folder(name) / "report").parent

@@ -1,0 +1,68 @@
+"""Taking a verb's words apart: names, options, overrides."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dlsearch.config.compose import compose_config, resolve
+from dlsearch.config.errors import ConfigError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2, like all bad input."""
+        raise ConfigError(self.prog.split()[-1], message, f"{self.prog} --help")
+
+
+@dataclass
+class Place:
+    """Where studies are: the store, their storage and tracking server.
+
+    Args:
+        store: Absolute.
+        data: The data root.
+        storage_url: Of the studies.
+        tracking_uri: Of MLflow.
+    """
+
+    store: Path
+    data: Path
+    storage_url: str
+    tracking_uri: str
+
+
+def parser(verb: str, description: str) -> argparse.ArgumentParser:
+    """A parser whose complaints are one line."""
+    return _Parser(prog=f"dlsearch {verb}", description=description, allow_abbrev=False)
+
+
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides (``key=value``, and what goes with a ``--config-dir``) and the other words."""
+    return [w for w in words if "=" in w and not w.startswith("-")], [
+        w for w in words if "=" not in w or w.startswith("-")
+    ]
+
+
+def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:
+    """Compose as much of the config as says where things are."""
+    from dlsearch.search.database import storage_url
+
+    cfg = compose_config(overrides, config_dirs=config_dirs or [])
+    store = Path(resolve(cfg, "paths.store")).expanduser().resolve()
+    uri = cfg.tracking.uri or f"sqlite:///{store / 'mlflow.db'}"
+    return Place(store, Path(resolve(cfg, "paths.data")).expanduser(), storage_url(store, cfg.study.storage), uri)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def print_lines(*lines: str) -> None:
+    """Lines on standard output."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))

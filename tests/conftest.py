@@ -1,0 +1,79 @@
+"""What every test stands on: one thread, a store of its own, and nothing left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Set before anything imports numpy or torch, which read them once.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MPLBACKEND"] = "Agg"
+
+_JOIN_S = 3.0
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this machine has no data or no device for; `pytest_terminal_summary` says so."""
+    absent = set()
+    if not os.environ.get("DLSEARCH_DATA"):
+        absent.add("data")
+    if not Path("/dev/nvidia0").exists():
+        absent.add("gpu")
+    left_out = {item for item in items if any(item.get_closest_marker(name) for name in absent)}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+    config.stash[_LEFT_OUT] = len(left_out)
+    if hasattr(config, "workeroutput"):  # a worker of pytest-xdist, which says nothing itself
+        config.workeroutput["left_out"] = len(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist left out; each of them collects everything."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One visible line about what was left out."""
+    if count := terminalreporter.config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.write_line(f"{count} left out: they need DLSEARCH_DATA, or a GPU")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _store_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["DLSEARCH_STORE"] = str(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(_store_of_the_session: None) -> Iterator[None]:
+    """A test gives back the environment and the working directory, and ends the threads and processes it started."""
+    environment, folder = dict(os.environ), Path.cwd()
+    threads, children = set(threading.enumerate()), set(multiprocessing.active_children())
+    yield
+    moved = Path.cwd() != folder
+    ours = {name for name in os.environ if name.startswith("DLSEARCH_") and os.environ[name] != environment.get(name)}
+    os.chdir(folder)
+    for name in set(os.environ) - set(environment) - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]  # Lightning and torch leave theirs
+    os.environ.update(environment)
+    deadline = time.monotonic() + _JOIN_S
+    for thread in set(threading.enumerate()) - threads:
+        if not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    alive = [each.name for each in set(threading.enumerate()) - threads if not each.daemon]
+    running = [each.name for each in set(multiprocessing.active_children()) - children]
+    assert not moved, "the test changed the working directory"
+    assert not ours, f"the test left its environment behind: {sorted(ours)}"
+    assert not alive, f"threads outlive the test: {alive}"
+    assert not running, f"processes outlive the test: {running}"

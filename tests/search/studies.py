@@ -1,0 +1,71 @@
+"""Studies without training, for tests of the search's bookkeeping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dlsearch.search.database import Storage
+from dlsearch.search.draft import Draft
+from dlsearch.search.leases import Holder
+from dlsearch.search.opening import document_of, open_study
+from dlsearch.search.space import Space
+from dlsearch.search.study import Study
+
+CONFIG: dict[str, Any] = {
+    "seed": 0,
+    "allow_targets": [],
+    "model": {"dropout": 0.1},
+    "optimizer": {"lr": 0.001},
+    "data": {"name": "none"},
+    "trainer": {"max_epochs": 5, "accelerator": "cpu"},
+    "worker": {"lease_s": 30.0, "threads": None},
+    "tracking": {"project": "test", "enabled": False},
+    "paths": {},
+    "sampler": {"_target_": "optuna.samplers.RandomSampler"},
+    "pruner": None,
+}
+STUDY = {
+    "name": "s", "objective": "val/accuracy", "direction": "maximize", "n_trials": 10, "timeout": None,
+    "trial_timeout": None, "target": None, "enqueue": None, "default_first": False, "allow_drift": False,
+    "max_attempts": 3, "finalize": True, "workers": None, "storage": None,
+}  # fmt: skip
+SPACE = ["optimizer.lr=tag(log, interval(1e-4, 1e-1))", "model.dropout=choice(0.0, 0.25, 0.5)"]
+
+
+def draft(n_trials: int = 10, *, space: list[str] | None = None, **changes: Any) -> Draft:
+    """A draft as the composed config would give it."""
+    study = {**STUDY, "n_trials": n_trials, **changes.pop("study", {})}
+    config = {**CONFIG, "study": study, **changes.pop("config", {})}
+    found, _ = Space.from_sources(None, None, SPACE if space is None else space, groups=set())
+    fields: dict[str, Any] = {
+        "name": "s", "config": config, "options": {}, "space": found, "objectives": ["val/accuracy"],
+        "directions": ["maximize"], "enqueue": [], "default": None, "choices": {"data": "none"}, "overrides": [],
+    }  # fmt: skip
+    return Draft(**{**fields, **changes})
+
+
+def opened(folder: Path, given: Draft | None = None, *, lease_s: float = 30.0) -> Study:
+    """An open study on SQLite in `folder`."""
+    given = given or draft()
+    document = document_of(given, {}, {"provenance": {}, "sha": {"env": "e", "code": "c"}})
+    storage = Storage(f"sqlite:///{folder / 'dlsearch.db'}")
+    return open_study(storage, given, document, lease_s=lease_s)[0]
+
+
+def holder(worker: str = "w1", slot: int = 0) -> Holder:
+    """Somebody who claims."""
+    return Holder(worker, "host", 1, slot, f"cpu:{slot}")
+
+
+def complete(value: float = 0.5) -> dict[str, Any]:
+    """A result."""
+    return {"state": "complete", "reason": None, "error": None, "values": [value], "epochs": 5, "summary": {}}
+
+
+def failed(reason: str) -> dict[str, Any]:
+    """A failure."""
+    return {"state": "failed", "reason": reason, "error": reason, "values": None}
+
+
+__all__ = ["complete", "draft", "failed", "holder", "opened"]
