@@ -56,8 +56,7 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        found = explain(error)
-        _say(str(found))
+        _say(str(explain(error)))
         return BAD_INPUT
     except KeyboardInterrupt:
         _say("interrupted")
@@ -68,6 +67,9 @@ def guarded(action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away: `dlsearch trials x | head`
         return DONE
     except Exception as error:
+        if str(error).startswith("Config group override must be"):  # Hydra's word for `model=null`; it names no key
+            _say("config: a group was set to null (hint: an experiment may do that; on the command line use ~group)")
+            return BAD_INPUT
         if os.environ.get("DLSEARCH_DEBUG"):
             raise
         _say(f"{type(error).__name__}: {error} (DLSEARCH_DEBUG=1 shows where)")

@@ -13,7 +13,7 @@ class Step(nn.Module):
     """The threshold unit: 1 where x > 0, else 0 (Rosenblatt, 1958).
 
     Its derivative is 0, so gradients take the straight-through estimate (Bengio et al., 2013): they pass unchanged
-    where −1 ≤ x ≤ 1, and not elsewhere.
+    between −1 and 1, and not elsewhere.
     """
 
     def forward(self, x: Tensor) -> Tensor:

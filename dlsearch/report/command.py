@@ -54,8 +54,8 @@ def hydra_value(value: Any) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _CONSTANTS and not _is_number(text):
         return text
-    # A quote is escaped with a backslash, and so is a backslash that stands before one.
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+    # A quote is escaped with a backslash, and so are the backslashes that stand before a quote or the end.
+    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'") + "'"
 
 
 def _is_number(text: str) -> bool:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.place import check_storage, mask, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,23 +133,16 @@ class Storage:
         self.optuna = optuna.storages.get_storage(self.rdb)
 
     def _prepare_sqlite(self) -> None:
+        check_storage(self.url)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with sqlite3.connect(self.path, timeout=60) as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-            self._refuse_foreign(tables)
             connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
-
-    def _refuse_foreign(self, tables: set[str]) -> None:
-        if "experiments" in tables and "runs" in tables:
-            raise ConfigError("study.storage", f"{mask(self.url)} is MLflow's database", "give the search its own")
-        if tables and not tables & {"studies", Version.__tablename__}:
-            raise ConfigError("study.storage", f"{mask(self.url)} holds another program's tables", "name a new file")
 
     def _create_tables(self) -> None:
         with self.engine.begin() as connection:
             if not self.sqlite:
-                self._refuse_foreign(set(sa.inspect(connection).get_table_names()))
+                refuse_foreign(self.url, set(sa.inspect(connection).get_table_names()))
             Base.metadata.create_all(connection)
             versions = connection.execute(sa.select(Version.version)).scalars().all()
             if not versions:
@@ -210,31 +204,3 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 def _first(error: BaseException) -> str:
     return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
-
-
-def mask(url: str) -> str:
-    """The URL without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (sa.exc.ArgumentError, ValueError):
-        return url.rsplit("@", 1)[-1]
-
-
-def storage_url(store: Path, url: str | None) -> str:
-    """The configured URL, or SQLite in the store.
-
-    Raises:
-        ConfigError: It is no URL of a database that Optuna can use.
-    """
-    if url is None:
-        return f"sqlite:///{store.resolve() / 'dlsearch.db'}"
-    if not url.startswith(("sqlite:///", "postgresql")):
-        raise ConfigError(
-            "study.storage", f"expected a database URL, got {mask(url)!r}", "sqlite:///… or postgresql+psycopg://…"
-        )
-    return url
-
-
-def exists(url: str) -> bool:
-    """Whether opening would create nothing."""
-    return not url.startswith("sqlite") or Path(make_url(url).database or "").is_file()

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dlsearch.config.build import check_targets
 from dlsearch.config.compose import explain, resolve, seconds
 from dlsearch.config.errors import ConfigError
-from dlsearch.search.space import Dimension, Space
+from dlsearch.search.space import MISSING, Dimension, Space
 from dlsearch.search.trial_config import check_name, lookup, trial_config
 
 #: Config keys that may change between sessions of one study: budgets, places, and what only shows.
@@ -142,8 +142,14 @@ def make_draft(
     """
     _, given = Space.from_sources(None, params, list(overrides), groups=groups)
     base = _compose(compose, given)
+
+    def lookup(key: str) -> Any:
+        if key in groups:
+            return base.hydra.runtime.choices.get(key, MISSING)
+        return OmegaConf.select(base, key, default=MISSING, throw_on_missing=False)
+
     space, _ = Space.from_sources(
-        _plain(base.space), params, list(overrides), groups=groups, extra=list(base.allow_targets)
+        _plain(base.space), params, list(overrides), groups=groups, extra=list(base.allow_targets), lookup=lookup
     )
     options: dict[str, dict[str, Any]] = {}
     dims = list(space.dimensions)
@@ -170,6 +176,9 @@ def make_draft(
     _check(draft, base)
     draft.enqueue = _enqueue(draft)
     _default(draft)
+    size, n_trials = draft.space.size(), draft.study["n_trials"]
+    if size < n_trials:
+        draft.notices.append(f"the space has {size:.0f} points: of {n_trials} trials the rest takes over their results")
     return draft
 
 

@@ -18,6 +18,7 @@ from dlsearch.config.errors import ConfigError
 from dlsearch.search import serve
 from dlsearch.search.draft import Compose, Draft, make_draft
 from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.place import check_storage, exists, storage_url
 from dlsearch.search.slots import slots
 
 if TYPE_CHECKING:
@@ -75,23 +76,26 @@ def search(
     accelerator = draft.config["trainer"]["accelerator"]
     places = slots(count, threads=draft.config["worker"]["threads"], accelerator=accelerator, key=key)
     store = check_store(Path(draft.config["paths"]["store"]))
+    url = storage_url(store, draft.study["storage"])
+    check_storage(url)
     server = ForkServer.start(serve.preload(draft.representatives()))
     try:
-        _search(draft, launcher, server, store, len(places) if local else None, count)
+        _search(draft, launcher, server, store, url, len(places) if local else None, count)
     finally:
         serve.warm = None
         server.stop()
 
 
-def _search(draft: Draft, launcher: Any, server: ForkServer, store: Path, local_slots: int | None, jobs: Any) -> None:
+def _search(
+    draft: Draft, launcher: Any, server: ForkServer, store: Path, url: str, local_slots: int | None, jobs: Any
+) -> None:
     # Imported while the fork server imports torch beside it.
     from dlsearch.search import database, opening
     from dlsearch.search.study import read_row
     from dlsearch.search.watch import Watch
     from dlsearch.tracking import provenance
 
-    url = database.storage_url(store, draft.study["storage"])
-    if database.exists(url):  # a drifted config is refused before the wait for torch
+    if exists(url):  # a drifted config is refused before the wait for torch
         existing = database.Storage(url)
         row = read_row(existing, draft.name)
         existing.close()

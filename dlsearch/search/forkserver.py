@@ -183,7 +183,11 @@ class ForkServer:
         with contextlib.suppress(OSError):
             os.close(self._lifeline)
         if self._process is not None:
-            self._process.wait(timeout=10)
+            try:
+                self._process.wait(timeout=1)
+            except subprocess.TimeoutExpired:  # still importing: it looks at its life line afterwards
+                self._process.kill()
+                self._process.wait()
         with contextlib.suppress(OSError):
             Path(self.path).unlink()
             Path(self.path).parent.rmdir()

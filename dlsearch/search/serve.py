@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.compose import resolve, seconds
 from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.place import storage_url
 from dlsearch.search.slots import slots
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
     Returns:
         The exit code: 0, or 130 when it was told to stop.
     """
-    from dlsearch.search.database import Storage, storage_url
+    from dlsearch.search.database import Storage
     from dlsearch.search.study import Study
     from dlsearch.search.worker import Worker
 

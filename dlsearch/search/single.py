@@ -26,7 +26,7 @@ def train(cfg: DictConfig) -> int:
     from dlsearch.search.driver import check_store
     from dlsearch.search.trial_config import check_name
     from dlsearch.search.trial_process import check_built
-    from dlsearch.tracking import layout, provenance, shipper
+    from dlsearch.tracking import layout, provenance
     from dlsearch.tracking.journal import Journal
     from dlsearch.tracking.masking import mask
 
@@ -62,7 +62,11 @@ def train(cfg: DictConfig) -> int:
     journal.params(layout.flatten_params(plain, set()))
     journal.artifact(folder / "config.yaml", "")
     uri = cfg.tracking.uri or f"sqlite:///{store / 'mlflow.db'}"
-    ship = shipper.start(store, uri) if cfg.tracking.enabled else None
+    ship = None
+    if cfg.tracking.enabled:
+        from dlsearch.tracking import shipper
+
+        ship = shipper.start(store, uri)
     code, state = 1, "failed"
     try:
         code, state = _fit(cfg, store, folder, journal, objective, direction)
@@ -93,8 +97,9 @@ def _new_folder(parent: Path, name: str) -> Path:
 
 
 def _fit(cfg: DictConfig, store: Path, folder: Path, journal: Any, objective: str, direction: str) -> tuple[int, str]:
-    from dlsearch.search.database import Storage, storage_url
+    from dlsearch.search.database import Storage
     from dlsearch.search.leases import Ledger
+    from dlsearch.search.place import storage_url
     from dlsearch.train.fit import fit
     from dlsearch.train.run import Run
 

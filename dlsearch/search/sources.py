@@ -45,7 +45,7 @@ class Sources:
 
     def search(self, dim: Dimension, origin: str) -> None:
         """Add a dimension in the place of one with the same name."""
-        old = self.dimensions.pop(dim.name, None)
+        old = self.dimensions.get(dim.name)
         if old is not None and dim.when is None and origin == "argv":
             # The command line cannot say `when`: it narrows the values and leaves the condition.
             dim = dataclasses.replace(dim, when=old.when)

@@ -124,10 +124,10 @@ class Study:
             n_trials = self.row().n_trials
             while True:
                 trials = self.trials()
-                waiting = any(t.state is TrialState.WAITING for t in trials)
+                waiting = [t.number for t in trials if t.state is TrialState.WAITING]
                 if not waiting and len(trials) >= n_trials:
                     return None
-                trial, params = self._ask(len(trials))
+                trial, params = self._ask(waiting[0] if waiting else len(trials))
                 if not self._duplicates(trial, params, trials):
                     _, attempt, token = self.leases.open("trial", trial.number, holder)
                     seed = trial_seed(self.seed, trial.number)

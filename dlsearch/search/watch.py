@@ -233,7 +233,9 @@ def table(status: dict[str, Any], total_slots: int | None = None, left: float | 
             str(each["device"]),
             f"{since:.0f}",
         )
-    counts = "   ".join(f"{SYMBOL[state]} {status['counts'][state]} {state}" for state in ORDER)
+    counts = "   ".join(
+        f"{SYMBOL[state]} {status['counts'][state]} {state}" for state in ORDER if status["counts"][state]
+    )
     done = sum(status["counts"][state] for state in ("complete", "pruned", "failed"))
     head = f"{status['name']}   {done}/{status['n_trials']} trials   {counts}"
     if total_slots:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from dlsearch.tracking.tail import discover, is_pending, server_id
+from dlsearch.tracking.tail import Tail, backlog, server_id
 
 _POLL_S = 0.1
 
@@ -32,23 +32,21 @@ class Shipper:
         return self._process.pid
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until MLflow has everything that stands in the store's journals; False when that took too long."""
+        """Wait until MLflow has everything that stands in the store's journals now; False when that took too long."""
         deadline = time.monotonic() + timeout_s
         server, restarts = server_id(self.uri), 1
-        while True:
-            todo = [path for path in discover(self.store) if is_pending(path, server)]
-            if not todo:
-                return True
-            while todo and time.monotonic() < deadline:
-                if self._process.poll() is not None:  # somebody killed it
-                    if restarts == 0:
-                        return False
-                    restarts -= 1
-                    self._process = self._spawn()
-                time.sleep(_POLL_S)
-                todo = [path for path in todo if is_pending(path, server)]
-            if todo:
+        todo = backlog(self.store, server)
+        while todo:
+            if time.monotonic() > deadline:
                 return False
+            if self._process.poll() is not None:  # somebody killed it
+                if restarts == 0:
+                    return False
+                restarts -= 1
+                self._process = self._spawn()
+            time.sleep(_POLL_S)
+            todo = {path: end for path, end in todo.items() if Tail.load(path, server).offset < end}
+        return True
 
     def stop(self, timeout_s: float) -> bool:
         """Drain, and end the process; False when something is left for ``dlsearch sync``."""

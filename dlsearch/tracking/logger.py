@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import Logger
 
-from dlsearch.tracking.journal import Journal
+if TYPE_CHECKING:
+    from dlsearch.tracking.journal import Journal
 
 
 class JournalLogger(Logger):

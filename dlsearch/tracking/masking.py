@@ -15,7 +15,8 @@ MASK = "***"
 _SECRET = r"pass|secret|token|api[_\-. ]?key|credential"
 _KEY = re.compile(_SECRET, re.IGNORECASE)
 _WORDS = frozenset(
-    "pass passwd password passphrase secret secrets token credential credentials apikey passcode".split()
+    {"pass", "passwd", "password", "passphrase", "passcode", "secret", "secrets", "token", "apikey"}
+    | {"credential", "credentials"}
 )
 #: Words of this field that contain one of those, and say nothing secret.
 _HARMLESS = re.compile(

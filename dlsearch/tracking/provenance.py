@@ -24,9 +24,9 @@ import dlsearch
 from dlsearch.tracking.masking import mask_code, mask_text
 
 _NAMED = (
-    "torch torchvision pytorch-lightning torchmetrics optuna mlflow hydra-core omegaconf sqlalchemy numpy scipy"
-    " scikit-learn"
-).split()
+    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "optuna", "mlflow", "hydra-core", "omegaconf"),
+    *("sqlalchemy", "numpy", "scipy", "scikit-learn"),
+)
 _LOCKS = ("requirements.lock", "uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "conda-lock.yml")
 _SOURCES = (".py", ".yaml", ".yml", ".toml")
 _PYTHON = re.compile(r"diff --git .*\.py\"?\n")
@@ -117,7 +117,7 @@ def package_folder(name: str) -> Path | None:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """``commit`` (None without one), ``dirty`` and ``root`` (None outside a repository) of the work tree at `folder`."""
+    """``commit`` (or None), ``dirty`` and ``root`` (None outside a repository) of the work tree at `folder`."""
     at = folder if folder.is_dir() else folder.parent
     root = _git(at, "rev-parse", "--show-toplevel")
     if root is None:
@@ -131,7 +131,9 @@ def _git(folder: Path, *words: str) -> str | None:
     # quotepath off: names as they are; no optional locks: another git of the user's must not trip over ours
     command = ["git", "--no-optional-locks", "-c", "core.quotepath=off", "-C", str(folder), *words]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, timeout=_GIT_TIMEOUT_S, stdin=subprocess.DEVNULL, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

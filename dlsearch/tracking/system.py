@@ -9,11 +9,14 @@ import ctypes
 import os
 import threading
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
-from dlsearch.tracking.journal import Journal
 from dlsearch.tracking.layout import SYSTEM_PREFIX
+
+if TYPE_CHECKING:
+    from dlsearch.tracking.journal import Journal
 
 _MIB = 2**20
 

@@ -96,13 +96,17 @@ def discover(store: Path) -> Iterator[Path]:
             yield from store.glob(f"{top}/{'/'.join(['*'] * level)}/journal*.jsonl")
 
 
-def is_pending(path: Path, server: str) -> bool:
-    """Whether `path` holds a whole line that has not been accepted; false for a file that opens no run."""
-    end = _complete_size(path)
-    if Tail.load(path, server).offset >= end:
-        return False
-    found, _ = read(path, 0, _BLOCK)
-    return any(row["row"] == "open" for row, _ in found)
+def backlog(store: Path, server: str) -> dict[Path, int]:
+    """The journals with whole lines that `server` has not accepted, and the offset behind the last of them.
+
+    A file that opens no run is left out: nothing of it can be sent.
+    """
+    found = {}
+    for path in discover(store):
+        end = _complete_size(path)
+        if Tail.load(path, server).offset < end and any(row["row"] == "open" for row, _ in read(path, 0, _BLOCK)[0]):
+            found[path] = end
+    return found
 
 
 def _complete_size(path: Path) -> int:

@@ -17,13 +17,14 @@ def worker(words: list[str]) -> int:
         raise ConfigError("study", "expected the study to join", "dlsearch worker study=nightly")
     rest_of = [o for o in overrides if not o.startswith(("study=", "worker.join="))]
     cfg = compose_config([*rest_of, f"worker.join='{names[-1]}'"])
-    from dlsearch.search.database import exists, storage_url
+    from dlsearch.search.place import exists, storage_url
     from dlsearch.search.serve import serve
-    from dlsearch.tracking import shipper
 
     where = place(rest_of)
     if not exists(storage_url(where.store, cfg.study.storage)):
         raise ConfigError("study", f"there is no study {names[-1]!r}: the storage does not exist", "study.storage=URL")
+    from dlsearch.tracking import shipper
+
     ship = shipper.start(where.store, where.tracking_uri) if cfg.tracking.enabled else None
     try:
         code = serve(cfg, foreground=True)
@@ -43,12 +44,13 @@ def ui(words: list[str]) -> int:
     arguments.add_argument("--mlflow-port", type=int, default=5000)
     arguments.add_argument("--optuna-port", type=int, default=8080)
     options = arguments.parse_args(rest)
-    from dlsearch.search.database import exists
-    from dlsearch.tracking.ui import serve as serve_ui
+    from dlsearch.search.place import exists
 
     where = place(overrides)
     if not exists(where.storage_url):
         raise ConfigError("paths.store", f"there are no studies in {where.store}", "dlsearch -m experiment=quickstart")
+    from dlsearch.tracking.ui import serve as serve_ui
+
     return serve_ui(
         where.store,
         where.storage_url,

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 def _open(where: Place, name: str) -> Study:
     from dlsearch.search import database
+    from dlsearch.search import place as places
     from dlsearch.search.study import Study
 
-    if not database.exists(where.storage_url):
-        raise ConfigError(
-            "study.name", f"there is no study {name!r}: {database.mask(where.storage_url)} does not exist"
-        )
+    if not places.exists(where.storage_url):
+        raise ConfigError("study.name", f"there is no study {name!r}: {places.mask(where.storage_url)} does not exist")
     study = Study(database.Storage(where.storage_url), name)
     study.reap()
     return study
@@ -40,12 +39,13 @@ def studies(words: list[str]) -> int:
     arguments.add_argument("--json", action="store_true", help="one JSON document")
     options = arguments.parse_args(rest)
     from dlsearch.search import database
+    from dlsearch.search.place import exists
     from dlsearch.search.record import read_status
     from dlsearch.search.study import Study, names
 
     where = place(overrides)
     found: list[dict[str, Any]] = []
-    if database.exists(where.storage_url):
+    if exists(where.storage_url):
         storage = database.Storage(where.storage_url)
         found = [read_status(Study(storage, name)) for name in names(storage)]
     if options.json:

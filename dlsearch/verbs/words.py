@@ -50,7 +50,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:
     """Compose as much of the config as says where things are."""
-    from dlsearch.search.database import storage_url
+    from dlsearch.search.place import storage_url
 
     cfg = compose_config(overrides, config_dirs=config_dirs or [])
     store = Path(resolve(cfg, "paths.store")).expanduser().resolve()

@@ -58,7 +58,8 @@ def _params(rng: random.Random, number: int) -> dict[str, Any]:
 def _final(params: dict[str, Any], rng: random.Random) -> float:
     lr = math.log10(params["optimizer.lr"]) + 2.2
     lost = 0.008 + 0.011 * lr**2 + 0.05 * (params["model.dropout"] - 0.2) ** 2 + 0.006 * (params["model"] == "mlp")
-    return 1 - lost - abs(rng.gauss(0, 0.0015)) - (0.6 if lr > 1.1 else 0.0)
+    noise = abs(rng.gauss(0, 0.0015))
+    return float(1 - lost - noise - (0.6 if lr > 1.1 else 0.0))
 
 
 def _confusion(rng: random.Random, n: int, accuracy: float) -> list[list[int]]:

@@ -1,0 +1,91 @@
+"""Reading a record: what is derived from it, and what is held against it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from dlsearch.report.load import RecordError, clean, pareto_front, view
+
+
+def test_the_winner_is_the_best_completed_trial(record: dict[str, Any]) -> None:
+    v = view(record)
+    done = [t["value"] for t in record["trials"] if t["state"] == "complete"]
+    assert v.winner is not None
+    assert v.winner.values == (max(done),)
+    assert v.winner.number == record["winner"]["number"]
+    assert all(c["ok"] for c in v.checks)
+
+
+def test_of_equal_trials_the_first_wins(record: dict[str, Any]) -> None:
+    for t in record["trials"]:
+        if t["state"] == "complete":
+            t.update(value=0.5, values=[0.5])
+    v = view(record)
+    assert v.winner is not None
+    assert v.winner.number == 0
+
+
+def test_a_value_that_is_not_finite_never_wins(record: dict[str, Any]) -> None:
+    record["trials"][1].update(state="complete", value=float("inf"), values=[float("inf")])
+    record["trials"][2].update(state="complete", value=float("nan"), values=None)
+    v = view(record)
+    assert v.winner is not None
+    assert v.winner.number == record["winner"]["number"]
+    assert [c["found"] for c in v.checks if not c["ok"]] == ["trial 1 has none; trial 2 has none"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda r: r["winner"].update(number=1), "recorded winner"),
+        (lambda r: r.update(winner=None), "recorded winner"),
+        (lambda r: r["trials"].pop(3), "numbered"),
+        (lambda r: r["trials"][6].update(reason=None), "reason"),
+        (lambda r: r["trials"][23].update(state="running"), "no running trial"),
+        (lambda r: r["test"][0].update(trial_number=99), "test-set evaluation"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_told(record: dict[str, Any], damage: Any, said: str) -> None:
+    damage(record)
+    assert any(said in c["check"] for c in view(record).checks if not c["ok"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda r: r.update(schema=2), "schema"),
+        (lambda r: r.pop("study"), "study"),
+        (lambda r: r["study"].update(directions=[]), "study.directions"),
+        (lambda r: r["trials"][0].update(state="COMPLETE"), "trials"),
+    ],
+)
+def test_a_record_of_another_form_is_refused(record: dict[str, Any], damage: Any, named: str) -> None:
+    damage(record)
+    with pytest.raises(RecordError, match=named):
+        view(record)
+
+
+def test_rates_read_in_per_cent_and_losses_do_not(record: dict[str, Any]) -> None:
+    assert view(record).objectives[0].percent
+    record["study"]["objectives"] = ["val/loss"]
+    assert not view(record).objectives[0].percent
+
+
+def test_clean_spells_out_what_cannot_be_printed() -> None:
+    assert clean({"a\x00": ["\u202eb", "\ud800", "naïve ☃", float("nan"), float("inf"), 1, True, None]}) == {
+        "a\\u0000": ["\\u202eb", "\\ud800", "naïve ☃", None, None, 1, True, None]
+    }
+
+
+def test_pareto_front_against_its_definition() -> None:
+    rng = random.Random(0)
+    points: list[tuple[int, tuple[float, ...]]] = [
+        (i, (round(rng.random(), 1), round(rng.random(), 1))) for i in range(40)
+    ]
+    front = pareto_front(points, [True, False])
+    for n, mine in points:
+        better = [p for _, p in points if p[0] >= mine[0] and p[1] <= mine[1] and p != mine]
+        assert (n in front) == (not better)

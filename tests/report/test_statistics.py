@@ -1,0 +1,107 @@
+"""The report's statistics against answers known from elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dlsearch.report import statistics as stats
+from dlsearch.report.load import view
+
+
+def test_wilson_agrees_with_published_values() -> None:
+    # Newcombe (1998), table I, method 3.
+    assert stats.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert stats.wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert stats.wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+def test_clopper_pearson_agrees_with_published_values() -> None:
+    # Newcombe (1998), table I, method 5.
+    assert stats.clopper_pearson(81, 263) == pytest.approx((0.2527, 0.3676), abs=5e-5)
+    assert stats.clopper_pearson(15, 148) == pytest.approx((0.0578, 0.1617), abs=5e-5)
+    assert stats.clopper_pearson(0, 20) == pytest.approx((0.0, 0.1684), abs=5e-5)
+    assert stats.clopper_pearson(29, 29) == pytest.approx((0.8806, 1.0), abs=5e-5)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_expected_best_is_the_mean_over_all_subsets(maximize: bool) -> None:
+    values = [0.3, 0.9, 0.5, 0.5, 0.1, 0.7, 0.65]
+    best = max if maximize else min
+    for n, mean, low, high in stats.expected_best(values, maximize):
+        subsets = [best(s) for s in itertools.combinations(values, n)]
+        assert mean == pytest.approx(sum(subsets) / len(subsets))
+        assert sum(b <= low for b in subsets) >= 0.25 * len(subsets)
+        assert sum(b >= high for b in subsets) >= 0.25 * len(subsets)
+        assert low <= high
+
+
+def test_expected_best_of_many_trials_stays_finite() -> None:
+    rows = stats.expected_best([i / 1000 for i in range(1000)], maximize=True)
+    assert len(rows) == 1000
+    assert all(math.isfinite(v) for row in rows for v in row)
+    assert rows[0][1] == pytest.approx(0.4995)
+    assert rows[-1][1] == pytest.approx(0.999)
+
+
+def test_empirical_distribution_counts_ties_once() -> None:
+    assert stats.empirical([2.0, 1.0, 2.0, 3.0]) == [(1.0, 0.25), (2.0, 0.75), (3.0, 1.0)]
+
+
+def test_resolution_is_the_interval_of_a_difference() -> None:
+    assert stats.resolution(0.5, 100) == pytest.approx(1.959964 * math.sqrt(0.005), rel=1e-6)
+
+
+def test_busy_slots_and_idle_gaps() -> None:
+    spans = [(0.0, 10.0), (5.0, 10.0), (100.0, 110.0)]
+    assert stats.busy(spans) == [(0.0, 1), (5.0, 2), (10.0, 0), (100.0, 1), (110.0, 0)]
+    assert stats.idle(spans) == [(10.0, 100.0)]
+    assert stats.idle([]) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "free"),
+    [
+        ("optuna.samplers.RandomSampler", True),
+        ("optuna.samplers.QMCSampler", True),
+        ("optuna.samplers.GridSampler", True),
+        ("optuna.samplers.TPESampler", False),
+        (None, False),
+    ],
+)
+def test_which_samplers_draw_independently(target: str | None, free: bool) -> None:
+    assert stats.independent({"_target_": target}) is free
+
+
+def test_importances_find_the_parameter_that_matters(make_record: Callable[..., dict[str, Any]]) -> None:
+    record, rng = make_record(60), random.Random(0)
+    for t in record["trials"]:
+        x = rng.uniform(0, 0.6)
+        score = round(1 - (x - 0.3) ** 2, 6)
+        t.update(state="complete", value=score, values=[score], reason=None)
+        t["params"]["model.dropout"] = x
+    found = stats.importances(view(record))
+    assert found["values"][0][0] == "model.dropout"
+    assert found["values"][0][1] > 0.5
+    assert sum(v for _, v in found["values"]) == pytest.approx(1.0)
+    assert found["target_quantile"] == pytest.approx(0.1)
+    assert found["trials"] + found["left_out"] == 60
+
+
+def test_importances_leave_out_what_lies_outside_the_space(record: dict[str, Any]) -> None:
+    # An enqueued configuration may lie outside of what is searched.
+    record["trials"][0]["params"]["optimizer.lr"] = 7.0
+    found = stats.importances(view(record))
+    assert found["left_out"] == 1
+    assert found["trials"] == sum(t["state"] == "complete" for t in record["trials"]) - 1
+
+
+def test_importances_say_why_not(make_record: Callable[..., dict[str, Any]]) -> None:
+    found = stats.importances(view(make_record(5)))
+    assert found["values"] == []
+    assert "at least 10" in found["why_not"]
