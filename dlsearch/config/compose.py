@@ -51,8 +51,10 @@ def explain(error: Exception) -> ConfigError:
             key = found.group(1).split("=")[0]
             break
     override = re.search(r"override '?([^\s'=]+)=", text)
-    if override and "full_key" not in text:
-        key = override.group(1).lstrip("+~")
+    if override:
+        typed = override.group(1).lstrip("+~")
+        if "full_key" not in text or typed.startswith(f"{key}."):
+            key = typed
     if isinstance(error, HydraException) and "Could not find" in text:
         missing = re.search(r"Could not find '([^']+)'", text)
         group, _, option = (missing.group(1) if missing else "").rpartition("/")

@@ -3,148 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from dlsearch.data.augment import Augment, ImageTransform
 from dlsearch.data.base import SplitData
 from dlsearch.data.cache import key_of, publish, write_json
-from dlsearch.data.image import check_statistics
-from dlsearch.data.loader import InOrder, Shuffled
+from dlsearch.data.image import channel_statistics, check_statistics, histograms
 from dlsearch.data.split import Indices, check_disjoint, check_size, class_counts, count, take
+from dlsearch.data.streaming import ImageFiles, StreamingLoader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 _SAMPLED = 2048  # images that estimate mean and deviation
-
-
-class ImageFiles(Dataset[tuple[Tensor, int, int]]):
-    """Decodes and resizes one file at a time; all that is random happens later, to batches.
-
-    Args:
-        root: Folder that the paths start from.
-        paths: One file each.
-        labels: (N,) classes.
-        shape: (channels, height, width) to convert and resize to.
-    """
-
-    def __init__(self, root: Path, paths: Sequence[str], labels: Indices, shape: tuple[int, int, int]) -> None:
-        self.root, self.labels, self.shape = root, labels, shape
-        self.paths = np.array(paths, dtype=np.bytes_)  # no Python objects, whose counts would unshare workers' memory
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def pixels(self, index: int) -> NDArray[np.uint8]:
-        """(C, H, W)."""
-        from PIL import Image
-
-        channels, height, width = self.shape
-        with Image.open(self.root / self.paths[index].decode()) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.array(image)
-        return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        return torch.from_numpy(self.pixels(index)), int(self.labels[index]), index
-
-
-class StreamingLoader:
-    """(x, y) batches out of a DataLoader of (bytes, label, index), augmented and standardised on the device.
-
-    Because the randomness is applied here by (seed, epoch, index), the number of workers changes nothing.
-
-    Args:
-        files: All images.
-        index: The samples to use.
-        batch_size: Samples a batch.
-        shuffle: A new order in each epoch, by f(seed, epoch).
-        seed: Of the order.
-        drop_last: Leave out a last batch that is smaller than the others.
-        transform: From stored to seen.
-        num_workers: Processes that decode.
-        device: Where batches are made.
-        rank: Of this process, of `world` ones that share each epoch.
-        world: Number of processes.
-    """
-
-    def __init__(
-        self,
-        files: ImageFiles,
-        index: Indices,
-        *,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        drop_last: bool,
-        transform: ImageTransform,
-        num_workers: int,
-        device: torch.device,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.index, self.transform, self.device = index, transform, device
-        self.sampler = Shuffled(len(index), seed) if shuffle else InOrder(len(index))
-        self.batch_sampler = _Batches(self.sampler, index, batch_size, drop_last, rank, world, even=shuffle)
-        self._loader = DataLoader(
-            files,
-            batch_sampler=self.batch_sampler,
-            num_workers=num_workers,
-            pin_memory=device.type == "cuda",
-            persistent_workers=num_workers > 0,
-        )
-
-    def to(self, device: torch.device | str) -> StreamingLoader:
-        """Make batches on `device` from now on."""
-        self.device = torch.device(device)
-        return self
-
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        epoch = self.sampler.epoch
-        for images, labels, index in self._loader:
-            images, labels, index = (t.to(self.device, non_blocking=True) for t in (images, labels, index))
-            yield self.transform(images, index, epoch), labels
-
-
-class _Batches:
-    """Lists of sample numbers, one a batch."""
-
-    def __init__(
-        self,
-        order: Shuffled | InOrder,
-        index: Indices,
-        batch_size: int,
-        drop_last: bool,
-        rank: int,
-        world: int,
-        even: bool,
-    ) -> None:
-        self.order, self.index, self.batch_size, self.drop_last = order, index, batch_size, drop_last
-        self.rank, self.world = rank, world
-        size = len(index)
-        self.n_samples = size // world if even and world > 1 else len(range(rank, size, world))
-
-    def __len__(self) -> int:
-        whole, left = divmod(self.n_samples, self.batch_size)
-        return whole + bool(left and not (self.drop_last and whole))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        numbers = self.index[self.order.order().numpy()[self.rank :: self.world][: self.n_samples]]
-        for batch in range(len(self)):
-            yield numbers[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
 
 class ImageFolder(SplitData):
@@ -241,6 +117,11 @@ class ImageFolder(SplitData):
     def prepare_data(self) -> None:
         """List, split and hash the files, once. Nothing is decoded but what estimates mean and deviation."""
         publish(self.split_folder(), self._write)
+        self._check_classes(self.record()["num_classes"])
+
+    def _check_classes(self, found: int) -> None:
+        if self.num_classes not in (None, found):
+            raise ValueError(f"num_classes: expected {found}, as there are class folders, got {self.num_classes}")
 
     def _write(self, folder: Path) -> None:
         given = [part for part in ("train", "val", "test") if (self.root / part).is_dir()]
@@ -248,10 +129,7 @@ class ImageFolder(SplitData):
         classes = sorted(p.name for p in roots["train"].iterdir() if p.is_dir())
         if not classes:
             raise ValueError(f"root: expected one folder a class, {roots['train']} has none")
-        if self.num_classes not in (None, len(classes)):
-            raise ValueError(
-                f"num_classes: expected {len(classes)}, as there are class folders, got {self.num_classes}"
-            )
+        self._check_classes(len(classes))
         paths: list[str] = []
         labels: list[int] = []
         splits: dict[str, Indices] = {}
@@ -321,11 +199,8 @@ class ImageFolder(SplitData):
         chosen = rng.permutation(train)[:_SAMPLED]
         histogram = np.zeros((self.shape[0], 256))
         for index in chosen:
-            histogram += np.stack([np.bincount(c.ravel(), minlength=256) for c in files.pixels(int(index))])
-        level, total = np.arange(256) / 255, histogram.sum(1)
-        mean = (histogram * level).sum(1) / total
-        std = np.sqrt((histogram * (level[None] - mean[:, None]) ** 2).sum(1) / total)
-        return {"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}
+            histogram += histograms(files.pixels(int(index))[None])
+        return channel_statistics(histogram)
 
     # -- batches -------------------------------------------------------------------------------------------------
     def files(self) -> ImageFiles:

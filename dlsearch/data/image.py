@@ -81,11 +81,7 @@ class ImageArrays(ArrayData):
 
     def statistics(self, inputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, list[float]]:
         """Mean and deviation of each channel."""
-        values = np.stack([np.bincount(inputs[:, c].ravel(), minlength=256) for c in range(self.shape[0])])  # (C, 256)
-        level, total = np.arange(256) / 255, values.sum(1)
-        mean = (values * level).sum(1) / total
-        std = np.sqrt((values * (level[None] - mean[:, None]) ** 2).sum(1) / total)
-        return {"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}
+        return channel_statistics(histograms(inputs))
 
     def transform(self, split: str) -> ImageTransform:
         """Standardisation, and augmentation in training."""
@@ -101,6 +97,19 @@ class ImageArrays(ArrayData):
         """
         images, _ = self.arrays("test")
         return np.ascontiguousarray(images[index].numpy().transpose(1, 2, 0))
+
+
+def histograms(images: NDArray[np.uint8]) -> NDArray[Any]:
+    """How often each channel has each value: (N, C, H, W) to (C, 256)."""
+    return np.stack([np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
+
+
+def channel_statistics(counts: NDArray[Any]) -> dict[str, list[float]]:
+    """Mean and deviation of each channel, of values in [0, 1], from (C, 256) :func:`histograms`."""
+    level, total = np.arange(256) / 255, counts.sum(1)
+    mean = (counts * level).sum(1) / total
+    std = np.sqrt((counts * (level - mean[:, None]) ** 2).sum(1) / total)
+    return {"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}
 
 
 def check_statistics(

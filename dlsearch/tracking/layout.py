@@ -120,7 +120,7 @@ def key(name: str) -> str:
     clean = re.sub(r"[^/\w.\- :]", "_", name)
     clean = "/".join(part for part in clean.split("/") if part not in ("", ".", "..")) or "_"
     if len(clean) > MAX_KEY:
-        clean = f"{clean[: MAX_KEY - 13]}~{hashlib.sha256(clean.encode()).hexdigest()[:12]}"
+        clean = f"{clean[: MAX_KEY - 13]}-{hashlib.sha256(clean.encode()).hexdigest()[:12]}"
     return clean
 
 

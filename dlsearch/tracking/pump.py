@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dlsearch.tracking import journal
-from dlsearch.tracking.tail import Discovery, Tail
+from dlsearch.tracking.tail import Discovery, Tail, in_order
 
 _log = logging.getLogger("dlsearch.shipper")
 
@@ -52,7 +52,7 @@ class Pump:
         self._find(full)
         sent, failed_in_a_row = 0, 0
         self.failing = False
-        for tail in sorted(self._live.values(), key=lambda tail: len(tail.path.parts)):  # parents first
+        for tail in sorted(self._live.values(), key=lambda tail: in_order(tail.path)):
             if tail.retry_at > time.monotonic() and not full:
                 continue
             try:

@@ -89,6 +89,11 @@ class Tail:
         return {name: getattr(self, name) for name in names}
 
 
+def in_order(path: Path) -> tuple[int, Path]:
+    """Parents first, then by number."""
+    return len(path.parts), path
+
+
 def discover(store: Path) -> Iterator[Path]:
     """Every journal of a store."""
     for top, depth in _LEVELS:
@@ -165,7 +170,7 @@ class Discovery:
         if full:
             took = time.monotonic() - started
             self._next_full = time.monotonic() + max(_FULL_EVERY_S, 50 * took)
-        return sorted(found, key=lambda path: len(path.parts)), full
+        return sorted(found, key=in_order), full
 
     def _visit(self, folder: str, depth: int, full: bool, found: list[Path]) -> None:
         known = self._folders.setdefault(folder, _Folder())

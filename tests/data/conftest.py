@@ -26,8 +26,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_data(cache: Path) -> Callable[..., Any]:
     """Build a data module from its YAML."""
 
-    def make(name: str, *, seed: int = 0, root: Path | None = None, folder: Path | None = None, **changes: Any) -> Any:
-        cfg = OmegaConf.create({"seed": seed, "paths": {"data": str(root), "cache": str(folder or cache)}})
+    def make(
+        name: str, *, seed: int = 0, data_root: Path | None = None, folder: Path | None = None, **changes: Any
+    ) -> Any:
+        cfg = OmegaConf.create({"seed": seed, "paths": {"data": str(data_root), "cache": str(folder or cache)}})
         cfg["data"] = OmegaConf.merge(OmegaConf.load(CONF / "data" / f"{name}.yaml"), changes)
         return build(cfg["data"], "data")
 

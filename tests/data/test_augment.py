@@ -126,7 +126,12 @@ def test_random_numbers_are_uniform_and_unrelated() -> None:
     assert u.max() < 1
     counts = torch.histc(u[:, 0].float(), bins=20, min=0, max=1)
     assert (counts - 1000).abs().max() < 150  # five standard deviations
-    others = [uniform(3, 6, torch.arange(20_000), 1), uniform(4, 5, torch.arange(20_000), 1), u[:, 1:2], u[:, :1].roll(1, 0)]
+    others = [
+        uniform(3, 6, torch.arange(20_000), 1),
+        uniform(4, 5, torch.arange(20_000), 1),
+        u[:, 1:2],
+        u[:, :1].roll(1, 0),
+    ]
     for other in others:
         correlation = torch.corrcoef(torch.stack([u[:, 0], other[:, 0]]))[0, 1]
         assert abs(correlation) < 0.04

@@ -37,8 +37,12 @@ def test_every_sample_comes_once_in_an_order_by_seed_and_epoch() -> None:
     assert len({tuple(order.tolist()) for order in (first, second, all_of(other)[1])}) == 3
 
 
-@pytest.mark.parametrize(("size", "drop_last", "lengths"), [(5, False, 5), (5, True, 4), (23, True, 1), (64, True, 1), (1, False, 23)])
-def test_the_last_batch_is_dropped_only_where_asked_and_not_the_only_one(size: int, drop_last: bool, lengths: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "drop_last", "lengths"), [(5, False, 5), (5, True, 4), (23, True, 1), (64, True, 1), (1, False, 23)]
+)
+def test_the_last_batch_is_dropped_only_where_asked_and_not_the_only_one(
+    size: int, drop_last: bool, lengths: int
+) -> None:
     batches = loader(batch_size=size, drop_last=drop_last)
     assert len(batches) == len(list(batches)) == lengths
 

@@ -19,7 +19,7 @@ def test_sizes_are_counts_or_fractions(size: float | None, expected: int) -> Non
 
 @pytest.mark.parametrize("size", [-1, -0.1, 51, 1.5, True])
 def test_impossible_sizes_are_refused_by_their_argument(size: float) -> None:
-    with pytest.raises(ValueError, match="^val_size: expected"):
+    with pytest.raises(ValueError, match=r"^val_size: expected"):
         count(size, 50, "val_size")
 
 
@@ -48,7 +48,7 @@ def test_a_regression_is_drawn_without_classes() -> None:
 
 def test_shared_samples_are_refused() -> None:
     check_disjoint({"train": np.array([0, 1]), "val": np.array([2]), "test": np.array([3])})
-    with pytest.raises(ValueError, match="^split: train and test share 2 samples, the first of them 1$"):
+    with pytest.raises(ValueError, match=r"^split: train and test share 2 samples, the first of them 1$"):
         check_disjoint({"train": np.array([0, 1, 5]), "val": np.array([2]), "test": np.array([5, 1])})
 
 

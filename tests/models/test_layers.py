@@ -49,7 +49,7 @@ def test_step_is_exactly_0_or_1_and_lets_gradients_through() -> None:
 
 
 def test_an_unknown_activation_is_refused_by_its_argument() -> None:
-    with pytest.raises(ValueError, match="^activation: expected one of step, .* got 'swish'"):
+    with pytest.raises(ValueError, match=r"^activation: expected one of step, .* got 'swish'"):
         activation("swish")
 
 
@@ -75,5 +75,5 @@ def test_default_initialisation_is_left_alone_and_unknown_ones_are_refused() -> 
     before = layer.weight.clone()
     initialise(layer, "default")
     assert torch.equal(layer.weight, before)
-    with pytest.raises(ValueError, match="^init: expected one of default, xavier, kaiming, normal, got 'zero'"):
+    with pytest.raises(ValueError, match=r"^init: expected one of default, xavier, kaiming, normal, got 'zero'"):
         initialise(layer, "zero")

@@ -60,9 +60,7 @@ def test_training_reduces_the_loss(make_model: Make, name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_exports_with_a_batch_of_any_size(make_model: Make, name: str) -> None:
     net = make_model(name, [1, 28, 28]).eval()
-    program = torch.export.export(
-        net, (torch.randn(2, 1, 28, 28),), dynamic_shapes=({0: torch.export.Dim("batch")},)
-    )
+    program = torch.export.export(net, (torch.randn(2, 1, 28, 28),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     x = torch.randn(5, 1, 28, 28)
     torch.testing.assert_close(program.module()(x), net(x))
 

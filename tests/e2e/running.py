@@ -1,0 +1,135 @@
+"""Commands as processes, and what they left in the storage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dlsearch.search.forkserver import ForkServer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: The smallest trial that trains: a softmax regression on 64 digits for one epoch.
+TINY = [
+    "model=linear", "space.model.dropout=null", "space.data.batch_size=null", "data.batch_size=32", "data.train_size=64",
+    "data.val_size=64", "trainer.max_epochs=1", "trainer.accelerator=cpu", "study.finalize=false",
+    "tracking.enabled=false", "tracking.system_metrics_s=null",
+]  # fmt: skip
+
+
+class Site:
+    """A place where commands run: a store, and a warm fork server or none.
+
+    Args:
+        folder: Where commands start; the store is ``folder/store``.
+        warm: A warm fork server, which saves each study its ten seconds of imports.
+    """
+
+    def __init__(self, folder: Path, warm: ForkServer | None = None) -> None:
+        self.folder, self.store, self.warm = folder, folder / "store", warm
+
+    def start(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a command as the leader of a process group, its output in one file."""
+        entry = ["-c", "from dlsearch.cli import main; main()"]
+        if self.warm is not None:
+            entry = ["-m", "tests.e2e.warm", self.warm.path]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))}
+        environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'dlsearch/_hydra'}", "DLSEARCH_STORE": str(self.store)}
+        with self.log.open("w") as log:
+            return subprocess.Popen(
+                [sys.executable, *entry, *words], cwd=self.folder, env={**environment, **(env or {})},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, text=True,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> Path:
+        """What the last command said."""
+        return self.folder / "said.txt"
+
+    def run(self, *words: str, code: int = 0, timeout: float = 120, env: dict[str, str] | None = None) -> str:
+        """Run a command to its end; what it said. Its exit code must be `code`."""
+        with self.running(*words, env=env) as process:
+            process.wait(timeout)
+        said = self.log.read_text()
+        assert process.returncode == code, said
+        return said
+
+    @contextmanager
+    def running(self, *words: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+        """A command while it runs; nothing of it is left afterwards."""
+        process = self.start(*words, env=env)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+    def json(self, *words: str) -> Any:
+        """What a verb says with ``--json``."""
+        return json.loads(self.run(*words, "--json"))
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of the study's storage, read while others write."""
+        path = self.store / "dlsearch.db"
+        if not path.is_file():
+            return []
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+            try:
+                return connection.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return []
+                raise
+
+    def states(self) -> Counter[str]:
+        """How many of Optuna's trials are in which state."""
+        return Counter(state for (state,) in self.rows("SELECT state FROM trials"))
+
+    def finished(self) -> dict[int, float]:
+        """Complete trials and their values."""
+        return dict(
+            self.rows("SELECT number, value FROM trials JOIN trial_values USING (trial_id) WHERE state='COMPLETE'")
+        )
+
+    def attempts(self) -> dict[int, list[str]]:
+        """The states of each trial's attempts, in order."""
+        found: dict[int, list[str]] = {}
+        for number, state in self.rows("SELECT number, state FROM dlsearch_attempt WHERE kind='trial' ORDER BY id"):
+            found.setdefault(number, []).append(state)
+        return found
+
+
+def until(condition: Callable[[], Any], timeout: float = 60, poll: float = 0.01) -> Any:
+    """The condition's first true value."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(poll)
+    return found
+
+
+def new_child(pid: int, timeout: float = 60) -> psutil.Process:
+    """The next child that `pid` forks, a moment after it did."""
+    before = {child.pid for child in psutil.Process(pid).children()}
+    return until(lambda: next((c for c in psutil.Process(pid).children() if c.pid not in before), None), timeout, 0.002)
+
+
+def exactly(site: Site, n_trials: int) -> None:
+    """The study has exactly so many trials, numbered from 0, all of them complete."""
+    numbers = [number for (number,) in site.rows("SELECT number FROM trials ORDER BY number")]
+    assert numbers == list(range(n_trials))
+    assert site.states() == {"COMPLETE": n_trials}
+    assert not site.rows("SELECT * FROM dlsearch_attempt WHERE state='running'")

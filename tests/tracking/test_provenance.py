@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlsearch.tracking import provenance
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "user"
+    (root / "pkg_of_user").mkdir(parents=True)
+    (root / "pkg_of_user/__init__.py").write_text("LR = 1\n")
+    (root / "requirements.lock").write_text("torch==2.15.0\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        identity = ["-c", "user.name=u", "-c", "user.email=u@example.org"]
+        subprocess.run(["git", "-C", str(root), *identity, *words], check=True)
+    monkeypatch.syspath_prepend(root)
+    return root
+
+
+def collect(root: Path) -> dict[str, object]:
+    return provenance.collect(config={"a": 1}, space=[], data={}, allow_targets=["pkg_of_user.nets"], cwd=root)
+
+
+def test_a_clean_tree(repository: Path) -> None:
+    found = provenance.collect(config={"a": 1}, space=[], data={}, cwd=repository)
+    machine = found["provenance"]
+    assert len(machine["commit"]) == 40
+    assert machine["dirty"] is False
+    assert found["diff"] == ""
+    assert machine["packages"]["torch"].startswith("2.")
+    assert machine["cores"] >= 1
+    assert len(machine["lock"]) == 64
+    assert set(found["sha"]) == {"config", "space", "data", "env", "code"}
+    json.dumps(found)
+
+
+def test_the_diff_brings_back_the_change(repository: Path) -> None:
+    (repository / "pkg_of_user/__init__.py").write_text('LR = 2\nurl = "http://me:hunter2@host"\n')
+    (repository / "pkg_of_user/new.py").write_text("x = 1")
+    (repository / "weights.bin").write_bytes(b"\0" * 100)
+    found = collect(repository)
+    diff = str(found["diff"])
+    assert found["provenance"]["dirty"] is True  # type: ignore[index]
+    assert "hunter2" not in diff
+    assert "weights.bin" not in diff
+    subprocess.run(["git", "-C", str(repository), "checkout", "-q", "."], check=True)
+    (repository / "pkg_of_user/new.py").unlink()
+    subprocess.run(["git", "-C", str(repository), "apply", "-"], input=diff, text=True, check=True)
+    assert (repository / "pkg_of_user/__init__.py").read_text() == 'LR = 2\nurl = "http://***@host"\n'
+    assert (repository / "pkg_of_user/new.py").read_text() == "x = 1"
+
+
+def test_the_users_code_is_in_the_digest(repository: Path) -> None:
+    before = provenance.code_digest(["pkg_of_user.nets"])
+    assert before == provenance.code_digest(["pkg_of_user"])
+    assert before != provenance.code_digest()
+    (repository / "pkg_of_user/__init__.py").write_text("LR = 3\n")
+    assert provenance.code_digest(["pkg_of_user"]) != before
+
+
+def test_outside_a_repository(tmp_path: Path) -> None:
+    found = provenance.collect(config={}, space=[], data={}, cwd=tmp_path)
+    assert found["provenance"]["commit"] is None
+    assert found["provenance"]["dirty"] is False
+
+
+def test_digests_do_not_depend_on_order() -> None:
+    assert provenance.digest({"a": 1, "b": [1, 2]}) == provenance.digest({"b": [1, 2], "a": 1})
+    assert provenance.digest({"a": 1}) != provenance.digest({"a": 2})
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys; from dlsearch.tracking import provenance, journal, layout, masking, shipper, ui; "
+        "print([name for name in ('torch', 'mlflow', 'numpy', 'pytorch_lightning', 'optuna') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
