@@ -50,7 +50,7 @@ def explain(error: Exception) -> ConfigError:
         if found and found.group(1):
             key = found.group(1).split("=")[0]
             break
-    override = re.search(r"override '?([^\s'=]+)=", text)
+    override = re.search(r"override '?([^\s'=]+)", text)
     if override:
         typed = override.group(1).lstrip("+~")
         if "full_key" not in text or typed.startswith(f"{key}."):

@@ -144,11 +144,12 @@ def check_built(cfg: DictConfig, objectives: list[str], directions: list[str]) -
     import torch
 
     from dlsearch.tracking.journal import Journal
-    from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer
+    from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer, check_optimizer
     from dlsearch.train.run import Run
 
     with torch.device("meta"):
         task = build_task(cfg)
+    check_optimizer(cfg)
     data = build_data(cfg)
     run = Run(Path("/nonexistent"), Journal(Path(os.devnull)), objectives, directions)
     build_trainer(cfg, run, build_callbacks(cfg, run))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _JOB_TIMEOUT_S = 600.0
+_IDLE_S = 20.0
 
 
 class ModelProcess:
@@ -35,6 +36,7 @@ class ModelProcess:
         self._answers: dict[int, dict[str, Any]] = {}
         self._deadlines: dict[int, float] = {}
         self._count = 0
+        self._idle_since = 0.0
 
     def submit(self, job: dict[str, Any]) -> int:
         """Queue a job; its number."""
@@ -63,10 +65,13 @@ class ModelProcess:
             else:
                 return None
         self._deadlines.pop(number, None)
-        found = self._answers.pop(number)
-        if not self._deadlines:
+        self._idle_since = time.monotonic()
+        return self._answers.pop(number)
+
+    def rest(self) -> None:
+        """End the process when it has had nothing to do for a while; models of a study come one after the other."""
+        if self._process is not None and not self._deadlines and time.monotonic() - self._idle_since > _IDLE_S:
             self.close()
-        return found
 
     def close(self) -> None:
         """End it: by itself when it has nothing to do, by force otherwise."""

@@ -443,6 +443,7 @@ def _serve(store: Path, uri: str, prefix: str, stop: threading.Event, orphan: Ca
             if give_up is None and orphan():
                 give_up = time.monotonic() + LINGER_S
             pump.round(full=give_up is not None)
+            sender.models.rest()
             if give_up is not None and (pump.idle or time.monotonic() > give_up):
                 break
             stop.wait(max(POLL_S, pump.delay))

@@ -81,6 +81,13 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
     return _named("task", lambda: build(cfg.task, "task", extra=cfg.allow_targets))
 
 
+def check_optimizer(cfg: DictConfig) -> None:
+    """Make the optimizer of one parameter: what it refuses is known before anything is written."""
+    if OmegaConf.select(cfg, "optimizer._partial_"):
+        make = build(cfg.optimizer, "optimizer", extra=cfg.allow_targets)
+        _named("optimizer", lambda: make([torch.nn.Parameter(torch.zeros(1))]))
+
+
 def _named(group: str, make: Any) -> Any:
     try:
         return make()
@@ -106,8 +113,8 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
 def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
     """A Trainer for small steps: no sanity check, no summary, no checkpointing but ours, no bar unless asked."""
     settings = {k: v for k, v in resolve(cfg, "trainer").items() if v is not None}
-    warnings.filterwarnings("ignore", module="pytorch_lightning", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", module="pytorch_lightning", message=".*smaller than the logging interval.*")
+    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=message)  # of Lightning's own making, or known and meant
     try:
         return pl.Trainer(
             **settings,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlsearch.search.forkserver import ForkServer
-from tests.e2e.running import Site
+from tests.e2e.running import FAST, Site
 
 PRELOADED = [
     "dlsearch.train.fit", "dlsearch.search.trial_process", "dlsearch.data.image", "dlsearch.models.linear",
@@ -19,7 +19,7 @@ PRELOADED = [
 @pytest.fixture(scope="session")
 def warm() -> Iterator[ForkServer]:
     """A fork server for the whole session."""
-    server = ForkServer.start(PRELOADED)
+    server = ForkServer.start(PRELOADED, env=FAST)
     yield server
     server.stop()
 

@@ -21,6 +21,9 @@ from dlsearch.search.forkserver import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: Compiled modules are kept, whatever the surroundings say: imports are most of what a small study costs.
+FAST = {"PYTHONDONTWRITEBYTECODE": ""}
+
 #: The smallest trial that trains: a softmax regression on 64 digits for one epoch.
 TINY = [
     "model=linear", "space.model.dropout=null", "space.data.batch_size=null", "data.batch_size=32", "data.train_size=64",
@@ -46,7 +49,7 @@ class Site:
         if self.warm is not None:
             entry = ["-m", "tests.e2e.warm", self.warm.path]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))}
-        environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'dlsearch/_hydra'}", "DLSEARCH_STORE": str(self.store)}
+        environment |= {**FAST, "PYTHONPATH": f"{ROOT}:{ROOT / 'dlsearch/_hydra'}", "DLSEARCH_STORE": str(self.store)}
         with self.log.open("w") as log:
             return subprocess.Popen(
                 [sys.executable, *entry, *words], cwd=self.folder, env={**environment, **(env or {})},

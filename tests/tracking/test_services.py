@@ -176,6 +176,7 @@ def test_models_are_logged_as_graphs(
     assert "dlsearch.model.id" in run.data.tags
     assert "one tensor as its output" in run.data.tags["dlsearch.model.error"]
     logged = {model.name: model for model in client.search_logged_models([experiment.experiment_id])}
+    print(logged, run.data.tags)
     for name, inputs in {"plain": torch.randn(7, 4), "wrapped": torch.randn(7, 1, 3, 4)}.items():
         model = logged[name]
         assert str(model.status).endswith("READY")
