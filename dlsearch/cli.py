@@ -45,6 +45,11 @@ def _dispatch(words: list[str]) -> int:
                 words[0], "is neither a verb nor an override", f"did you mean {near[0]}?" if near else "see --help"
             )
         return VERBS[words[0]](words[1:])
+    if words in (["--help"], ["-h"]):
+        from dlsearch.verbs.overview import page
+
+        sys.stdout.write(page())
+        return DONE
     return _hydra(words)
 
 

@@ -80,14 +80,21 @@ def search(
     check_storage(url)
     server = ForkServer.start(serve.preload(draft.representatives()))
     try:
-        _search(draft, launcher, server, store, url, len(places) if local else None, count)
+        _search(draft, launcher, server, store, url, len(places) if local else None, count, places[0].threads)
     finally:
         serve.warm = None
         server.stop()
 
 
 def _search(
-    draft: Draft, launcher: Any, server: ForkServer, store: Path, url: str, local_slots: int | None, jobs: Any
+    draft: Draft,
+    launcher: Any,
+    server: ForkServer,
+    store: Path,
+    url: str,
+    local_slots: int | None,
+    jobs: Any,
+    threads: int,
 ) -> None:
     # Imported while the fork server imports torch beside it.
     from dlsearch.search import database, opening
@@ -102,7 +109,11 @@ def _search(
     else:
         row = None
     found = provenance.collect(
-        config=draft.config, space=draft.space.to_json(), data={}, allow_targets=draft.config["allow_targets"]
+        config=draft.config,
+        space=draft.space.to_json(),
+        data={},
+        allow_targets=draft.config["allow_targets"],
+        threads=threads,
     )
     described = preflight(server, draft)
     document = opening.document_of(draft, described, found)
@@ -120,7 +131,7 @@ def _search(
         ship = shipper.start(store, uri)
     started, interrupted = time.monotonic(), False
     say = Watch(study, store, total_slots=local_slots or int(jobs), notices=draft.notices, resumed=resumed)
-    say.open_run(draft)
+    say.open_run(draft, found.get("diff"))
     try:
         interrupted = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -65,8 +66,8 @@ class Watch:
         self.out.flush()
 
     # -- the study's own run in MLflow ---------------------------------------------------------------------------
-    def open_run(self, draft: Draft) -> None:
-        """Open the study's run: its tags, what is fixed, and the files that describe it."""
+    def open_run(self, draft: Draft, diff: str | None) -> None:
+        """Open the study's run: its tags, what is fixed, the files that describe it, and the uncommitted change."""
         document = self.study.document
         folder = self.store / layout.study_folder(self.study.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,12 @@ class Watch:
         searched = {dim["name"] for dim in document["space"]}
         self._journal.params(layout.flatten_params(document["config"], searched))
         for name in ("config.yaml", "overrides.txt", "search_space.yaml"):
-            self._journal.artifact(folder / name, "study")
+            self._journal.artifact(folder / name, layout.STUDY_ARTIFACTS)
+        (folder / "provenance.json").write_text(json.dumps(document["provenance"], indent=1, sort_keys=True))
+        self._journal.artifact(folder / "provenance.json", layout.ENV_ARTIFACTS)
+        if diff:  # MLflow records the commit alone
+            (folder / "diff.patch").write_text(diff)
+            self._journal.artifact(folder / "diff.patch", layout.CODE_ARTIFACTS)
         for split, context in (("train", "train"), ("val", "validation")):
             digest = document["data"].get("digests", {}).get(split)
             if digest:

@@ -59,6 +59,10 @@ class Shipper:
             self._process.wait()
         return drained
 
+    def leave(self) -> None:
+        """Do not wait: the process sends the rest by itself after its owner has ended, and ends then."""
+        self._process.returncode = 0  # nobody's any more: no warning that it still runs
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         self.store.mkdir(parents=True, exist_ok=True)
         # In the environment, not among the arguments: those are for everyone to see, and a URL may hold a password.

@@ -26,11 +26,12 @@ class ModelProcess:
 
     Args:
         uri: Where models are logged.
+        log: Where the process says what went wrong.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, log: Path) -> None:
         """Start nothing."""
-        self._uri = uri
+        self._uri, self._log = uri, log
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._answers: dict[int, dict[str, Any]] = {}
@@ -68,6 +69,11 @@ class ModelProcess:
         self._idle_since = time.monotonic()
         return self._answers.pop(number)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it is at work."""
+        return bool(self._deadlines)
+
     def rest(self) -> None:
         """End the process when it has had nothing to do for a while; models of a study come one after the other."""
         if self._process is not None and not self._deadlines and time.monotonic() - self._idle_since > _IDLE_S:
@@ -92,13 +98,16 @@ class ModelProcess:
             self._reader.join(5.0)
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dlsearch.tracking.model"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "MLFLOW_TRACKING_URI": self._uri, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )
+        environment = {"MLFLOW_TRACKING_URI": self._uri, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dlsearch.tracking.model"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **environment},
+            )
         self._reader = threading.Thread(target=self._read, args=(self._process,), name="models", daemon=True)
         self._reader.start()
 
@@ -182,6 +191,7 @@ def log_model(job: dict[str, Any]) -> str:
         Schema([TensorSpec(array.dtype, (-1, *array.shape[1:]))]),
     )
     requirements = [f"{name}=={_version(name)}" for name in ("mlflow", "torch", "numpy")]
+    mlflow.set_experiment(experiment_id=job["experiment_id"])  # the run's; `run_id` alone puts it into the default one
     info = mlflow.pytorch.log_model(
         net,
         name=job["name"],

@@ -35,8 +35,10 @@ __all__ = ["Sender", "Shipper", "main", "start", "sync"]
 
 _log = logging.getLogger("dlsearch.shipper")
 
+LOG = "shipper.log"
 POLL_S = 0.5
-LINGER_S = 60.0  # how long an orphan goes on trying
+LINGER_S = 60.0  # how long an orphan goes on trying without getting anything through
+_FORMAT = "%(asctime)s %(process)d %(levelname)s %(message)s"
 _TEXT = {".txt", ".log", ".yaml", ".yml", ".json", ".jsonl", ".toml", ".cfg", ".ini", ".env"}
 _CODE = {".py", ".patch", ".diff"}
 _TEXT_LIMIT = 8 << 20
@@ -74,7 +76,7 @@ class Sender:
         self.store, self.uri, self.prefix, self.final = store.resolve(), uri, prefix, final
         self.server = server_id(uri)
         self.client: MlflowClient = MlflowClient(tracking_uri=uri)
-        self.models = ModelProcess(uri)
+        self.models = ModelProcess(uri, self.store / LOG)
         self._experiments: dict[str, str] = {}
         self._context: dict[str, str] | None = None
         self._started_ms = time.time_ns() // 1_000_000
@@ -380,7 +382,10 @@ def sync(store: Path, uri: str, *, timeout_s: float = 600.0, prefix: str = "") -
         if time.monotonic() > deadline or not backlog(store, server):
             return {"runs": 0, "rows": 0, "pending": len(backlog(store, server))}
         time.sleep(POLL_S)
-    sender = None
+    sender, handler = None, logging.FileHandler(store / LOG)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    _log.addHandler(handler)
+    _log.propagate = False  # what is left out is told in the log; the user gets the counts
     try:
         sender = Sender(store, uri, prefix, final=True)
         pump = Pump(store, sender)
@@ -398,6 +403,9 @@ def sync(store: Path, uri: str, *, timeout_s: float = 600.0, prefix: str = "") -
     finally:
         if sender is not None:
             sender.models.close()
+        _log.propagate = True
+        _log.removeHandler(handler)
+        handler.close()
         lock.release()
 
 
@@ -411,7 +419,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.uri:
         parser.error("--uri, or MLFLOW_TRACKING_URI, is needed")
-    logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(message)s", level=logging.INFO)
+    logging.basicConfig(format=_FORMAT, level=logging.INFO)
     logging.captureWarnings(True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -440,10 +448,11 @@ def _serve(store: Path, uri: str, prefix: str, stop: threading.Event, orphan: Ca
     give_up: float | None = None
     try:
         while not stop.is_set():
-            if give_up is None and orphan():
-                give_up = time.monotonic() + LINGER_S
-            pump.round(full=give_up is not None)
+            alone = orphan()
+            sent = pump.round(full=alone)
             sender.models.rest()
+            if alone and (give_up is None or sent or sender.models.busy):
+                give_up = time.monotonic() + LINGER_S
             if give_up is not None and (pump.idle or time.monotonic() > give_up):
                 break
             stop.wait(max(POLL_S, pump.delay))

@@ -50,7 +50,7 @@ def test_rows_come_back(path: Path) -> None:
     assert found[2]["step"] == 7
     assert found[4]["file"] == "config.yaml"
     assert "u:p" not in found[5]["source"]
-    assert found[6]["checkpoint"] == os.path.join("ckpt", "best.ckpt")
+    assert found[6]["checkpoint"] == "ckpt/best.ckpt"
     assert all(before <= row["t"] <= time.time_ns() // 1_000_000 for row in found)
 
 

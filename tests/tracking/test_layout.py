@@ -9,8 +9,11 @@ from dlsearch.tracking import layout
 
 @pytest.mark.parametrize(
     ("state", "status"),
-    [("complete", "FINISHED"), ("COMPLETE", "FINISHED"), ("pruned", "KILLED"), ("FAIL", "FAILED"), ("lost", "FAILED")]
-    + [("failed", "FAILED"), ("WAITING", "SCHEDULED"), ("interrupted", "KILLED"), ("running", "RUNNING")],
+    [
+        *[("complete", "FINISHED"), ("COMPLETE", "FINISHED"), ("pruned", "KILLED"), ("FAIL", "FAILED")],
+        *[("failed", "FAILED"), ("lost", "FAILED"), ("interrupted", "KILLED")],
+        *[("WAITING", "SCHEDULED"), ("running", "RUNNING")],
+    ],
 )
 def test_every_state_has_a_status(state: str, status: str) -> None:
     assert layout.status_of(state) == status

@@ -72,6 +72,6 @@ def test_the_rest_of_the_text_stays() -> None:
 
 
 def test_code_keeps_its_names() -> None:
-    code = 'token = self.token\ndef f(password: str) -> None: ...\nkey = read(token=token)\n'
+    code = "token = self.token\ndef f(password: str) -> None: ...\nkey = read(token=token)\n"
     assert mask_code(code) == code
     assert SECRET not in mask_code(f'password = "{SECRET}"\nurl = "http://a:{SECRET}@h"\n')

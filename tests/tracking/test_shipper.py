@@ -10,8 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +97,10 @@ def _amend(note: Path, **changes: Any) -> None:
 def test_it_drains_and_ends_after_its_owner(store: Path, uri: str, write: Write, client: MlflowClient) -> None:
     write(trials=3)
     code = "import sys; from pathlib import Path; from dlsearch.tracking.shipper import start; "
-    code += "print(start(Path(sys.argv[1]), sys.argv[2]).pid, 'mlflow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, str(store), uri], capture_output=True, text=True, check=True)
+    code += "s = start(Path(sys.argv[1]), sys.argv[2]); s.leave(); print(s.pid, 'mlflow' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-Walways", "-c", code, str(store), uri], capture_output=True, text=True, check=True
+    )
     pid, imported = done.stdout.split()
     assert imported == "False"
     deadline = time.monotonic() + 60

@@ -1,0 +1,37 @@
+"""Other launchers and sweepers of Hydra's: the study is the same, the processes are theirs."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from tests.e2e.running import TINY, exactly
+
+
+@pytest.mark.parametrize(("launcher", "jobs"), [
+    (["hydra/launcher=basic"], 1),
+    (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "study.workers=2"], 2),
+])  # fmt: skip
+def test_workers_under_hydras_launchers(place, launcher, jobs):
+    site = place("launcher", cold=jobs > 1)  # joblib's processes are new ones
+    # Long enough that the second worker, which imports torch for itself, still finds work.
+    epochs = 1 if jobs == 1 else 40
+    said = site.run("-m", *TINY, *launcher, "study.n_trials=8", "study.name=s", f"trainer.max_epochs={epochs}",
+                    "callbacks=none")  # fmt: skip
+    exactly(site, 8)
+    workers = {worker for (worker,) in site.rows("SELECT worker FROM dlsearch_attempt")}
+    assert len(workers) == jobs
+    assert "8 trials (8 complete)" in said
+
+
+def test_a_grid_of_trainings_under_hydras_own_sweeper(place):
+    site = place("grid", cold=True)
+    said = site.run(
+        "-m", "hydra/sweeper=basic", "hydra.launcher.workers=2", "model=linear", "optimizer.lr=0.001,0.1",
+        "data.train_size=64", "trainer.max_epochs=2", "trainer.accelerator=cpu", "tracking.enabled=false",
+    )  # fmt: skip
+    configs = [yaml.safe_load(path.read_text()) for path in sorted((site.store / "runs").glob("*/config.yaml"))]
+    assert sorted(config["optimizer"]["lr"] for config in configs) == [0.001, 0.1]
+    assert said.count("val/accuracy 0.") >= 2
+    assert not (site.store / "dlsearch.db").exists()
+    assert sorted(path.name for path in site.folder.iterdir()) == ["said.txt", "store"], "no outputs/ or multirun/"
