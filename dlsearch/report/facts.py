@@ -47,7 +47,7 @@ def facts(view: View) -> dict[str, Any]:
     }
     out["claim"] = prose.claim(out)
     out["limits"] = prose.limits(out)
-    return _rounded(out)  # type: ignore[no-any-return]
+    return _rounded(out)
 
 
 def varied(view: View) -> list[str]:

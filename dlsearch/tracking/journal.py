@@ -14,13 +14,15 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsearch.tracking import layout
 from dlsearch.tracking.masking import mask, mask_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 FLUSH_BYTES = 64 * 1024
 FLUSH_S = 5.0

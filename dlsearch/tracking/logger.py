@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import Logger
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+
     from dlsearch.tracking.journal import Journal
 
 

@@ -15,13 +15,15 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dlsearch
 from dlsearch.tracking.masking import mask_code, mask_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 _NAMED = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "optuna", "mlflow", "hydra-core", "omegaconf"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dlsearch.tracking import journal
 from dlsearch.tracking.tail import Discovery, Tail, in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _log = logging.getLogger("dlsearch.shipper")
 

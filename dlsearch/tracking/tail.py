@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsearch.tracking.journal import read, shipped_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LEVELS = (("studies", 3), ("runs", 1))  # folder of the store, and how deep below it journals stand
 _FRESH_S = 2.0  # a folder changed less than this before it was read may have changed again under the same time stamp

@@ -22,7 +22,6 @@ from dlsearch.tracking.system import SystemSampler
 from dlsearch.train.callbacks import RunCallback
 from dlsearch.train.run import FitResult, Run
 
-
 for _chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
     logging.getLogger(_chatty).setLevel(logging.ERROR)  # devices and tips, once a trial
 

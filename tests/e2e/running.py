@@ -26,8 +26,8 @@ FAST = {"PYTHONDONTWRITEBYTECODE": ""}
 
 #: The smallest trial that trains: a softmax regression on 64 digits for one epoch.
 TINY = [
-    "model=linear", "space.model.dropout=null", "space.data.batch_size=null", "data.batch_size=32", "data.train_size=64",
-    "data.val_size=64", "trainer.max_epochs=1", "trainer.accelerator=cpu", "study.finalize=false",
+    "model=linear", "space.model.dropout=null", "space.data.batch_size=null", "data.batch_size=32",
+    "data.train_size=64", "data.val_size=64", "trainer.max_epochs=1", "trainer.accelerator=cpu", "study.finalize=false",
     "tracking.enabled=false", "tracking.system_metrics_s=null",
 ]  # fmt: skip
 

@@ -78,7 +78,8 @@ def test_another_config_is_refused_unless_drift_is_allowed_and_a_larger_total_go
     assert "study.name: study 's' exists with another task.label_smoothing" in said
     assert "study.allow_drift=true" in said
     assert said.count("\n") == 1
-    said = site.run(*command, "optimizer.lr=choice(0.01, 0.2)", code=2)
+    other = [word.replace("choice(0.01, 0.1)", "choice(0.01, 0.2)") for word in command]
+    said = site.run(*other, code=2)
     assert "another space" in said
     assert site.rows("SELECT document FROM dlsearch_study") == before
 

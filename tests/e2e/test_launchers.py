@@ -15,7 +15,7 @@ from tests.e2e.running import TINY, exactly
 def test_workers_under_hydras_launchers(place, launcher, jobs):
     site = place("launcher", cold=jobs > 1)  # joblib's processes are new ones
     # Long enough that the second worker, which imports torch for itself, still finds work.
-    epochs = 1 if jobs == 1 else 40
+    epochs = 1 if jobs == 1 else 20
     said = site.run("-m", *TINY, *launcher, "study.n_trials=8", "study.name=s", f"trainer.max_epochs={epochs}",
                     "callbacks=none")  # fmt: skip
     exactly(site, 8)

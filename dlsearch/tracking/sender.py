@@ -1,0 +1,363 @@
+"""Turning a journal's rows into MLflow's requests: experiments, runs, batches, files, data sets, models.
+
+One of the few modules that import mlflow; only the shipper's process runs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import tempfile
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlsearch.tracking import journal, layout, provenance
+from dlsearch.tracking.batch import Batch, Request
+from dlsearch.tracking.masking import mask_code, mask_text
+from dlsearch.tracking.model import ModelProcess
+from dlsearch.tracking.tail import Tail, server_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_log = logging.getLogger("dlsearch.shipper")
+
+LOG = "shipper.log"
+EXPERIMENT_KIND = "mlflow.experimentKind"
+_TEXT = {".txt", ".log", ".yaml", ".yml", ".json", ".jsonl", ".toml", ".cfg", ".ini", ".env"}
+_CODE = {".py", ".patch", ".diff"}
+_TEXT_LIMIT = 8 << 20
+_REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE"}
+_GONE = {"RESOURCE_DOES_NOT_EXIST"}
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default mlflow holds its caller for four minutes
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class Sender:
+    """Turns rows into requests.
+
+    Args:
+        store: The store; artifacts go below it when `uri` is SQLite.
+        uri: The tracking server or database.
+        prefix: Put before every experiment's name.
+        final: Nobody writes any more: a missing parent is not waited for.
+    """
+
+    def __init__(self, store: Path, uri: str, prefix: str = "", *, final: bool = False) -> None:
+        """Import mlflow (seconds); nothing is sent, and no database made."""
+        os.environ.update(_ENVIRONMENT)
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):  # their notes on making the tables are not the user's business
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.store, self.uri, self.prefix, self.final = store.resolve(), uri, prefix, final
+        self.server = server_id(uri)
+        self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+        self.models = ModelProcess(uri, self.store / LOG)
+        self._experiments: dict[str, str] = {}
+        self._context: dict[str, str] | None = None
+        self._started_ms = time.time_ns() // 1_000_000
+
+    # -- one journal ----------------------------------------------------------------------------------------------
+    def advance(self, tail: Tail) -> int:
+        """Send what is new in a journal, as far as it goes; the number of rows sent.
+
+        Raises:
+            Exception: The server did not take it; try again later.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._advance(tail)
+        except MlflowException as error:
+            if error.error_code not in _GONE or tail.run_id is None or self.exists(tail.run_id):
+                raise
+            _log.warning("%s: run %s is gone from the server; it is made again", tail.path, tail.run_id)
+            self._experiments.clear()
+            tail.reset()
+            return 0
+
+    def _advance(self, tail: Tail) -> int:
+        sent = 0
+        while True:
+            size = tail.path.stat().st_size
+            found, end = journal.read(tail.path, tail.offset)
+            batch = Batch()
+            for row, after in found:
+                if tail.run_id is None and row["row"] != "open":
+                    _log.warning("%s: no run is open at the first row; left alone", tail.path)
+                    tail.seen = size
+                    return sent
+                if row["row"] in ("params", "metrics", "tags"):
+                    batch.add(row, after)
+                    if batch.full:
+                        sent += self._send(tail, batch)
+                        batch = Batch()
+                    continue
+                sent += self._send(tail, batch)
+                batch = Batch()
+                if not self._handle(tail, row):
+                    return sent
+                tail.commit(after)
+                sent += 1
+            sent += self._send(tail, batch)
+            if end == tail.offset or not found:
+                tail.commit(end)
+                tail.seen = size
+                return sent
+            tail.commit(end)
+
+    def _handle(self, tail: Tail, row: dict[str, Any]) -> bool:
+        """Send one row of the other types; False when it has to wait."""
+        kind = row["row"]
+        if kind == "open":
+            return self._open(tail, row)
+        if kind == "model":
+            return self._model(tail, row)
+        handlers: dict[str, Callable[[Tail, dict[str, Any]], None]] = {
+            "artifact": self._artifact,
+            "dataset": self._dataset,
+            "status": self._status,
+        }
+        if kind in handlers:
+            self._or_skip(tail, lambda: handlers[kind](tail, row), f"{kind} row")
+        return True
+
+    def _or_skip(self, tail: Tail, send: Callable[[], object], what: str) -> None:
+        """Call `send`; what the server refuses for good is noted and left out, so that nothing behind it waits."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            send()
+        except (MlflowException, FileNotFoundError, PermissionError) as error:
+            if isinstance(error, MlflowException) and error.error_code not in _REFUSED:
+                raise
+            _log.warning("%s: %s left out: %s", tail.path, what, str(error).splitlines()[0])
+
+    # -- runs -----------------------------------------------------------------------------------------------------
+    def _open(self, tail: Tail, row: dict[str, Any]) -> bool:
+        if tail.run_id is not None:  # a resumed study
+            if tail.ended:
+                run_id = tail.run_id
+                self._or_skip(tail, lambda: self.client.update_run(run_id, status=layout.RUNNING), "status")
+                tail.ended = False
+            if row["tags"]:
+                batch = Batch()
+                batch.add({"row": "tags", "values": row["tags"]}, tail.offset)
+                self._send(tail, batch)
+            return True
+        parent = None
+        if row["parent"]:
+            path = self.store / row["parent"]
+            parent = Tail.load(path, self.server).run_id
+            if parent is None and not (self.final and not path.is_file()):
+                return False
+        experiment = self._experiment(self.prefix + row["experiment"])
+        known = tail.creating or row["started"] < self._started_ms
+        run = self._find(experiment, row["key"]) if known else None
+        if run is None:
+            tail.creating = True
+            tail.save()
+            run = self.client.create_run(
+                experiment, start_time=row["started"], tags=self._tags(row, parent), run_name=row["name"]
+            )
+        tail.run_id, tail.experiment_id = run.info.run_id, experiment
+        tail.kind, tail.creating = row["kind"], False
+        return True
+
+    def _tags(self, row: dict[str, Any], parent: str | None) -> dict[str, str]:
+        tags = {**self._context_tags(), layout.SCHEMA: layout.SCHEMA_VERSION, **row["tags"]}
+        tags |= {layout.KIND: row["kind"], layout.KEY: row["key"]}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        return {key: value[: layout.MAX_TAG] for key, value in tags.items()}
+
+    def _context_tags(self) -> dict[str, str]:
+        """User, source and git tags, which ``create_run`` does not add; of the user's work, not of this process."""
+        if self._context is None:
+            from mlflow.tracking.context.registry import resolve_tags
+
+            found = {
+                key: str(value) for key, value in resolve_tags().items() if not key.startswith("mlflow.source.git")
+            }
+            commit = provenance.git_state(Path.cwd())["commit"]
+            found |= {"mlflow.source.name": "dlsearch", **({"mlflow.source.git.commit": commit} if commit else {})}
+            self._context = {key: mask_text(value) for key, value in found.items()}
+        return self._context
+
+    def _find(self, experiment: str, key: str) -> Run | None:
+        found = self.client.search_runs([experiment], f"tags.`{layout.KEY}` = '{key}'", max_results=1)
+        return found[0] if found else None
+
+    def exists(self, run_id: str) -> bool:
+        """Whether the server has the run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in _GONE:
+                return False
+            raise
+        return True
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if name not in self._experiments:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                local = self.uri.startswith("sqlite:")
+                artifacts = (self.store / "artifacts").as_uri() if local else None
+                try:
+                    self._experiments[name] = self.client.create_experiment(name, artifact_location=artifacts)
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                    found = self.client.get_experiment_by_name(name)
+                if name in self._experiments:  # without it the pages speak of agents, traces and judges
+                    self.client.set_experiment_tag(self._experiments[name], EXPERIMENT_KIND, "custom_model_development")
+                if local:
+                    self.tune("PRAGMA journal_mode=WAL")  # a reader, the UI, does not stop the writer
+            if found is not None:
+                if found.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(found.experiment_id)
+                self._experiments[name] = found.experiment_id
+        return self._experiments[name]
+
+    def _status(self, tail: Tail, row: dict[str, Any]) -> None:
+        assert tail.run_id is not None
+        if row["status"] in (layout.FINISHED, layout.KILLED, layout.FAILED):
+            self.client.set_terminated(tail.run_id, row["status"], end_time=row["t"])
+        else:
+            self.client.update_run(tail.run_id, status=row["status"])
+        tail.ended = row["status"] != layout.RUNNING
+        if tail.kind == "study":
+            # Without statistics SQLite joins in the wrong order: the best of 10,000 runs takes seconds to find.
+            self.tune("ANALYZE")
+
+    def tune(self, statement: str) -> None:
+        """Run a statement on MLflow's database, where that is a SQLite file."""
+        if self.uri.startswith("sqlite:///"):
+            path = self.uri.removeprefix("sqlite:///").partition("?")[0]
+            with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=5.0)) as database:
+                database.execute(statement)
+                database.commit()
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+    def _send(self, tail: Tail, batch: Batch) -> int:
+        from mlflow.exceptions import MlflowException
+
+        if not batch.rows:
+            return 0
+        assert tail.run_id is not None
+        for where, value in batch.long.items():
+            self.client.log_text(tail.run_id, value, where)
+        for request in batch.requests():
+            try:
+                self._log(tail.run_id, request)
+            except MlflowException as error:
+                if error.error_code not in _REFUSED:
+                    raise
+                self._log_singly(tail, request)
+        tail.commit(batch.offset)
+        return batch.rows
+
+    def _log(self, run_id: str, request: Request) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(*metric) for metric in request.metrics],
+            params=[Param(*item) for item in request.params.items()],
+            tags=[RunTag(*item) for item in request.tags.items()],
+            synchronous=True,
+        )
+
+    def _log_singly(self, tail: Tail, request: Request) -> None:
+        """One by one, so that what is refused (a param that changed, say) costs only itself."""
+        singles = [(f"param {key}", Request(params={key: value})) for key, value in request.params.items()]
+        singles += [(f"tag {key}", Request(tags={key: value})) for key, value in request.tags.items()]
+        singles += [(f"metric {metric[0]}", Request(metrics=[metric])) for metric in request.metrics]
+        run_id = tail.run_id or ""
+        for what, single in singles:
+            self._or_skip(tail, lambda single=single: self._log(run_id, single), what)  # type: ignore[misc]
+
+    def _dataset(self, tail: Tail, row: dict[str, Any]) -> None:
+        import json
+
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": row["source"]})
+        dataset = Dataset(row["name"], layout.dataset_digest(row["digest"]), "local", source)
+        self.client.log_inputs(
+            tail.run_id or "", [DatasetInput(dataset, [InputTag("mlflow.data.context", row["context"])])]
+        )
+
+    def _artifact(self, tail: Tail, row: dict[str, Any]) -> None:
+        path = tail.path.parent / row["file"]
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                if file.is_file():
+                    self._file(tail, file, str(Path(row["to"], path.name, file.parent.relative_to(path))))
+        else:
+            self._file(tail, path, row["to"])
+
+    def _file(self, tail: Tail, path: Path, to: str) -> None:
+        with path.open("rb") as file:  # what cannot be read is left out; what cannot be written is tried again
+            file.read(1)
+        target = None if to in ("", ".") else Path(to).as_posix()
+        cleaner = mask_code if path.suffix in _CODE else mask_text if path.suffix in _TEXT else None
+        if cleaner is not None and path.stat().st_size <= _TEXT_LIMIT:
+            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            clean = cleaner(text)
+            if clean != text:
+                with tempfile.TemporaryDirectory() as folder:
+                    copy = Path(folder, path.name)
+                    copy.write_text(clean, encoding="utf-8", errors="surrogateescape")
+                    self.client.log_artifact(tail.run_id or "", str(copy), target)
+                return
+        self.client.log_artifact(tail.run_id or "", str(path), target)
+
+    def _model(self, tail: Tail, row: dict[str, Any]) -> bool:
+        if tail.job is None:
+            here = tail.path.parent
+            tail.job = self.models.submit(
+                {
+                    "run_id": tail.run_id,
+                    "experiment_id": tail.experiment_id,
+                    "checkpoint": os.path.normpath(here / row["checkpoint"]),
+                    "config": os.path.normpath(here / row["config"]),
+                    "name": row["name"],
+                    "metrics": row["metrics"],
+                    "t": row["t"],
+                }
+            )
+        answer = self.models.answer(tail.job)
+        if answer is None:
+            return False
+        if answer.get("retry"):
+            tail.job = None
+            raise ConnectionError(answer["error"])
+        tags = {layout.MODEL_ID: answer["model_id"]} if "model_id" in answer else {layout.MODEL_ERROR: answer["error"]}
+        if "error" in answer:
+            _log.warning("%s: the model could not be logged: %s", tail.path, answer["error"])
+        batch = Batch()
+        batch.add({"row": "tags", "values": tags}, tail.offset)
+        self._send(tail, batch)
+        tail.job = None
+        return True
