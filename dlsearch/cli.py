@@ -133,7 +133,11 @@ def _after_search() -> int:
     report = None if done.interrupted else write_report(done.name, done.storage_url, done.store)
     if report is not None:
         sys.stdout.write(f"report: {_relative(report / 'index.html')}\n")
-    if not done.finish(report):
+    try:
+        shipped = done.finish(report)
+    except KeyboardInterrupt:  # the study is over: only the wait for MLflow is cut short
+        shipped = False
+    if not shipped:
         sys.stdout.write("tracking: not everything has reached MLflow yet; dlsearch sync ships the rest\n")
     if done.interrupted:
         return INTERRUPTED

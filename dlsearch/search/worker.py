@@ -154,6 +154,7 @@ class Worker:
             log=folder / f"worker.a{claim.attempt}.log",
         )
         running = _Running(claim, slot, child, journal_path, time.monotonic())
+        running.progress = {"epoch": 0, "max_epochs": study.document["config"]["trainer"]["max_epochs"], "value": None}
         self.running[slot.index] = running
         self._selector.register(child.channel, selectors.EVENT_READ, (running, "message"))
         self._selector.register(child.status_fd, selectors.EVENT_READ, (running, "exit"))

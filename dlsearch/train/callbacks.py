@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
+from dlsearch.config.errors import ConfigError
 from dlsearch.train.run import Interrupted, Run
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ class EarlyStopping(LightningEarlyStopping):
         mode: ``max`` or ``min``.
         patience: Validated epochs without improvement.
         min_delta: What counts as one.
+        strict: Fail where the metric is not logged; of the objective, the trial's own callback says so.
     """
 
-    def __init__(self, monitor: str, mode: str = "min", patience: int = 10, min_delta: float = 0.0) -> None:
+    def __init__(
+        self, monitor: str, mode: str = "min", patience: int = 10, min_delta: float = 0.0, strict: bool = True
+    ) -> None:
         """As Lightning's, but quiet about non-finite values: the trial's own callback reports these."""
         super().__init__(
-            monitor=monitor, mode=mode, patience=patience, min_delta=min_delta, check_finite=False, verbose=False
+            monitor=monitor, mode=mode, patience=patience, min_delta=min_delta, strict=strict, check_finite=False
         )
 
 
@@ -153,7 +157,7 @@ class RunCallback(Checkpoint):
     def _note_best(self, metrics: dict[str, float], epoch: int, step: int) -> None:
         if self.run.monitor not in metrics:
             known = ", ".join(sorted(metrics)) or "nothing"
-            raise KeyError(f"study.objective {self.run.monitor!r} is not logged; the module logs {known}")
+            raise ConfigError("study.objective", f"{self.run.monitor!r} is not logged", f"the module logs {known}")
         value = metrics[self.run.monitor]
         sign = 1.0 if self.run.mode == "max" else -1.0
         if self.best is None or sign * value > sign * self.best["value"]:

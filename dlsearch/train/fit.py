@@ -104,7 +104,8 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
             continue
         defaults: dict[str, Any] = {}
         if node.get("_target_") == "dlsearch.train.callbacks.EarlyStopping":
-            defaults = {k: v for k, v in {"monitor": run.monitor, "mode": run.mode}.items() if k not in node}
+            usual = {"monitor": run.monitor, "mode": run.mode, "strict": "monitor" in node}
+            defaults = {k: v for k, v in usual.items() if k not in node}
         callbacks.append(build(node, f"callbacks.{name}", extra=cfg.allow_targets, **defaults))
     return callbacks
 

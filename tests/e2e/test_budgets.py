@@ -25,7 +25,7 @@ def test_a_trial_beyond_its_deadline_has_failed_by_timeout(place):
 def test_the_studys_timeout_and_target_stop_new_trials(place):
     site = place("budget")
     command = ["-m", *TINY, "study.n_trials=500", "hydra.launcher.workers=2", "study.name=s"]
-    site.run(*command, "study.timeout=4s")
+    site.run(*command, "study.timeout=3s")
     first = site.finished()
     assert 1 <= len(first) < 60
     assert set(site.states()) == {"COMPLETE"}, "running trials were finished"

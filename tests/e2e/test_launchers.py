@@ -10,7 +10,7 @@ from tests.e2e.running import TINY, exactly
 
 @pytest.mark.parametrize(("launcher", "jobs"), [
     (["hydra/launcher=basic"], 1),
-    (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "study.workers=2"], 2),
+    (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "study.workers=2", "worker.threads=1"], 2),
 ])  # fmt: skip
 def test_workers_under_hydras_launchers(place, launcher, jobs):
     site = place("launcher", cold=jobs > 1)  # joblib's processes are new ones
