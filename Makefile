@@ -10,6 +10,9 @@ TEST_WORKERS ?= 2
 
 unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
+# Set in some containers; without compiled modules every start costs seconds more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help env demo test check format bench ui docs lock clean
 
 help:  ## Say what there is to make

@@ -63,15 +63,20 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
     config = study.document["config"]
     places = slots(cfg.worker.slots, threads=cfg.worker.threads, accelerator=config["trainer"]["accelerator"])
     options = [option for nodes in study.document["options"].values() for option in nodes.values()]
+
+    def start() -> ForkServer:
+        return ForkServer.start(preload([config, *({"model": option} for option in options)]))
+
     server = warm
     if server is None or not server.alive:
-        server = ForkServer.start(preload([config, *({"model": option} for option in options)]))
+        server = start()
     timeout = seconds(cfg.study.timeout, "study.timeout")
     worker = Worker(
         study,
         store=store,
         slots=places,
         server=server,
+        revive=start,
         paths={key: str(Path(value).resolve()) for key, value in paths.items()},
         deadline=time.time() + timeout - study.row().seconds if timeout else None,
         target=cfg.study.target,
@@ -82,8 +87,8 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
     try:
         return 0 if worker.run() else 130
     finally:
-        if server is not warm:  # the driver's serves its next worker
-            server.stop()
+        if worker.server is not warm:  # the driver's serves its next worker
+            worker.server.stop()
         storage.close()
 
 

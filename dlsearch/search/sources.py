@@ -74,7 +74,8 @@ def collect(
         group = dict(group)
         sources.function = _function(group.pop(FUNCTION, None))
         for name, value in _flat(group, "space"):
-            if value is not None:  # null takes a dimension out of a group that this one extends
+            # null takes a dimension out of a group that this one extends; `~space.model.dropout` leaves an empty node
+            if value is not None and (value != {} or "." in name):
                 sources.search(_dimension(name, value, groups), "group")
     if params:
         _params(sources, params, groups)

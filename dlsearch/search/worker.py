@@ -6,6 +6,7 @@ thread can wait for all of them; between events it renews its leases and reaps t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -24,7 +25,7 @@ from dlsearch.tracking.journal import Journal
 from dlsearch.tracking.masking import mask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from dlsearch.search.forkserver import Child, ForkServer
@@ -58,6 +59,7 @@ class Worker:
         store: Where this machine writes.
         slots: Its slots.
         server: The warm fork server.
+        revive: Starts another where it has died: the out-of-memory killer takes whom it likes.
         paths: This machine's ``paths`` config.
         deadline: No trial is claimed after this time (``time.time()``).
         target: No trial is claimed once the objective has reached this.
@@ -71,13 +73,15 @@ class Worker:
         store: Path,
         slots: list[Slot],
         server: ForkServer,
+        revive: Callable[[], ForkServer],
         paths: Mapping[str, Any],
         deadline: float | None = None,
         target: float | None = None,
         trial_timeout: float | None = None,
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
-        self.study, self.store, self.slots, self.server, self.paths = study, store, slots, server, dict(paths)
+        self.study, self.store, self.slots, self.paths = study, store, slots, dict(paths)
+        self.server, self._revive = server, revive
         self.deadline, self.target, self.trial_timeout = deadline, target, trial_timeout
         self.host = socket.gethostname()
         self.id = f"{self.host}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
@@ -93,6 +97,16 @@ class Worker:
 
     def run(self) -> bool:
         """Serve until the budget is spent and nothing is left to wait for; False when told to stop before."""
+        try:
+            return self._run()
+        except BaseException:
+            self._signal_all(signal.SIGKILL)
+            with contextlib.suppress(Exception):  # the database may be what is gone: then the leases run out
+                for running in self.running.values():
+                    self.study.release(running.claim)
+            raise
+
+    def _run(self) -> bool:
         stopped_at: float | None = None
         self._reap_local_dead()
         while True:
@@ -147,17 +161,26 @@ class Worker:
             "threads": slot.threads,
             "confirm": confirm,
         }
-        child = self.server.spawn(
-            "dlsearch.search.trial_process:run_trial",
-            payload,
-            env=slot.env,
-            log=folder / f"worker.a{claim.attempt}.log",
-        )
+        child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
         running = _Running(claim, slot, child, journal_path, time.monotonic())
         running.progress = {"epoch": 0, "max_epochs": study.document["config"]["trainer"]["max_epochs"], "value": None}
         self.running[slot.index] = running
         self._selector.register(child.channel, selectors.EVENT_READ, (running, "message"))
         self._selector.register(child.status_fd, selectors.EVENT_READ, (running, "exit"))
+
+    def _spawn(self, claim: Claim, payload: dict[str, Any], slot: Slot, log: Path) -> Child:
+        target = "dlsearch.search.trial_process:run_trial"
+        try:
+            try:
+                return self.server.spawn(target, payload, env=slot.env, log=log)
+            except OSError:
+                if self.server.alive:
+                    raise
+                self.server = self._revive()
+                return self.server.spawn(target, payload, env=slot.env, log=log)
+        except BaseException:
+            self.study.release(claim)
+            raise
 
     def _open_journal(self, path: Path, claim: Claim, slot: Slot, folder: Path) -> None:
         document = self.study.document

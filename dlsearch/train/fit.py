@@ -139,7 +139,7 @@ def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -
         result.best_epoch, result.best_step = keeper.best["epoch"], keeper.best["step"]
         result.summary |= _finite("best/", keeper.best["metrics"])
     if keeper.failure:
-        result.error = f"{keeper.failure} after epoch {trainer.current_epoch - 1}"
+        result.error = f"{keeper.failure} after epoch {trainer.current_epoch}"
     elif keeper.pruned:
         result.state = "pruned"
     elif keeper.best is None:

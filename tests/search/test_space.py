@@ -79,6 +79,7 @@ def test_the_old_sweeper_block_moves_over():
 
 def test_nested_and_dotted_keys_are_one_and_null_takes_out():
     group = {"optimizer": {"lr": "interval(0, 1)", "betas": {"a": "choice(1, 2)"}}, "model": {"dropout": None}}
+    group["data"] = {}  # what `~space.data.batch_size` leaves
     assert names(space_of(group)[0]) == ["optimizer.lr", "optimizer.betas.a"]
     both = {"optimizer": {"lr": "interval(0, 1)"}, "optimizer.lr": "interval(0, 2)"}
     assert space_of(both)[0]["optimizer.lr"].high == 2
