@@ -75,6 +75,8 @@ def search(
     key = "hydra.launcher.workers" if local else "study.workers"
     accelerator = draft.config["trainer"]["accelerator"]
     places = slots(count, threads=draft.config["worker"]["threads"], accelerator=accelerator, key=key)
+    if "joblib" in type(launcher).__module__:  # its jobs share this machine; those of other launchers have their own
+        draft.config["worker"]["threads"] = places[0].threads
     store = check_store(Path(draft.config["paths"]["store"]))
     url = storage_url(store, draft.study["storage"])
     check_storage(url)

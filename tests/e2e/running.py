@@ -40,6 +40,9 @@ class Site:
         warm: A warm fork server, which saves each study its ten seconds of imports.
     """
 
+    #: The interpreter, and what its path is beside its own packages.
+    python, path = sys.executable, f"{ROOT}:{ROOT / 'dlsearch/_hydra'}"
+
     def __init__(self, folder: Path, warm: ForkServer | None = None) -> None:
         self.folder, self.store, self.warm = folder, folder / "store", warm
 
@@ -49,10 +52,10 @@ class Site:
         if self.warm is not None:
             entry = ["-m", "tests.e2e.warm", self.warm.path]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))}
-        environment |= {**FAST, "PYTHONPATH": f"{ROOT}:{ROOT / 'dlsearch/_hydra'}", "DLSEARCH_STORE": str(self.store)}
+        environment |= {**FAST, "PYTHONPATH": self.path, "DLSEARCH_STORE": str(self.store)}
         with self.log.open("w") as log:
             return subprocess.Popen(
-                [sys.executable, *entry, *words], cwd=self.folder, env={**environment, **(env or {})},
+                [self.python, *entry, *words], cwd=self.folder, env={**environment, **(env or {})},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, text=True,
             )  # fmt: skip
 

@@ -1,9 +1,14 @@
-"""Somebody else's module and data: the code of docs/own-model.md itself, in a folder outside."""
+"""Somebody else's module and data: the code of docs/own-model.md itself, in a folder outside, run from the wheel."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
 
 import pytest
 
@@ -11,10 +16,29 @@ from tests.e2e.running import ROOT, exactly
 
 
 @pytest.fixture(scope="module")
-def study(place):
+def python(tmp_path_factory):
+    """An interpreter with the wheel and the libraries that it needs, and without the checkout."""
+    folder = tmp_path_factory.mktemp("clean")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    venv.create(folder / "venv", with_pip=False)
+    packages = next((folder / "venv/lib").iterdir()) / "site-packages"
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(packages)
+    # Path files are read in an interpreter's own site-packages alone: the editable checkout's is not among them.
+    (packages / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return str(folder / "venv/bin/python")
+
+
+@pytest.fixture(scope="module")
+def study(place, python):
     text = (ROOT / "docs/own-model.md").read_text()
     blocks = dict(re.findall(r"```(python|yaml|console)\n(.*?)```", text, re.DOTALL))
     site = place("own", cold=True)
+    site.python, site.path = python, ""
+    code = "import dlsearch; print(dlsearch.__file__)"
+    where = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=site.folder)
+    assert not where.stdout.startswith(str(ROOT))
     (site.folder / "wines").mkdir()
     (site.folder / "wines/__init__.py").write_text(blocks["python"])
     (file,) = re.findall(r"`(my-conf/\S+\.yaml)`", text)
