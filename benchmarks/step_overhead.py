@@ -38,7 +38,7 @@ from dlsearch.config.compose import CONFIG_NAME, config_dir
 from dlsearch.config.register import register
 from dlsearch.tracking.journal import Journal
 from dlsearch.train.callbacks import RunCallback
-from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer, seed_everything
+from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer, quick_cuda_check, seed_everything
 from dlsearch.train.run import Run
 
 SEED = 0
@@ -59,7 +59,12 @@ class Clock(pl.Callback):
 
 
 def raw_loop(cfg: DictConfig, batches: Any, steps: int) -> float:
-    """Two epochs; milliseconds a step of the second."""
+    """Two epochs; milliseconds a step of the second. GPUs are checked for as where Lightning is not imported."""
+    with quick_cuda_check():
+        return _raw_loop(cfg, batches, steps)
+
+
+def _raw_loop(cfg: DictConfig, batches: Any, steps: int) -> float:
     seed_everything(SEED)
     task = build_task(cfg)
     net, optimizer = task.net.train(), task._make_optimizer(task.parameters())
@@ -104,7 +109,8 @@ def as_in_trial(cfg: DictConfig, folder: Path, steps: int) -> float:
         seed_everything(SEED)
         data, task, clock = build_data(cfg), build_task(cfg), Clock(steps)
         trainer = build_trainer(cfg, run, [clock, *build_callbacks(cfg, run), RunCallback(run)])
-        trainer.fit(task, datamodule=data)
+        with quick_cuda_check():
+            trainer.fit(task, datamodule=data)
     return clock.ms
 
 

@@ -117,10 +117,9 @@ class TensorLoader:
         if self.world > 1:
             order = order[self.rank :: self.world][: self.n_samples]
         order = order[: len(self) * self.batch_size].to(self.index.device)
-        for places in order.split(self.batch_size):
-            rows = self.index.index_select(0, places)
-            x = self.inputs.index_select(0, rows)
-            y = self.targets.index_select(0, rows)
-            if transform is not None:
-                x = transform(x, self.numbers.index_select(0, places), epoch)
-            yield x, y
+        rows = self.index.index_select(0, order)
+        numbers = rows if self.numbers is self.index else self.numbers.index_select(0, order)
+        for at, number in zip(rows.split(self.batch_size), numbers.split(self.batch_size), strict=True):
+            x = self.inputs.index_select(0, at)
+            y = self.targets.index_select(0, at)
+            yield (x if transform is None else transform(x, number, epoch)), y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -81,6 +82,7 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
         deadline=time.time() + timeout - study.row().seconds if timeout else None,
         target=cfg.study.target,
         trial_timeout=seconds(cfg.study.trial_timeout, "study.trial_timeout"),
+        owner=None if foreground else os.getppid(),
     )
     signal.signal(signal.SIGTERM, worker.stop)
     signal.signal(signal.SIGINT, worker.stop if foreground else signal.SIG_IGN)

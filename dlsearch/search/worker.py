@@ -64,6 +64,7 @@ class Worker:
         deadline: No trial is claimed after this time (``time.time()``).
         target: No trial is claimed once the objective has reached this.
         trial_timeout: Seconds that an attempt may take.
+        owner: The process whose death ends the service; None where a user's shell may well end before.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class Worker:
         deadline: float | None = None,
         target: float | None = None,
         trial_timeout: float | None = None,
+        owner: int | None = None,
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
+        self._owner = owner
         self.study, self.store, self.slots, self.paths = study, store, slots, dict(paths)
         self.server, self._revive = server, revive
         self.deadline, self.target, self.trial_timeout = deadline, target, trial_timeout
@@ -89,7 +92,6 @@ class Worker:
         self.stopping = False
         self._selector = selectors.DefaultSelector()
         self._renewed = self._reaped = 0.0
-        self._parent = os.getppid()
 
     def stop(self, *_: Any) -> None:
         """Give all trials back and end; a signal handler."""
@@ -110,7 +112,7 @@ class Worker:
         stopped_at: float | None = None
         self._reap_local_dead()
         while True:
-            if os.getppid() != self._parent:  # the driver died
+            if self._owner is not None and os.getppid() != self._owner:  # the driver died
                 self.stopping = True
             if not self.stopping:
                 busy = self._fill()
