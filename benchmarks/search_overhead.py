@@ -13,7 +13,6 @@ the same images (the split is drawn once, before any clock runs).
     optuna-2     Optuna, Lightning, DataLoader with torchvision's transforms, MLFlowLogger, ModelCheckpoint; two
                  processes of one thread on one SQLite, eight trials each
     common       the same in one process with torch's own number of threads
-    ray          Ray Tune with reused actors around the same training; where `ray` is importable
 
 hydra-optuna-sweeper is not here: it needs Optuna 2, and dlsearch Optuna 5, so they cannot share an environment.
 
@@ -26,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import importlib.util
 import json
 import os
 import shutil
@@ -51,13 +49,12 @@ CONFIGS: list[tuple[float, float, float, int]] = [
 KEYS = ("optimizer.lr", "model.dropout", "optimizer.weight_decay", "data.batch_size")
 MEAN, STD = 0.1307, 0.3081
 EPOCHS, EVAL_BATCH, LOG_EVERY = 2, 512, 50
-CONTENDERS = ("limit", "dlsearch", "optuna-2", "common", "ray")
+CONTENDERS = ("limit", "dlsearch", "optuna-2", "common")
 NAMES = {
     "limit": "the limit: raw PyTorch loop, tensors in memory, two 1-thread processes, nothing logged",
     "dlsearch": "**dlsearch**, two workers",
     "optuna-2": "Optuna, Lightning, DataLoader, MLFlowLogger, ModelCheckpoint: two processes on one SQLite",
     "common": "common practice: the same in one process",
-    "ray": "Ray Tune, Lightning, DataLoader, MLFlowLogger, reused actors",
 }
 
 
@@ -279,37 +276,6 @@ def run_common(spec: dict[str, Any], folder: Path) -> None:
     run_optuna(spec, folder, len(spec["configs"]))
 
 
-def run_ray(spec: dict[str, Any], folder: Path) -> None:
-    """Ray Tune, two trials at a time, each actor used again for the next."""
-    import ray
-    from ray import tune
-
-    where = str(Path(__file__).parent)
-
-    def trainable(config: dict[str, Any]) -> None:
-        sys.path.insert(0, where)
-        import search_overhead
-        import torch
-
-        torch.set_num_threads(1)
-        if not hasattr(search_overhead, "_training"):
-            search_overhead._training = search_overhead.make_training(spec, folder)  # kept by a reused actor
-        tune.report({"val_accuracy": search_overhead._training(config["number"])})
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
-        param_space={"number": tune.grid_search(list(range(len(spec["configs"]))))},
-        tune_config=tune.TuneConfig(metric="val_accuracy", mode="max", reuse_actors=True, max_concurrent_trials=2),
-        run_config=tune.RunConfig(storage_path=str(folder / "ray"), verbose=0),
-    )
-    results = tuner.fit()
-    ray.shutdown()
-    if results.errors:
-        raise SystemExit(str(results.errors[0]))
-
-
-# -- dlsearch ----------------------------------------------------------------------------------------------------------
 def dlsearch_command(spec: dict[str, Any], folder: Path) -> list[str]:
     """The command that a user would type."""
     enqueue = folder / "configurations.json"
@@ -402,7 +368,7 @@ def report(found: dict[str, list[dict[str, float]]], repeats: int, spec: dict[st
     headings = ["contender", "whole, s", "× limit", "first trial starts at, s", "first to last trial, s", "× limit"]
     text = machine.table([*headings, "mean validation accuracy"], rows)
     n = f"{len(spec['configs'])} trials, {spec['train']:,} + {spec['val']:,} images, median (least–most) of {repeats}"
-    packages = ("dlsearch", "torch", "pytorch-lightning", "optuna", "mlflow", "torchvision", "ray")
+    packages = ("dlsearch", "torch", "pytorch-lightning", "optuna", "mlflow", "torchvision")
     return f"{text}\n\n{machine.caption(n, packages)}"
 
 
@@ -424,15 +390,12 @@ def main() -> None:
         if given.run == "optuna-worker":
             run_optuna(spec, given.folder, given.count)
         else:
-            entries = {"limit": run_limit, "optuna-2": run_optuna_pair, "common": run_common, "ray": run_ray}
+            entries = {"limit": run_limit, "optuna-2": run_optuna_pair, "common": run_common}
             entries[given.run](spec, given.folder)
         return
     names = given.only.split(",") if given.only else list(CONTENDERS)
     if unknown := set(names) - set(CONTENDERS):
         parser.error(f"--only: expected some of {', '.join(CONTENDERS)}, got {', '.join(sorted(unknown))}")
-    if "ray" in names and importlib.util.find_spec("ray") is None:
-        names.remove("ray")
-        print("ray is not installed: left out", file=sys.stderr)
     spec: dict[str, Any] = {
         "configs": CONFIGS[:2] if given.small else CONFIGS,
         "train": 640 if given.small else 12_800,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -83,6 +84,7 @@ def search(
     store = check_store(Path(draft.config["paths"]["store"]))
     url = storage_url(store, draft.study["storage"])
     check_storage(url)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's word for Ctrl-C
     server = ForkServer.start(serve.preload(draft.representatives()))
     try:
         _search(draft, launcher, server, store, url, len(places) if local else None, count, places[0].threads)

@@ -297,6 +297,9 @@ def main(argv: Sequence[str]) -> None:
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):  # its owner may have died without a chance to tidy up
+                Path(argv[2]).unlink()
+                Path(argv[2]).parent.rmdir()
             os._exit(0)  # tearing torch down takes a second, and there is nothing to save
         if listener.fileno() in ready:
             connection, _ = listener.accept()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def train(cfg: DictConfig) -> int:
     from dlsearch.tracking import layout, provenance
     from dlsearch.tracking.journal import Journal
     from dlsearch.tracking.masking import mask
+    from dlsearch.train.run import Interrupted
 
     choices = dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
     objective = cfg.study.objective if isinstance(cfg.study.objective, str) else cfg.study.objective[0]
@@ -70,7 +72,7 @@ def train(cfg: DictConfig) -> int:
     code, state = 1, "failed"
     try:
         code, state = _fit(cfg, store, folder, journal, objective, direction)
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         code, state = 130, "interrupted"
     finally:
         journal.tags({layout.TRIAL_STATE: state})
@@ -111,6 +113,15 @@ def _fit(cfg: DictConfig, store: Path, folder: Path, journal: Any, objective: st
         assert ledger is not None
         rows.append(ledger.opened("manual", None, cfg.seed))
 
+    pressed: list[int] = []
+
+    def on_signal(number: int, _frame: Any) -> None:
+        # Lightning would turn Ctrl-C into an exit with 1; a second one is Python's own.
+        pressed.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
     run = Run(
         folder=folder,
         journal=journal,
@@ -118,11 +129,15 @@ def _fit(cfg: DictConfig, store: Path, folder: Path, journal: Any, objective: st
         directions=[direction],
         test=bool(cfg.test),
         unseal=unseal,
+        stop=lambda: bool(pressed),
         progress_bar=sys.stderr.isatty(),
         report=_Lines(objective).report,
         system_metrics_s=cfg.tracking.system_metrics_s,
     )
-    result = fit(cfg, run)
+    try:
+        result = fit(cfg, run)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if result.state != "complete":
         sys.stderr.write(f"dlsearch: failed({result.reason}): {result.error}\n")
         return 1, "failed"

@@ -52,6 +52,11 @@ def story(place, warm):
     found["after_death"], found["kept_after_death"] = site.states(), site.finished()
 
     site.warm = warm
+    with site.running(*command, "tracking.enabled=false") as process:
+        until(lambda: len(site.finished()) >= len(found["kept_after_death"]) + 2)
+        process.terminate()
+        found["terminated"] = process.wait(30), site.log.read_text(), site.states()
+
     found["resumed"] = site.run(*command, "tracking.enabled=false")
     return site, found
 
@@ -63,6 +68,13 @@ def test_ctrl_c_ends_within_ten_seconds_and_says_what_to_do(story):
     assert f"interrupted: {len(found['kept'])} of {TOTAL} trials are done; the same command goes on" in found["said"]
     assert "Traceback" not in found["said"]
     assert found["left"] == []
+
+
+def test_a_schedulers_sigterm_is_ctrl_c(story):
+    code, said, states = story[1]["terminated"]
+    assert code == 130, said
+    assert "the same command goes on" in said
+    assert set(states) <= {"COMPLETE", "WAITING"}
 
 
 def test_ctrl_c_gives_trials_back(story):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+
 import pytest
 import yaml
 
-from tests.e2e.running import TINY, exactly
+from tests.e2e.running import TINY, exactly, until
 
 
 @pytest.mark.parametrize(("launcher", "jobs"), [
@@ -35,3 +39,18 @@ def test_a_grid_of_trainings_under_hydras_own_sweeper(place):
     assert said.count("val/accuracy 0.") >= 2
     assert not (site.store / "dlsearch.db").exists()
     assert sorted(path.name for path in site.folder.iterdir()) == ["said.txt", "store"], "no outputs/ or multirun/"
+
+
+def test_a_plain_training_stops_on_ctrl_c_and_keeps_its_last_epoch(place):
+    site = place("plain", cold=True)
+    words = ["model=linear", "trainer.max_epochs=100000", "trainer.accelerator=cpu", "tracking.enabled=false"]
+    with site.running(*words, "callbacks=none") as process:
+        until(lambda: list(site.store.glob("runs/*/ckpt/last.ckpt")))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 130, site.log.read_text()
+    said = site.log.read_text()
+    assert "Traceback" not in said
+    assert "run: store/runs/linear_digits-" in said
+    (journal,) = site.store.glob("runs/*/journal.jsonl")
+    last = [json.loads(line) for line in journal.read_text().splitlines()][-1]
+    assert (last["row"], last["status"]) == ("status", "KILLED")
