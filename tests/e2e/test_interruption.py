@@ -56,6 +56,7 @@ def story(place, warm):
         until(lambda: len(site.finished()) >= len(found["kept_after_death"]) + 2)
         process.terminate()
         found["terminated"] = process.wait(30), site.log.read_text(), site.states()
+    found["kept_at_last"] = site.finished()
 
     found["resumed"] = site.run(*command, "tracking.enabled=false")
     return site, found
@@ -101,7 +102,8 @@ def test_nothing_survives_the_driver(story):
 def test_the_same_command_goes_on_to_the_exact_total(story):
     site, found = story
     exactly(site, TOTAL)
-    assert f"study s: resumed, {len(found['kept_after_death'])} of {TOTAL} trials are there" in found["resumed"]
-    assert found["kept"].items() <= found["kept_after_death"].items() <= site.finished().items()
+    assert f"study s: resumed, {len(found['kept_at_last'])} of {TOTAL} trials are there" in found["resumed"]
+    assert found["kept"].items() <= found["kept_after_death"].items() <= found["kept_at_last"].items()
+    assert found["kept_at_last"].items() <= site.finished().items()
     assert all(states[-1] == "complete" and states.count("complete") == 1 for states in site.attempts().values())
     assert site.json("status", "s")["state"] == "complete"

@@ -62,11 +62,13 @@ def test_killed_in_the_middle_nothing_is_lost_or_doubled(
 ) -> None:
     trials, steps = 30, 120
     parent = write(trials=trials, steps=steps)
-    first = start(store, uri)
+    first, deadline = start(store, uri), time.monotonic() + 60
+    while f" {first.pid} INFO shipping" not in (store / "shipper.log").read_text():  # it has the lock
+        assert time.monotonic() < deadline, (store / "shipper.log").read_text()
+        time.sleep(0.005)
     successor = start(store, uri)  # waits for the lock
     try:
         notes = [shipped_path(store / f"studies/s/t{n:05d}/journal.a1.jsonl") for n in range(trials)]
-        deadline = time.monotonic() + 60
         while sum(note.exists() for note in notes) < 4:
             assert time.monotonic() < deadline, (store / "shipper.log").read_text()
             time.sleep(0.005)
