@@ -9,6 +9,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from dlsearch.cli import main
+from dlsearch.config.errors import ConfigError
 
 SEARCH = [
     # what is typed after -m, and the key that the line must name
@@ -160,3 +161,20 @@ def test_mlflow_s_database_is_refused_as_storage(nowhere, capsys, monkeypatch):
     assert "study.storage" in err
     assert (nowhere / "mlflow.db").read_bytes() == before
     assert [path.name for path in nowhere.iterdir()] == ["mlflow.db"]
+
+
+def test_missing_data_are_named_and_leave_nothing(nowhere, monkeypatch):
+    from torchvision import datasets
+
+    from dlsearch.config.compose import compose_config
+    from dlsearch.search.trial_process import check_built
+
+    def unreachable(url, *_, **__):
+        raise OSError(f"no network: {url}")
+
+    monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", unreachable)
+    monkeypatch.setattr(datasets.cifar, "download_and_extract_archive", unreachable)
+    for data, name in (("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST"), ("cifar10", "CIFAR10")):
+        with pytest.raises(ConfigError, match=rf"^data: root: {name} is neither in .* nor could it be downloaded"):
+            check_built(compose_config([f"data={data}", "model=lenet"]), ["val/accuracy"], ["maximize"])
+    assert list(nowhere.iterdir()) == []

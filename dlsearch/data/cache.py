@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,19 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_empty_folders(*folders: Path) -> Iterator[None]:
+    """Where the body fails, take back the empty ones among `folders` and their parents that were not there before."""
+    made = {path for folder in folders for path in (folder, *folder.parents) if not path.exists()}
+    try:
+        yield
+    except BaseException:
+        for path in sorted(made, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # something lies in it, or it was never made
+                path.rmdir()
+        raise
+
+
 def publish(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill `folder`, once. It fills a folder beside it, which is then renamed.
 
@@ -39,7 +52,8 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
     """
     if folder.is_dir():
         return
-    with locked(folder.parent / f".{folder.name}.lock"):
+    lock = folder.parent / f".{folder.name}.lock"
+    with no_empty_folders(folder.parent), locked(lock):
         if folder.is_dir():
             return
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -47,8 +61,9 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
             part.chmod(0o755)
             write(part)
             part.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else somebody else was first
+        except BaseException as error:
+            if not isinstance(error, OSError) or not folder.is_dir():  # else somebody else was first
+                lock.unlink(missing_ok=True)  # the rename keeps two writers apart where a third now makes another lock
                 raise
         finally:
             shutil.rmtree(part, ignore_errors=True)

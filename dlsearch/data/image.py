@@ -10,6 +10,7 @@ import numpy as np
 
 from dlsearch.data.augment import Augment, ImageTransform
 from dlsearch.data.base import ArrayData
+from dlsearch.data.cache import no_empty_folders
 from dlsearch.data.split import check_size, count, take
 
 if TYPE_CHECKING:
@@ -182,7 +183,14 @@ class TorchvisionImages(ImageArrays):
         try:
             data = reader(self.root, train=train, download=False)
         except RuntimeError:  # not there, or not whole
-            data = reader(self.root, train=train, download=True)
+            raw = Path(self.root) / self.reader / "raw"  # where torchvision puts the MNIST family
+            with no_empty_folders(raw):
+                try:
+                    data = reader(self.root, train=train, download=True)
+                except (RuntimeError, OSError) as error:
+                    raise FileNotFoundError(
+                        f"root: {self.reader} is neither in {self.root} nor could it be downloaded"
+                    ) from error
         return np.asarray(data.data), np.asarray(data.targets, dtype=np.int64)
 
 
