@@ -198,26 +198,6 @@ class Space:
                 outside.append(dim.name)
         return values, outside
 
-    def check_against(self, lookup: Lookup, keys: Iterable[str] = ()) -> None:
-        """Check that every dimension's key exists in the config.
-
-        Keys inside of a group that is searched depend on the option, and are left to who composes the options.
-
-        Args:
-            lookup: A key's value, or MISSING.
-            keys: The config's keys, to name the nearest.
-
-        Raises:
-            ConfigError: A key does not exist.
-        """
-        searched = [f"{dim.name.partition('@')[0]}." for dim in self.dimensions if dim.is_group]
-        for dim in self.dimensions:
-            if dim.is_group or dim.added or dim.name.startswith(tuple(searched)):
-                continue
-            if lookup(dim.name) is MISSING:
-                hint = _near(dim.name, keys) or f"+{dim.name}=… adds it"
-                raise ConfigError(dim.name, "is searched, but there is no such key in the config", hint)
-
     # -- grids -----------------------------------------------------------------------------------------------------
     def size(self) -> float:
         """Number of distinct points; infinite with a continuum or a define-by-run function."""

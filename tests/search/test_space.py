@@ -265,14 +265,6 @@ def test_the_default_configuration_honours_conditions():
     assert outside == ["optimizer.lr"]
 
 
-def test_keys_that_are_not_in_the_config():
-    space, _ = space_of({"optimizer.lrr": "1,2"})
-    with pytest.raises(ConfigError, match=r"^optimizer.lrr: .*did you mean optimizer.lr\?"):
-        space.check_against(lambda key: MISSING, ["optimizer.lr", "model.dropout"])
-    space.check_against(lambda key: 0.1)
-    space_of({"model.width": "1,2"}, None, ["model=mlp,lenet"])[0].check_against(lambda key: MISSING)
-
-
 # -- grids -----------------------------------------------------------------------------------------------------------
 def test_size_counts_each_point_once():
     space, _ = space_of(
