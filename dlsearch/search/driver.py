@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 #: What the report at the end imports, seconds in all.
-REPORT_IMPORTS = ("matplotlib.figure", "matplotlib.backends.backend_svg", "scipy.stats", "jinja2", "optuna.importance")
+REPORT_IMPORTS = (
+    "matplotlib.figure",
+    "matplotlib.backends.backend_svg",
+    "scipy.stats",
+    "jinja2",
+    "dlsearch.search.importance",
+)
 
 
 @dataclass

@@ -31,6 +31,7 @@ __all__ = ["Sender", "Shipper", "main", "start", "sync"]
 _log = logging.getLogger("dlsearch.shipper")
 
 POLL_S = 0.5
+NICE = 19  # the least: about 4 % of a core where all train
 LINGER_S = 60.0  # how long an orphan goes on trying without getting anything through
 _FORMAT = "%(asctime)s %(process)d %(levelname)s %(message)s"
 
@@ -91,8 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with suppress(OSError):
-        os.nice(19)  # training comes first
+    _yield_to_training()
 
     def orphan() -> bool:
         return arguments.owner is not None and os.getppid() != arguments.owner
@@ -106,6 +106,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         lock.release()
     return 0
+
+
+def _yield_to_training() -> None:
+    """Take the time that training leaves, and a few per cent of a core where it leaves none.
+
+    With Linux's autogroups a process group of its own, which a shipper has so that Ctrl-C passes it by, gets as much
+    as all trials together, whatever its niceness; the group's own niceness is another file.
+    """
+    with suppress(OSError):
+        os.nice(NICE)
+    with suppress(OSError), open("/proc/self/autogroup", "w") as group:  # noqa: PTH123  # no Path: not to be made
+        group.write(str(NICE))
 
 
 def _serve(store: Path, uri: str, prefix: str, stop: threading.Event, orphan: Callable[[], bool]) -> None:

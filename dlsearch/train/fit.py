@@ -24,6 +24,7 @@ from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
 from dlsearch.train.callbacks import RunCallback
 from dlsearch.train.run import FitResult, Run
+from dlsearch.train.steps import make_lean
 
 for _chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
     logging.getLogger(_chatty).setLevel(logging.ERROR)  # devices and tips, once a trial
@@ -104,6 +105,11 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
 
 def check_optimizer(cfg: DictConfig) -> None:
     """Make the optimizer of one parameter: what it refuses is known before anything is written."""
+    clips, half = OmegaConf.select(cfg, "trainer.gradient_clip_val"), OmegaConf.select(cfg, "trainer.precision")
+    if clips and str(half) in ("16", "16-mixed") and OmegaConf.select(cfg, "optimizer.fused"):
+        raise ConfigError(
+            "optimizer.fused", "expected false where trainer.precision=16-mixed clips gradients", "or bf16-mixed"
+        )
     if OmegaConf.select(cfg, "optimizer._partial_"):
         make = build(cfg.optimizer, "optimizer", extra=cfg.allow_targets)
         _named("optimizer", lambda: make([torch.nn.Parameter(torch.zeros(1))]))
@@ -138,7 +144,7 @@ def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl
     for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)  # of Lightning's own making, or known and meant
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **settings,
             logger=JournalLogger(run.journal),
             callbacks=callbacks,
@@ -150,6 +156,8 @@ def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError("trainer", _line(error)) from error
+    make_lean(trainer)
+    return trainer
 
 
 def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -> FitResult:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -341,3 +343,16 @@ def test_bad_samplers(changes):
         build_sampler(node, space=space_of(MIXED), study_seed=0, number=0)
     assert refused.value.key.startswith("sampler")
     assert "\n" not in str(refused.value)
+
+
+def test_importances_come_without_scikit_learn() -> None:
+    code = (
+        "import sys, dlsearch.search.importance, optuna; "
+        "assert not any(name.split('.')[0] == 'sklearn' for name in sys.modules); "
+        "import sklearn.base; "
+        "study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)); "
+        "optuna.logging.set_verbosity(optuna.logging.ERROR); "
+        "study.optimize(lambda t: t.suggest_float('x', 0, 1) + 0.01 * t.suggest_float('y', 0, 1), n_trials=30); "
+        "assert optuna.importance.get_param_importances(study)['x'] > 0.8"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dlsearch.tracking import layout
+from dlsearch.tracking import layout, shipper
 from dlsearch.tracking.journal import Journal, rows, run_id, shipped_path
 from dlsearch.tracking.pump import Pump
 from dlsearch.tracking.shipper import Sender, start, sync
@@ -282,3 +282,16 @@ def test_any_key_arrives(store: Path, uri: str, client: MlflowClient, key: str) 
     run = runs(client)["r"]
     assert run.data.params == {layout.key(key): "1"}
     assert run.data.metrics == {layout.key(key): 1.0}
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").is_file(), reason="a kernel without autogroups")
+def test_a_shipper_takes_what_training_leaves() -> None:
+    code = (
+        "import os; from dlsearch.tracking import shipper; shipper._yield_to_training(); "
+        "print(os.nice(0), open('/proc/self/autogroup').read())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, start_new_session=True
+    )
+    assert done.stdout.split()[0] == str(shipper.NICE)
+    assert done.stdout.split()[-1] == str(shipper.NICE)
