@@ -147,6 +147,8 @@ def _search(
     started, interrupted = time.monotonic(), False
     say = Watch(study, store, total_slots=local_slots or int(jobs), notices=draft.notices, resumed=resumed)
     say.open_run(draft, found.get("diff"))
+    if ship is not None:
+        ship.yield_to_training()
     try:
         interrupted = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
     finally:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlsearch.tracking.handle import Shipper, start
+from dlsearch.tracking.handle import Shipper, set_share, start
 from dlsearch.tracking.masking import mask_text
 from dlsearch.tracking.pump import Pump
 from dlsearch.tracking.sender import LOG, Sender
@@ -31,7 +31,6 @@ __all__ = ["Sender", "Shipper", "main", "start", "sync"]
 _log = logging.getLogger("dlsearch.shipper")
 
 POLL_S = 0.5
-NICE = 19  # the least: about 4 % of a core where all train
 LINGER_S = 60.0  # how long an orphan goes on trying without getting anything through
 _FORMAT = "%(asctime)s %(process)d %(levelname)s %(message)s"
 
@@ -92,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    _yield_to_training()
+    with suppress(OSError):
+        os.nice(10)  # where there are no autogroups; what a process gives away it cannot take back
 
     def orphan() -> bool:
         return arguments.owner is not None and os.getppid() != arguments.owner
@@ -108,18 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _yield_to_training() -> None:
-    """Take the time that training leaves, and a few per cent of a core where it leaves none.
-
-    With Linux's autogroups a process group of its own, which a shipper has so that Ctrl-C passes it by, gets as much
-    as all trials together, whatever its niceness; the group's own niceness is another file.
-    """
-    with suppress(OSError):
-        os.nice(NICE)
-    with suppress(OSError), open("/proc/self/autogroup", "w") as group:  # noqa: PTH123  # no Path: not to be made
-        group.write(str(NICE))
-
-
 def _serve(store: Path, uri: str, prefix: str, stop: threading.Event, orphan: Callable[[], bool]) -> None:
     sender = Sender(store, uri, prefix)
     pump = Pump(store, sender)
@@ -130,6 +118,8 @@ def _serve(store: Path, uri: str, prefix: str, stop: threading.Event, orphan: Ca
             alone = orphan()
             sent = pump.round(full=alone)
             sender.models.rest()
+            if alone and give_up is None:
+                set_share(os.getpid(), 0)
             if alone and (give_up is None or sent or sender.models.busy):
                 give_up = time.monotonic() + LINGER_S
             if give_up is not None and (pump.idle or time.monotonic() > give_up):

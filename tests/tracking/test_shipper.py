@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dlsearch.tracking import layout, shipper
+from dlsearch.tracking import layout
 from dlsearch.tracking.journal import Journal, rows, run_id, shipped_path
 from dlsearch.tracking.pump import Pump
 from dlsearch.tracking.shipper import Sender, start, sync
@@ -285,13 +285,13 @@ def test_any_key_arrives(store: Path, uri: str, client: MlflowClient, key: str) 
 
 
 @pytest.mark.skipif(not Path("/proc/self/autogroup").is_file(), reason="a kernel without autogroups")
-def test_a_shipper_takes_what_training_leaves() -> None:
-    code = (
-        "import os; from dlsearch.tracking import shipper; shipper._yield_to_training(); "
-        "print(os.nice(0), open('/proc/self/autogroup').read())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, start_new_session=True
-    )
-    assert done.stdout.split()[0] == str(shipper.NICE)
-    assert done.stdout.split()[-1] == str(shipper.NICE)
+def test_a_shipper_yields_until_it_is_waited_for(tmp_path: Path) -> None:
+    shipper = start(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    try:
+        group = Path(f"/proc/{shipper.pid}/autogroup")
+        shipper.yield_to_training()
+        assert "nice 19" in group.read_text()
+        assert shipper.drain(60.0)
+        assert "nice 0" in group.read_text()
+    finally:
+        shipper.stop(0.0)
