@@ -10,6 +10,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+#: Options whose value is a folder of the machine that ran it.
+PLACES = ("--data", "--peers")
+
 
 def cpu() -> str:
     """The processor's name."""
@@ -40,16 +43,18 @@ def caption(n: str, packages: Sequence[str]) -> str:
 
 
 def _public(words: Sequence[str]) -> list[str]:
-    """Arguments without the place that the table goes to."""
+    """Arguments without the place that the table goes to; other places are of no interest either."""
     kept: list[str] = []
-    skip = False
+    before = ""
     for word in words:
-        if skip or word.startswith("--out="):
-            skip = False
-        elif word == "--out":
-            skip = True
-        else:
+        option, equals, _ = word.partition("=")
+        if before in PLACES:
+            kept.append("DIR")
+        elif equals and option in PLACES:
+            kept.append(f"{option}=DIR")
+        elif "--out" not in (before, option):
             kept.append(word)
+        before = word
     return kept
 
 
