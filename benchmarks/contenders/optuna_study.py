@@ -21,13 +21,15 @@ def optimize(spec: dict[str, Any], folder: Path, count: int, n_jobs: int = 1) ->
     import optuna
 
     train = lit.make_training(spec, folder)
+    # Two threads at once are handed the same waiting trial now and then: there the list goes by a count of our own.
+    numbers = iter(range(count))
 
     def objective(trial: optuna.Trial) -> float:
         trial.suggest_float("lr", 1e-5, 1e-1, log=True)
         trial.suggest_float("dropout", 0.0, 0.6)
         trial.suggest_float("weight_decay", 1e-6, 1.0, log=True)
         trial.suggest_categorical("batch_size", [32, 64, 128])
-        return train(trial.number)
+        return train(trial.number if n_jobs == 1 else next(numbers))
 
     study = optuna.load_study(study_name="benchmark", storage=f"sqlite:///{folder / 'optuna.db'}")
     study.optimize(objective, n_trials=count, n_jobs=n_jobs)
