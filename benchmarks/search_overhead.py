@@ -76,15 +76,21 @@ CONTENDERS = {
         "the limit: raw PyTorch loop, tensors in memory, two 1-thread processes, nothing logged", ("limit.py",), 1
     ),
     "limit-rows": Contender(
-        "the same, MLflow rows written by `log_batch` once an epoch", ("limit.py", "--log", "rows"), 1
+        "the limit with MLflow rows, written by `log_batch` once an epoch", ("limit.py", "--log", "rows"), 1
     ),
     "dlsearch": Contender("**dlsearch**, two workers"),
     "optuna-2": Contender(
         "Optuna, Lightning, DataLoader, MLFlowLogger, ModelCheckpoint: two processes on one SQLite",
         ("optuna_study.py", "--how", "pair"), 1,
     ),
-    "optuna-threads": Contender("the same in one process, n_jobs=2", ("optuna_study.py", "--how", "threads"), 1),
-    "common": Contender("common practice: the same in one process", ("optuna_study.py", "--how", "one")),
+    "optuna-threads": Contender(
+        "Optuna, Lightning, DataLoader, MLFlowLogger: one process, n_jobs=2 threads",
+        ("optuna_study.py", "--how", "threads"), 1,
+    ),
+    "common": Contender(
+        "common practice: Optuna, Lightning, DataLoader, MLFlowLogger in one process",
+        ("optuna_study.py", "--how", "one"),
+    ),
     "ray": Contender("Ray Tune, Lightning, MLFlowLogger, reused actors", ("ray_tune.py",), 1, "ray"),
     "hydra-basic": Contender(
         "Hydra Optuna sweeper, Lightning, MLFlowLogger, basic launcher", ("hydra_sweep.py",), None, "hydra"

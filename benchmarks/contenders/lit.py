@@ -23,7 +23,7 @@ def make_training(spec: dict[str, Any], folder: Path) -> Callable[[int], float]:
     import pytorch_lightning as pl
     import torch
     import torch.nn.functional as F
-    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
     from pytorch_lightning.loggers import MLFlowLogger
     from torch.utils.data import DataLoader, Subset
     from torchvision import datasets, transforms
@@ -69,7 +69,7 @@ def make_training(spec: dict[str, Any], folder: Path) -> Callable[[int], float]:
             accelerator="cpu",
             log_every_n_steps=work.LOG_EVERY,
             logger=MLFlowLogger("benchmark", run_name=f"trial-{number}", tracking_uri=uri),
-            callbacks=[best],
+            callbacks=[best, TQDMProgressBar()],  # Lightning's default, unless some package brings rich along
             default_root_dir=folder,
         )
         trainer.fit(
