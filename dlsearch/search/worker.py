@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dlsearch.search.capacity import Cards
     from dlsearch.search.forkserver import Child, ForkServer
     from dlsearch.search.slots import Slot
     from dlsearch.search.study import Claim, Study
@@ -49,6 +50,7 @@ class _Running:
     ledger_row: int | None = None
     killed_for: str | None = None
     progress: dict[str, Any] = field(default_factory=dict)
+    sharing: int = 1  # trials on its device at the busiest, itself included
 
 
 class Worker:
@@ -65,6 +67,7 @@ class Worker:
         target: No trial is claimed once the objective has reached this.
         trial_timeout: Seconds that an attempt may take.
         owner: The process whose death ends the service; None where a user's shell may well end before.
+        cards: How many of the slots of each GPU are open; None opens all.
     """
 
     def __init__(
@@ -80,9 +83,10 @@ class Worker:
         target: float | None = None,
         trial_timeout: float | None = None,
         owner: int | None = None,
+        cards: Cards | None = None,
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
-        self._owner = owner
+        self._owner, self._cards = owner, cards
         self.study, self.store, self.slots, self.paths = study, store, slots, dict(paths)
         self.server, self._revive = server, revive
         self.deadline, self.target, self.trial_timeout = deadline, target, trial_timeout
@@ -132,7 +136,7 @@ class Worker:
     def _fill(self) -> bool:
         """Give free slots work; True while other workers' trials are worth waiting for."""
         for slot in self.slots:
-            if slot.index in self.running:
+            if slot.index in self.running or not self._open(slot):
                 continue
             holder = Holder(self.id, self.host, os.getpid(), slot.index, slot.device)
             claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
@@ -144,6 +148,13 @@ class Worker:
         if self.running:
             return True
         return self.study.others_running()
+
+    def _open(self, slot: Slot) -> bool:
+        """Whether the slot's card has room for one more trial."""
+        return self._cards is None or len(self._beside(slot)) < self._cards.limit(slot.device)
+
+    def _beside(self, slot: Slot) -> list[_Running]:
+        return [running for running in self.running.values() if running.slot.device == slot.device]
 
     def _start(self, claim: Claim, slot: Slot) -> None:
         study = self.study
@@ -167,6 +178,8 @@ class Worker:
         running = _Running(claim, slot, child, journal_path, time.monotonic())
         running.progress = {"epoch": 0, "max_epochs": study.document["config"]["trainer"]["max_epochs"], "value": None}
         self.running[slot.index] = running
+        for each in (together := self._beside(slot)):
+            each.sharing = max(each.sharing, len(together))
         self._selector.register(child.channel, selectors.EVENT_READ, (running, "message"))
         self._selector.register(child.status_fd, selectors.EVENT_READ, (running, "exit"))
 
@@ -289,10 +302,14 @@ class Worker:
         channel.close()
         del self.running[running.slot.index]
         claim, result = running.claim, running.result
-        if result is not None:
+        crowded = self._cards is not None and result and self._cards.ended(running.slot.device, result, running.sharing)
+        if result is not None and not crowded:
             state, reason, accepted = result["state"], result.get("reason"), self.study.finish(claim, result)
             if accepted and claim.kind == "confirm":
                 self._score(running, result)
+        elif crowded:
+            why = f"out of memory beside {running.sharing - 1} on {running.slot.device}"
+            state, reason, accepted = "interrupted", "interrupted", self.study.release(claim, error=why)
         elif running.killed_for == "timeout":
             epochs = int(running.progress.get("epoch", 0))
             failed = {"state": "failed", "reason": "timeout", "epochs": epochs, "seconds": self.trial_timeout}

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlsearch.config.build import build, locate
 from dlsearch.config.compose import resolve
 from dlsearch.config.errors import ConfigError
+from dlsearch.tracking.layout import SYSTEM_PREFIX
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
 from dlsearch.train.callbacks import RunCallback
@@ -52,12 +53,19 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
         result = _result(trainer, keeper, run, n_params)
     except (torch.OutOfMemoryError, MemoryError) as error:
         result = FitResult("failed", "oom", _line(error))
+    except RuntimeError as error:  # of CUDA's context or a library's workspace: no allocation of torch's own
+        if "out of memory" not in str(error) and "ALLOC_FAILED" not in str(error):
+            raise
+        result = FitResult("failed", "oom", _line(error))
     except OSError as error:
         result = FitResult("failed", "disk" if error.errno in (27, 28, 122) else "exception", _line(error))
     result.seconds = time.perf_counter() - started
     result.resumed_epoch = keeper.resumed_epoch
     if run.test and result.state == "complete":
         result.test = _test(trainer, task, data, run)
+    if torch.cuda.is_initialized():
+        result.peak_memory_mib = torch.cuda.max_memory_reserved() / 2**20
+        run.journal.metrics({f"{SYSTEM_PREFIX}peak_memory_mib": result.peak_memory_mib}, trainer.global_step)
     run.journal.metrics({**_summary(run, result), "time/total_s": result.seconds}, trainer.global_step)
     run.journal.flush()
     return result

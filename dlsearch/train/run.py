@@ -72,6 +72,7 @@ class FitResult:
         seconds: Of this attempt.
         resumed_epoch: First epoch of this attempt where it went on from a checkpoint.
         test: The test report of a confirmation.
+        peak_memory_mib: What torch's allocator held on the GPU at the peak, without the CUDA context; None on the CPU.
     """
 
     state: str
@@ -86,6 +87,7 @@ class FitResult:
     seconds: float = 0.0
     resumed_epoch: int | None = None
     test: dict[str, Any] | None = None
+    peak_memory_mib: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
