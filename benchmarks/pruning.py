@@ -13,7 +13,7 @@ same), and ends with an error unless every trial's epochs, state and value equal
 
 Seed noise is measured: the winner of each study is trained again under three other trial seeds, and the standard
 deviation within a configuration is pooled. A pruner has reached random search's score once a trial that it does not
-prune is no more than that below it.
+prune is no more than that below it; it counts when the trial gets there, not when it ends.
 
 The second case is made for pruning to lose: the search is over the peak of a one-cycle schedule that rises for most of
 the training. The higher the peak, the better a trial looks while the rate is still low, and the worse it ends.
@@ -32,6 +32,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,9 +187,9 @@ class Replay:
         return sum(epochs for _, epochs, _ in self.trials)
 
     @property
-    def best(self) -> float:
-        """The best value of a trial that was not pruned."""
-        return max(value for state, _, value in self.trials if state == "complete" and value is not None)
+    def best(self) -> float | None:
+        """The best value of a trial that was not pruned; None where all were."""
+        return max((v for state, _, v in self.trials if state == "complete" and v is not None), default=None)
 
     def until(self, score: float) -> int | None:
         """Epochs spent until `score` was reached."""
@@ -203,6 +204,7 @@ def replay(study: Json, pruner: str, *, workers: int) -> Replay:
     from dlsearch.search.samplers import build_pruner
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")  # the best trial stopped early: known
     cfg = compose_config([f"trainer.max_epochs={study['max_epochs']}", f"pruner={pruner}", *PRUNERS[pruner]])
     made = build_pruner(resolve(cfg, "pruner"), max_epochs=study["max_epochs"], direction="maximize")
     live = optuna.create_study(study_name=study["name"], direction="maximize", pruner=made)
@@ -257,7 +259,7 @@ def verify(label: str, case: Case, given: argparse.Namespace, seed: int, pruner:
     for trial in real["trials"]:
         if trial["curve"] != full["trials"][trial["number"]]["curve"][: len(trial["curve"])]:
             raise SystemExit(f"trial {trial['number']} of {label} took another course under {pruner}")
-    return f"{pruner} on seed {seed}, one worker: {replayed.epochs} epochs, best {replayed.best:.4f}"
+    return f"{pruner} on seed {seed}, one worker: {replayed.epochs} epochs, best {replayed.best}"
 
 
 # -- the tables ------------------------------------------------------------------------------------------------------
@@ -269,31 +271,37 @@ def report(label: str, case: Case, seeds: Sequence[int], book: Book) -> str:
     found = {name: [replay(study, name, workers=2) for study in studies] for name in PRUNERS}
     rows = []
     for name, runs in found.items():
-        pairs = list(zip(runs, found["none"], strict=True))
-        gaps = [run.best - none.best for run, none in pairs]
-        reached = [run.until(none.best - noise) for run, none in pairs]
-        ratios = [spent / none.epochs for spent, (_, none) in zip(reached, pairs, strict=True) if spent is not None]
+        scores = [winner(study)["value"] for study in studies]
+        gaps = [run.best - score for run, score in zip(runs, scores, strict=True) if run.best is not None]
+        ends = [run.until(score - noise) for run, score in zip(runs, scores, strict=True)]
+        whole = [none.epochs for none in found["none"]]
+        ratios = [end / epochs for end, epochs in zip(ends, whole, strict=True) if end is not None]
         rows.append([
             " ".join((name, *(f"`{word}`" for word in PRUNERS[name]))),
             mean([run.epochs for run in runs], 0),
-            mean([run.epochs / none.epochs for run, none in pairs], 2),
-            mean([run.best for run in runs], 4),
+            mean([run.epochs / epochs for run, epochs in zip(runs, whole, strict=True)], 2),
+            mean([run.best for run in runs if run.best is not None], 4),
             mean(gaps, 4, sign=True),
-            f"{sum(gap >= -noise for gap in gaps)} of {len(gaps)}",
-            mean(ratios, 2) if ratios else "—",
+            f"{sum(gap >= -noise for gap in gaps)} of {len(runs)}",
+            mean(ratios, 2),
         ])  # fmt: skip
     headings = [
-        "pruner", "epochs", "× none's", "best validation accuracy", "less none's", "within seed noise",
-        "epochs until none's score less noise, × none's epochs",
+        "pruner", "epochs", "× none's", "best validation accuracy", "less none's", "no more than seed noise below it",
+        "reached after, × none's epochs",
     ]  # fmt: skip
     winners = [winner(study)["params"]["optimizer.lr"] for study in studies]
     notes = [f"Seed noise (standard deviation of a winner's score over {len(NOISE_SEEDS)} trial seeds): {noise:.4f}."]
+    for name, runs in found.items():
+        if bare := sum(run.best is None for run in runs):
+            notes.append(f"{name} left no trial on {bare} of {len(runs)} seeds, which the means leave out.")
     notes.append(f"Winners' learning rates: {', '.join(f'{lr:.2g}' for lr in winners)}.")
     return f"**{case.title}**\n\n{machine.table(headings, rows)}\n\n{' '.join(notes)}"
 
 
 def mean(values: Sequence[float], digits: int, *, sign: bool = False) -> str:
-    """``mean (least–most)``."""
+    """``mean (least–most)``; a dash for nothing."""
+    if not values:
+        return "—"
     form = f"{'+' if sign else ''}.{digits}f"
     middle, least, most = (format(value, form) for value in (statistics.fmean(values), min(values), max(values)))
     return f"{middle} ({least} to {most})" if sign else f"{middle} ({least}–{most})"

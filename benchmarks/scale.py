@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py [--workers 8,64] [--rounds 8,4] [--seconds 3,12] [--repeats 1] [--out FILE]
 
-Trials sleep for log-normal durations (sigma 0.6, so that the longest of 8 takes about twice the mean), drawn once by a
-fixed seed; both contenders sleep the same durations in the same order. Sleeping takes no core, so that there may be
-more slots than cores.
+Trials sleep for log-normal durations (sigma 0.6, so that the longest of 8 takes about twice the mean), each drawn by
+the trial's own seed; both contenders sleep the same durations in the same order. Sleeping takes no core, so that there
+may be more slots than cores.
 
     dlsearch             `dlsearch -m … hydra.launcher.workers=8`, tracking on: every trial is a process with torch that
                          sleeps in the training steps of a LightningModule (`benchmarks/sleeping.py`), three epochs of
@@ -16,16 +16,15 @@ more slots than cores.
 
 Idle is what is held by no trial, out of all slots' time: for dlsearch between claim and result, as the record has it,
 for the sweep between the job's start and its end. The time runs from the first trial's start. `idle until the last
-start` ends when the last trial starts (under the sweep: the first of the last batch), while there still is work for all;
-`idle to the end` includes the tail, in which slots run out of trials and wait for the longest. `asleep` is how much of
-the slots' time, to the end, was spent on the work itself; `beside the sleep` what a trial held its slot for beyond that.
+start` ends when the last trial starts (in the sweep: with its last batch), as long as there is work for all; `idle to
+the end` includes the tail, in which slots run out of trials and wait for the longest. `asleep` is how much of the
+slots' time, to the end, was spent on the work itself; `beside its sleep` what a trial held its slot for beyond that.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
-import json
 import math
 import multiprocessing
 import os
@@ -51,34 +50,39 @@ defaults:
   - override /data: null
   - override /space: none
 allow_targets: [sleeping]
-task: {_target_: sleeping.Sleeping, seconds: 1.0, epochs: '${trainer.max_epochs}'}
+task: {_target_: sleeping.Sleeping, seed: '${seed}', mean: ???, epochs: '${trainer.max_epochs}', rate: 0.0}
 data: {_target_: sleeping.OneSample}
 study: {objective: val/score}
 space:
-  task.seconds: interval(0, 10000)
+  task.rate: interval(0, 1)
 """
 #: number, start, end of a trial, seconds
 Span = tuple[int, float, float]
 
 
+def duration(seed: int, mean: float) -> float:
+    """Seconds that the trial with this seed sleeps: log-normal, with this mean."""
+    return mean * math.exp(random.Random(seed).gauss(-SIGMA * SIGMA / 2, SIGMA))
+
+
 def draw(count: int, mean: float) -> list[float]:
-    """Durations with this mean, in the order in which they are run."""
-    generator = random.Random(SEED)
-    return [mean * math.exp(generator.gauss(-SIGMA * SIGMA / 2, SIGMA)) for _ in range(count)]
+    """The durations of a study's trials, by number: dlsearch's seed of a trial is a function of both."""
+    from dlsearch.search.seeds import trial_seed
+
+    return [duration(trial_seed(SEED, number), mean) for number in range(count)]
 
 
 # -- the contenders --------------------------------------------------------------------------------------------------
-def run_dlsearch(durations: Sequence[float], workers: int) -> list[Span]:
+def run_dlsearch(durations: Sequence[float], workers: int, mean: float) -> list[Span]:
     """A study of these durations; the attempts of its record."""
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder = Path(place)
         (folder / "conf" / "experiment").mkdir(parents=True)
         (folder / "conf" / "experiment" / "sleeping.yaml").write_text(EXPERIMENT)
-        (folder / "durations.json").write_text(json.dumps([{"task.seconds": value} for value in durations]))
         command = [
             str(Path(sys.executable).with_name("dlsearch")), "--config-dir", "conf", "-m", "experiment=sleeping",
-            "study.name=scale", "study.enqueue=durations.json", f"study.n_trials={len(durations)}", "sampler=random",
-            "study.default_first=false", "study.finalize=false", f"trainer.max_epochs={EPOCHS}",
+            "study.name=scale", f"study.n_trials={len(durations)}", f"seed={SEED}", f"task.mean={mean}",
+            "sampler=random", "study.default_first=false", "study.finalize=false", f"trainer.max_epochs={EPOCHS}",
             "trainer.accelerator=cpu", f"hydra.launcher.workers={workers}", f"paths.store={folder / 'store'}",
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k not in ("DLSEARCH_STORE", "MLFLOW_TRACKING_URI")}
@@ -86,10 +90,10 @@ def run_dlsearch(durations: Sequence[float], workers: int) -> list[Span]:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"dlsearch ended with exit status {done.returncode}:\n{done.stderr[-4000:]}")
-        return read_spans(folder / "store", durations)
+        return read_spans(folder / "store", len(durations))
 
 
-def read_spans(store: Path, durations: Sequence[float]) -> list[Span]:
+def read_spans(store: Path, count: int) -> list[Span]:
     """The study's attempts, after a look whether it is the one that was asked for."""
     from dlsearch.search.database import Storage
     from dlsearch.search.record import read_record
@@ -98,17 +102,19 @@ def read_spans(store: Path, durations: Sequence[float]) -> list[Span]:
     storage = Storage(f"sqlite:///{store / 'dlsearch.db'}")
     trials = read_record(Study(storage, "scale"))["trials"]
     storage.close()
+    if len(trials) != count:
+        raise SystemExit(f"dlsearch ran {len(trials)} of {count} trials")
     spans = []
-    for trial, duration in zip(trials, durations, strict=True):
-        if trial["state"] != "complete" or len(trial["attempts"]) != 1 or trial["params"] != {"task.seconds": duration}:
-            raise SystemExit(f"trial {trial['number']} did not run once as asked: {trial}")
+    for trial in trials:
+        if trial["state"] != "complete" or len(trial["attempts"]) != 1:
+            raise SystemExit(f"trial {trial['number']} did not run once to its end: {trial}")
         (attempt,) = trial["attempts"]
         start, end = (datetime.fromisoformat(attempt[key]).timestamp() for key in ("started", "ended"))
         spans.append((trial["number"], start, end))
     return spans
 
 
-def run_sweep(durations: Sequence[float], workers: int) -> list[Span]:
+def run_sweep(durations: Sequence[float], workers: int, _: float) -> list[Span]:
     """Batches, each waited for before the next is asked for."""
     import optuna
 
@@ -120,7 +126,7 @@ def run_sweep(durations: Sequence[float], workers: int) -> list[Span]:
         while len(spans) < len(durations):
             trials = [study.ask() for _ in range(min(workers, len(durations) - len(spans)))]
             for trial in trials:
-                trial.suggest_float("task.seconds", 0, 1e4)
+                trial.suggest_float("task.rate", 0, 1)
             for span in pool.map(sleep, [(trial.number, durations[trial.number]) for trial in trials]):
                 spans.append(span)
                 study.tell(span[0], 0.0)
@@ -135,7 +141,7 @@ def sleep(job: tuple[int, float]) -> Span:
     return number, started, time.time()
 
 
-def run_limit(durations: Sequence[float], workers: int) -> list[Span]:
+def run_limit(durations: Sequence[float], workers: int, _: float) -> list[Span]:
     """No contender: what would be without any cost."""
     free = [0.0] * workers
     spans = []
@@ -146,7 +152,7 @@ def run_limit(durations: Sequence[float], workers: int) -> list[Span]:
     return spans
 
 
-CONTENDERS: dict[str, Callable[[Sequence[float], int], list[Span]]] = {
+CONTENDERS: dict[str, Callable[[Sequence[float], int, float], list[Span]]] = {
     "the limit (computed)": run_limit,
     "**dlsearch**": run_dlsearch,
     "batch-synchronous sweep": run_sweep,
@@ -192,12 +198,14 @@ def main() -> None:
         for turn in range(given.repeats):
             shift = turn % len(names)
             for name in names[shift:] + names[:shift]:
-                found[name].append(figures(CONTENDERS[name](durations, workers), durations, workers))
+                found[name].append(figures(CONTENDERS[name](durations, workers, seconds), durations, workers))
                 told = ", ".join(f"{key} {value:.3f}" for key, value in found[name][-1].items())
                 print(f"round {turn + 1}: {workers} slots: {name}: {told}", file=sys.stderr, flush=True)
         for name, runs in found.items():
             share = {key: machine.spread([100 * run[key] for run in runs], 1) for key in ("filled", "whole", "asleep")}
-            other = [machine.spread([run[key] for run in runs], digits) for key, digits in (("beside", 2), ("seconds", 1))]
+            other = [
+                machine.spread([run[key] for run in runs], digits) for key, digits in (("beside", 2), ("seconds", 1))
+            ]
             rows.append([str(workers), name, share["filled"], share["whole"], share["asleep"], *other])
     headings = [
         "slots", "contender", "idle until the last start, %", "idle to the end, %", "asleep, %",

@@ -6,20 +6,23 @@ import time
 
 import pytorch_lightning as pl
 import torch
+from scale import duration
 from torch.utils.data import DataLoader, TensorDataset
 
 
 class Sleeping(pl.LightningModule):
-    """Sleeps in each of its epochs' one step.
+    """Sleeps in each of its epochs' one step, for as long as its seed says.
 
     Args:
-        seconds: Of all epochs together.
-        epochs: How many there are.
+        seed: The trial's.
+        mean: Of a trial's seconds.
+        epochs: That share them.
+        rate: What is searched; it changes nothing.
     """
 
-    def __init__(self, seconds: float = 1.0, epochs: int = 1) -> None:
+    def __init__(self, seed: int, mean: float, epochs: int, rate: float = 0.0) -> None:
         super().__init__()
-        self.seconds = seconds / epochs
+        self.seconds = duration(seed, mean) / epochs
         self.weight = torch.nn.Parameter(torch.zeros(()))
 
     def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
