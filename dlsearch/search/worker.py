@@ -129,12 +129,13 @@ class Worker:
                 self._signal_all(signal.SIGTERM)
             elif time.monotonic() > stopped_at + GRACE_S:
                 self._signal_all(signal.SIGKILL)
-            self._wait()
+            self._wait(TICK_S if self.running else TICK_S / 2)
             self._keep_alive()
 
     # -- claiming and starting -----------------------------------------------------------------------------------
     def _fill(self) -> bool:
-        """Give free slots work; True while other workers' trials are worth waiting for."""
+        """Give free slots work; True while there was some, or other workers' trials are worth waiting for."""
+        started = False
         for slot in self.slots:
             if slot.index in self.running or not self._open(slot):
                 continue
@@ -145,9 +146,13 @@ class Worker:
             if claim is None:
                 break
             self._start(claim, slot)
-        if self.running:
-            return True
-        return self.study.others_running()
+            started = True
+            # Filling many slots takes longer than a lease may: who runs already is heard, and stays alive, in between.
+            self._wait(0.0)
+            self._keep_alive()
+            if self.stopping:
+                break
+        return started or bool(self.running) or self.study.others_running()
 
     def _open(self, slot: Slot) -> bool:
         """Whether the slot's card has room for one more trial."""
@@ -242,13 +247,13 @@ class Worker:
         return folder
 
     # -- listening -----------------------------------------------------------------------------------------------
-    def _wait(self) -> None:
-        for key, _ in self._selector.select(TICK_S if self.running else TICK_S / 2):
-            running, what = key.data
+    def _wait(self, timeout: float) -> None:
+        ready = [key.data for key, _ in self._selector.select(timeout)]
+        for running, what in ready:
             if what == "message":
                 self._listen(running)
-        for running in list(self.running.values()):
-            if self._has_exited(running):
+        for running, what in ready:
+            if what == "exit":
                 self._end(running)
 
     def _listen(self, running: _Running) -> None:
@@ -284,11 +289,6 @@ class Worker:
                 running.child.channel.send(answer)
             except OSError:
                 return
-
-    def _has_exited(self, running: _Running) -> bool:
-        poll = selectors.SelectSelector()
-        poll.register(running.child.status_fd, selectors.EVENT_READ)
-        return bool(poll.select(0))
 
     # -- ending --------------------------------------------------------------------------------------------------
     def _end(self, running: _Running) -> None:
