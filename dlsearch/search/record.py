@@ -101,6 +101,7 @@ def _trial(study: Study, trial: FrozenTrial, attempts: list[Attempt]) -> dict[st
         "best_epoch": result.get("best_epoch"),
         "n_params": result.get("n_params"),
         "summary": result.get("summary", {}),
+        **{key: result.get(key) for key in ("state_sha256", "metrics_sha256", "split_sha256")},
         "attempts": [_attempt(a) for a in attempts],
     }
 

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.train.fingerprint import metrics_digest
 from dlsearch.train.run import Interrupted, Run
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ class RunCallback(Checkpoint):
         self.pruned = False
         self.failure: str | None = None
         self.best: dict[str, Any] | None = None  # value, values, epoch, step, metrics
+        self.metrics_sha256 = ""  # of the validated epochs so far, those before a resumption included
         self.resumed_epoch: int | None = None
+        self.final: dict[str, float] = {}  # the metrics of the last epoch that was kept
+        self._epoch, self._stopped = -1, False
         self._validated = False
         self._epoch_started = self._batch_ended = 0.0
         self._waited = 0.0
@@ -135,6 +139,8 @@ class RunCallback(Checkpoint):
         if torch.cuda.is_initialized():
             times["gpu/peak_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
         self.run.journal.metrics(times, step)
+        if self._validated:
+            self.metrics_sha256 = metrics_digest([(epoch, step, metrics)], self.metrics_sha256)
         self.failure = _not_finite(metrics, self.run.objectives)
         if self.failure:
             trainer.should_stop = True
@@ -144,11 +150,10 @@ class RunCallback(Checkpoint):
             self._validated = False
             self._note_best(metrics, epoch, step)
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._epoch, self.final, self._stopped = epoch, metrics, trainer.should_stop
             save_atomically(trainer, self.folder / "last.ckpt")
             if self.best is not None and self.best["epoch"] == epoch:
-                best = self.folder / "best.ckpt"
-                best.unlink(missing_ok=True)
-                os.link(self.folder / "last.ckpt", best)  # the next last.ckpt is a new file: the link keeps this one
+                self._link_best()
             if self.run.report(epoch, step, metrics):
                 self.pruned = True
                 trainer.should_stop = True
@@ -163,14 +168,25 @@ class RunCallback(Checkpoint):
         if self.best is None or sign * value > sign * self.best["value"]:
             self.best = {"value": value, "epoch": epoch, "step": step, "metrics": metrics}
 
+    def _link_best(self) -> None:
+        """The last checkpoint is the best: the next last.ckpt is a new file, so that a link keeps this one."""
+        part = self.folder / f"best.part{os.getpid()}"
+        part.unlink(missing_ok=True)
+        os.link(self.folder / "last.ckpt", part)
+        part.replace(self.folder / "best.ckpt")
+
     # -- what a resumption needs ---------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint: the best so far, and every RNG (Lightning saves none)."""
-        return {"rng": rng_state(), "best": self.best}
+        """Into the checkpoint: the best so far, the metrics' digest, and every RNG (Lightning saves none)."""
+        state = {"rng": rng_state(), "best": self.best, "metrics_sha256": self.metrics_sha256}
+        return state | {"epoch": self._epoch, "final": self.final, "stopped": self._stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best so far. The RNGs come back in :meth:`on_train_start`, after all set-up that draws from them."""
-        self.best = state_dict["best"]
+        self.best, self.metrics_sha256 = state_dict["best"], state_dict.get("metrics_sha256", "")
+        self.final, self._stopped = state_dict.get("final", {}), state_dict.get("stopped", False)
+        if self.best is not None and self.best["epoch"] == state_dict.get("epoch"):
+            self._link_best()  # a kill may have come between last.ckpt and best.ckpt
         self._rng = state_dict["rng"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -179,6 +195,7 @@ class RunCallback(Checkpoint):
         if state is not None:
             restore_rng(state)
             self.resumed_epoch = trainer.current_epoch
+            trainer.should_stop = self._stopped  # Lightning would train one more epoch, and then stop
             self._rng = None
 
 

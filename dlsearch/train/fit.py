@@ -23,6 +23,7 @@ from dlsearch.config.errors import ConfigError
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
 from dlsearch.train.callbacks import RunCallback
+from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.run import FitResult, Run
 
 for _chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
@@ -49,6 +50,7 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
         with SystemSampler(run.journal, run.system_metrics_s), quick_cuda_check():
             trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
         result = _result(trainer, keeper, run, n_params)
+        _fingerprint(result, keeper, task, data)
     except (torch.OutOfMemoryError, MemoryError) as error:
         result = FitResult("failed", "oom", _line(error))
     except OSError as error:
@@ -153,7 +155,8 @@ def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl
 
 
 def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -> FitResult:
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    # Nothing is left to train, and so to log, where a kill came between the last checkpoint and the result.
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()} or keeper.final
     result = FitResult(
         "failed", keeper.failure, epochs=trainer.current_epoch, n_params=n_params, summary=_finite("final/", metrics)
     )
@@ -175,6 +178,18 @@ def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -
         else:
             result.state, result.values = "complete", [known[name] for name in run.objectives]
     return result
+
+
+def _fingerprint(result: FitResult, keeper: RunCallback, task: pl.LightningModule, data: Any) -> None:
+    """Note the digests by which a repetition is compared."""
+    kept = keeper.folder / ("best.ckpt" if result.state == "complete" else "last.ckpt")
+    if result.state in ("complete", "pruned"):  # what was kept, not what a callback made of the weights since
+        weights = torch.load(kept, weights_only=True, map_location="cpu", mmap=True)["state_dict"]
+    else:
+        weights = task.state_dict()
+    result.state_sha256, result.metrics_sha256 = state_digest(weights), keeper.metrics_sha256 or None
+    described = data.describe() if hasattr(data, "describe") else {}
+    result.split_sha256 = described.get("digests") or None
 
 
 def _finite(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

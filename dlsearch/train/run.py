@@ -72,6 +72,9 @@ class FitResult:
         seconds: Of this attempt.
         resumed_epoch: First epoch of this attempt where it went on from a checkpoint.
         test: The test report of a confirmation.
+        state_sha256: Digest of the weights: of the best epoch where complete, of the last otherwise.
+        metrics_sha256: Digest of the metrics of all validated epochs.
+        split_sha256: Digests of the splits, where the data module knows them.
     """
 
     state: str
@@ -86,6 +89,9 @@ class FitResult:
     seconds: float = 0.0
     resumed_epoch: int | None = None
     test: dict[str, Any] | None = None
+    state_sha256: str | None = None
+    metrics_sha256: str | None = None
+    split_sha256: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""

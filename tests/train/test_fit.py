@@ -15,7 +15,8 @@ from dlsearch.config.compose import compose_config
 from dlsearch.config.errors import ConfigError
 from dlsearch.data.base import SealedTestSet
 from dlsearch.tracking.journal import Journal, rows
-from dlsearch.train.callbacks import restore_rng, rng_state
+from dlsearch.train.callbacks import RunCallback, restore_rng, rng_state
+from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.fit import build_data, fit
 from dlsearch.train.run import Interrupted, Run
 
@@ -81,11 +82,62 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, config)
         torch.rand(100)  # somebody else draws
     parts = fit(cfg, run_in(tmp_path / "parts"))
     assert (whole.state, whole.resumed_epoch, parts.resumed_epoch) == ("complete", None, 4)
-    for field in ("state", "values", "best_epoch", "best_step", "epochs", "n_params", "summary"):
+    digests = ("state_sha256", "metrics_sha256", "split_sha256")
+    for field in ("state", "values", "best_epoch", "best_step", "epochs", "n_params", "summary", *digests):
         assert getattr(parts, field) == getattr(whole, field), field
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     assert weights(tmp_path / "parts", "best") == weights(tmp_path / "whole", "best")
     assert curves(tmp_path / "parts") == curves(tmp_path / "whole")
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_best_one_costs_neither(tmp_path, config, monkeypatch):
+    cfg = config(*RANDOM, "trainer.max_epochs=3", "optimizer.lr=0.01")
+    whole = fit(cfg, run_in(tmp_path / "whole"))
+    assert whole.best_epoch == 2
+    link = RunCallback._link_best
+
+    def die(self):
+        if self.best["epoch"] == 2:
+            raise Interrupted
+        link(self)
+
+    monkeypatch.setattr(RunCallback, "_link_best", die)
+    with pytest.raises(Interrupted):
+        fit(cfg, run_in(tmp_path / "parts"))
+    monkeypatch.undo()
+    assert fit(cfg, run_in(tmp_path / "parts")).state_sha256 == whole.state_sha256
+
+
+@pytest.mark.parametrize("words", [
+    ["trainer.max_epochs=3", "optimizer.lr=0.01"],
+    ["trainer.max_epochs=30", "optimizer.lr=1e-9", "callbacks.early_stopping.patience=2"],
+])  # fmt: skip
+def test_a_kill_after_the_last_epoch_trains_no_further_one(tmp_path, config, words):
+    """Neither where the epochs are all done nor where early stopping said so."""
+    cfg = config(*RANDOM, *words)
+    whole = fit(cfg, run_in(tmp_path / "whole"))
+
+    def die(epoch, *_):
+        if epoch == whole.epochs - 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit(cfg, run_in(tmp_path / "parts", report=die))
+    parts = fit(cfg, run_in(tmp_path / "parts"))
+    for field in ("state", "values", "best_epoch", "epochs", "summary", "state_sha256", "metrics_sha256"):
+        assert getattr(parts, field) == getattr(whole, field), field
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_the_digests_of_a_run_are_those_of_what_it_kept(tmp_path, config):
+    result = fit(config(*RANDOM, "trainer.max_epochs=3", "optimizer.lr=0.05"), run_in(tmp_path))
+    kept = torch.load(tmp_path / "ckpt/best.ckpt", weights_only=True)["state_dict"]
+    assert result.state_sha256 == state_digest(kept)
+    assert set(result.split_sha256) == {"train", "val", "test"}
+    pruned = run_in(tmp_path / "pruned", report=lambda epoch, *_: epoch == 1)
+    result = fit(config(*RANDOM, "trainer.max_epochs=3", "optimizer.lr=0.05"), pruned)
+    kept = torch.load(tmp_path / "pruned/ckpt/last.ckpt", weights_only=True)["state_dict"]
+    assert result.state_sha256 == state_digest(kept)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path, config):
