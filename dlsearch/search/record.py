@@ -60,7 +60,7 @@ def read_record(study: Study) -> dict[str, Any]:
             "seconds": round(row.seconds, 3),
             "slots": [{"worker": w, "slot": s, "device": d, "host": h} for w, s, d, h in sorted(slots)],
             **{key: document[key] for key in ("sampler", "pruner", "config", "overrides", "command", "space", "sha")},
-            **{key: document[key] for key in ("provenance", "data", "model")},
+            **{key: document[key] for key in ("provenance", "data", "model", "options")},
             "sessions": document.get("sessions", []),
         },
         "trials": trials,
@@ -101,7 +101,11 @@ def _trial(study: Study, trial: FrozenTrial, attempts: list[Attempt]) -> dict[st
         "best_epoch": result.get("best_epoch"),
         "n_params": result.get("n_params"),
         "summary": result.get("summary", {}),
-        **{key: result.get(key) for key in ("state_sha256", "metrics_sha256", "split_sha256")},
+        **{
+            key: result.get(key)
+            for key in ("state_sha256", "metrics_sha256", "split_sha256", "inputs", "resumed_epoch")
+        },
+        **{key: result.get(key) or [] for key in ("nondeterministic", "breaches")},
         "attempts": [_attempt(a) for a in attempts],
     }
 

@@ -75,12 +75,15 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
 
     Args:
         channel: To the worker.
-        payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``, ``threads``, ``confirm``.
+        payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``, ``threads``, ``confirm``,
+            ``params`` and ``origin`` (the digests of the environment and the code).
     """
     control = _Control(channel)
+    from dlsearch.search import inputs
     from dlsearch.tracking.journal import Journal
     from dlsearch.train.fit import fit
     from dlsearch.train.run import FitResult, Interrupted, Run
+    from dlsearch.train.seal import breaches
 
     _threads(payload["threads"])
     cfg = OmegaConf.create(payload["cfg"])
@@ -96,7 +99,9 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
         test=payload["confirm"],
         system_metrics_s=cfg.tracking.system_metrics_s,
     )
+    met = None
     try:
+        met = inputs.met(payload)
         result = fit(cfg, run)
     except Interrupted:
         journal.close()
@@ -110,6 +115,7 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
         text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}"
         result = FitResult("failed", "exception", text)
         journal.artifact(failed / "traceback.txt", "error")
+    result.inputs, result.breaches = met, breaches(run.folder)
     journal.close()
     channel.send({"type": "done", "result": result.to_json()})
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from dlsearch.search.leases import Holder
 from dlsearch.search.trial_config import trial_config
-from dlsearch.tracking import layout
+from dlsearch.tracking import layout, provenance
 from dlsearch.tracking.journal import Journal
 from dlsearch.tracking.masking import mask
 
@@ -162,6 +162,8 @@ class Worker:
             "directions": study.directions,
             "threads": slot.threads,
             "confirm": confirm,
+            "params": claim.params,
+            "origin": provenance.origin(tuple(study.document["allow_targets"])),
         }
         child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
         running = _Running(claim, slot, child, journal_path, time.monotonic())

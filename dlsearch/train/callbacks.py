@@ -188,6 +188,7 @@ class RunCallback(Checkpoint):
         if self.best is not None and self.best["epoch"] == state_dict.get("epoch"):
             self._link_best()  # a kill may have come between last.ckpt and best.ckpt
         self._rng = state_dict["rng"]
+        self.resumed_epoch = state_dict.get("epoch", -1) + 1  # also where none is left to train
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the RNGs of a resumed run."""

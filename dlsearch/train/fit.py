@@ -22,9 +22,11 @@ from dlsearch.config.compose import resolve
 from dlsearch.config.errors import ConfigError
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
+from dlsearch.train import determinism
 from dlsearch.train.callbacks import RunCallback
 from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.run import FitResult, Run
+from dlsearch.train.seal import Seal
 
 for _chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
     logging.getLogger(_chatty).setLevel(logging.ERROR)  # devices and tips, once a trial
@@ -37,9 +39,15 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
         ConfigError: The config describes nothing that can be built.
         Interrupted: `run.stop` said so.
     """
+    with Seal(run.folder) as seal:
+        return _fit(cfg, run, seal)
+
+
+def _fit(cfg: DictConfig, run: Run, seal: Seal) -> FitResult:
     started = time.perf_counter()
     seed_everything(cfg.seed)
     data = build_data(cfg)
+    seal.watch(data)
     task = build_task(cfg)
     keeper = RunCallback(run)
     trainer = build_trainer(cfg, run, [*build_callbacks(cfg, run), keeper])
@@ -47,16 +55,18 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
     n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
     run.journal.metrics({"model/n_params": n_params}, 0)
     try:
-        with SystemSampler(run.journal, run.system_metrics_s), quick_cuda_check():
+        with SystemSampler(run.journal, run.system_metrics_s), quick_cuda_check(), determinism.noted() as met:
             trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
         result = _result(trainer, keeper, run, n_params)
         _fingerprint(result, keeper, task, data)
+        result.nondeterministic = sorted(met)
     except (torch.OutOfMemoryError, MemoryError) as error:
         result = FitResult("failed", "oom", _line(error))
     except OSError as error:
         result = FitResult("failed", "disk" if error.errno in (27, 28, 122) else "exception", _line(error))
     result.seconds = time.perf_counter() - started
     result.resumed_epoch = keeper.resumed_epoch
+    seal.lift()
     if run.test and result.state == "complete":
         result.test = _test(trainer, task, data, run)
     run.journal.metrics({**_summary(run, result), "time/total_s": result.seconds}, trainer.global_step)
@@ -137,6 +147,7 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
 def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
     """A Trainer for small steps: no sanity check, no summary, no checkpointing but ours, no bar unless asked."""
     settings = {k: v for k, v in resolve(cfg, "trainer").items() if v is not None}
+    determinism.check(settings.get("deterministic"))
     for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)  # of Lightning's own making, or known and meant
     try:

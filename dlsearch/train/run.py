@@ -75,6 +75,9 @@ class FitResult:
         state_sha256: Digest of the weights: of the best epoch where complete, of the last otherwise.
         metrics_sha256: Digest of the metrics of all validated epochs.
         split_sha256: Digests of the splits, where the data module knows them.
+        inputs: What the training depends on, as it was met (see :mod:`dlsearch.search.inputs`).
+        nondeterministic: Operations met that have no deterministic implementation (``trainer.deterministic=warn``).
+        breaches: What reached for the sealed test set: ``how``, ``what``, whether it was ``stopped``.
     """
 
     state: str
@@ -92,6 +95,9 @@ class FitResult:
     state_sha256: str | None = None
     metrics_sha256: str | None = None
     split_sha256: dict[str, str] | None = None
+    inputs: dict[str, Any] | None = None
+    nondeterministic: list[str] = field(default_factory=list)
+    breaches: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""

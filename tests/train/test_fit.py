@@ -19,6 +19,7 @@ from dlsearch.train.callbacks import RunCallback, restore_rng, rng_state
 from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.fit import build_data, fit
 from dlsearch.train.run import Interrupted, Run
+from dlsearch.train.seal import TestSetSealed
 
 # Dropout draws from torch's generator, augmentation from (seed, epoch, sample): both must come out the same.
 RANDOM = ["model=mlp", "model.width=32", "model.depth=1", "model.dropout=0.3", "data.augment.translate=0.1",
@@ -268,7 +269,7 @@ def test_a_training_that_reads_the_test_set_fails(tmp_path, config, monkeypatch)
         self.trainer.datamodule.test_dataloader()
 
     monkeypatch.setattr(Classification, "on_train_start", peek)
-    with pytest.raises(SealedTestSet):
+    with pytest.raises(TestSetSealed):
         fit(config("model=linear", "trainer.max_epochs=1"), run_in(tmp_path))
 
 
@@ -294,6 +295,35 @@ def test_every_generator_comes_back():
     assert draws() != first
     restore_rng(state)
     assert draws() == first
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, "true"])
+def test_deterministic_is_true_warn_or_false(tmp_path, config, value):
+    from dlsearch.train.fit import build_trainer
+
+    cfg = config("model=linear")
+    cfg.trainer.deterministic = value
+    with pytest.raises(ConfigError, match=r"^trainer\.deterministic: expected true, warn or false"):
+        build_trainer(cfg, run_in(tmp_path), [])
+
+
+@pytest.mark.filterwarnings("ignore:.* is not deterministic")
+@pytest.mark.parametrize(("value", "met"), [("warn", ["put_"]), (False, [])])
+def test_operations_that_refuse_to_be_deterministic_are_noted(tmp_path, config, monkeypatch, value, met):
+    """``put_`` has no deterministic implementation on any device."""
+
+    def draw(self):
+        torch.zeros(4).put_(torch.tensor([1]), torch.tensor([1.0]))
+
+    monkeypatch.setattr("dlsearch.tasks.supervised.Classification.on_train_start", draw)
+    cfg = config("model=linear", "trainer.max_epochs=1", f"trainer.deterministic={value}")
+    try:
+        assert fit(cfg, run_in(tmp_path)).nondeterministic == met
+        cfg.trainer.deterministic = True
+        with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
+            fit(cfg, run_in(tmp_path / "b"))
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_settings_of_the_trainer_reach_it(tmp_path, config):
