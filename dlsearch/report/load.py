@@ -257,7 +257,10 @@ def view(record: Mapping[str, Any]) -> View:
         pareto=tuple(front),
         default=next((t for t in trials if t.default), None),
         test=tuple(data.get("test") or []),
-        replay=tuple({key: t.get(key) for key in REPLAY} for t in data.get("trials") or []),
+        replay=tuple(
+            {key: t.get(key) for key in REPLAY}
+            for t in sorted(data.get("trials") or [], key=lambda t: int(t["number"]))
+        ),
         again={key: data.get(key) for key in ("winner", "finalization")},
         checks=tuple(_checks(data, trials, winner, front, len(objectives) > 1)),
     )

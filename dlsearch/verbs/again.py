@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dlsearch.search.again import Verdict
+    from dlsearch.search.inputs import Difference
 
 #: Overrides that say where things are; the configuration is the record's.
 _PLACES = ("paths.", "study.storage", "tracking.", "worker.threads")
 DONE, DIFFERENT, REFUSED = 0, 1, 2
+_SHOWN = 8  # differences that are printed
 
 
 def _only_places(verb: str, overrides: Sequence[str]) -> None:
@@ -116,14 +118,20 @@ def _lines(verdict: Verdict) -> list[str]:
     head = f"trial {verdict.number} ({how}): "
     if verdict.verdict == "refused":
         lines = [f"{head}not trained: {'inputs differ' if len(verdict.inputs) > 1 else 'an input differs'}"]
-        return lines + [f"  {each}" for each in verdict.inputs] + ["  --anyway trains it all the same"]
-    notes = [f"  although {each}" for each in verdict.inputs]
+        return [*lines, *_named(verdict.inputs), "  --anyway trains it all the same"]
+    notes = _named(verdict.inputs, "although ")
     if verdict.verdict == "equal":
         same = f"weights {str(verdict.again['state_sha256'])[:12]}, {verdict.again['epochs']} epochs of metrics"
         splits = ", splits" if verdict.again["split_sha256"] else ""
         return [f"{head}equal, bit for bit: {same}{splits} ({verdict.seconds:.1f} s)", *notes]
     lines = [f"{head}NOT equal ({verdict.seconds:.1f} s)", *notes]
     return lines + [f"  {d['what']}: recorded {d['recorded']}, again {d['again']}" for d in verdict.differs]
+
+
+def _named(found: Sequence[Difference], word: str = "") -> list[str]:
+    """A line each; another commit of dlsearch may differ in a hundred files."""
+    lines = [f"  {word}{each}" for each in found[:_SHOWN]]
+    return [*lines, f"  … and {len(found) - _SHOWN} more (--json lists them)"] if len(found) > _SHOWN else lines
 
 
 def _sum(name: str, verdicts: Sequence[Verdict], equal: int) -> str:
@@ -168,7 +176,7 @@ def reproduce(words: list[str]) -> int:
         if options.json:
             print_json({"study": report["study"]["name"], "inputs": [each.to_json() for each in refused]})
         else:
-            print_lines("not run: inputs differ", *(f"  {each}" for each in refused), "  --anyway runs it all the same")
+            print_lines("not run: inputs differ", *_named(refused), "  --anyway runs it all the same")
         return REFUSED
     found = {**_run(report, store, where, options, overrides), "inputs": [each.to_json() for each in refused]}
     bad = [t for t in found["trials"] if t["verdict"] not in ("equal", "skipped")]

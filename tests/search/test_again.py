@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from dlsearch.search import inputs
+from dlsearch.config.errors import ConfigError
+from dlsearch.search import inputs, replay
 from dlsearch.search.again import compare, repeatable, sample
 from dlsearch.search.trial_config import trial_config
 from dlsearch.tracking import provenance
@@ -167,3 +168,74 @@ def test_whatever_differs_is_named(key):
 def test_where_it_began_is_named():
     again = {**RESULT, "state_sha256": "c", "intermediate": [[0, 0.25], [1, 0.4]], "values": [0.4]}
     assert [each["what"] for each in compare(RESULT, again)] == ["values", "state_sha256", "objective after epoch 1"]
+
+
+# -- a study from its report ------------------------------------------------------------------------------------
+def report_file(tmp_path, **changes):
+    study = {"config": {}, "options": {}, "space": [], "sampler": {}, "seed": 0, "objectives": ["a"]}
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"schema": 1, "study": study, "replay": [{}], **changes}))
+    return path
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"schema": 2}, "is no report of a study"),
+    ({"study": None}, "is no report of a study"),
+    ({"study": {"config": {}}}, "lacks options, space, sampler, seed, objectives"),
+    ({"replay": []}, "holds no trial to run again"),
+])  # fmt: skip
+def test_a_file_that_is_no_whole_report(tmp_path, changes, said):
+    with pytest.raises(ConfigError, match=r"^report\.json: ") as error:
+        replay.load(report_file(tmp_path, **changes))
+    assert said in str(error.value)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        replay.load(tmp_path / "broken.json")
+
+
+def confirmation(mean, digest="a"):
+    replica = {"replica": 0, "seed": 5, "state": "complete", "value": mean, "state_sha256": digest}
+    return {"configurations": [{"trial_number": 0, "default": False, "params": {}, "mean": mean, "winner": True,
+                                "replicas": [replica]}]}  # fmt: skip
+
+
+@pytest.mark.parametrize(("now", "equal"), [
+    (confirmation(0.5), True), (confirmation(0.25), False), (confirmation(0.5, "b"), False), (None, False),
+])  # fmt: skip
+def test_confirmed_means_and_weights_are_compared(now, equal):
+    winner = {"number": 0, "params": {}, "value": 0.5}
+    report = {"replay": [], "again": {"winner": winner, "finalization": confirmation(0.5)}}
+    found = replay.compare(report, {"trials": [], "winner": winner, "finalization": now})
+    assert found["winner"]["equal"] is True
+    assert found["confirmed"]["equal"] is equal
+    found = replay.compare(report, {"trials": [], "winner": {**winner, "number": 1}, "finalization": now})
+    assert found["winner"]["equal"] is False
+
+
+def test_no_confirmation_is_no_difference():
+    found = replay.compare({"replay": [], "again": {"winner": None}}, {"trials": [], "winner": None})
+    assert (found["confirmed"], found["winner"]["equal"]) == (None, True)
+
+
+@pytest.mark.parametrize(("change", "verdict", "what"), [
+    ({}, "equal", []),
+    ({"values": [0.4]}, "different", ["values"]),
+    ({"state_sha256": "x"}, "different", ["state_sha256"]),
+    ({"params": {"optimizer.lr": 0.1}}, "different", ["params"]),
+    ({"intermediate": [[0, 0.3], [1, 0.5]]}, "different", ["intermediate"]),
+    ({"number": 8}, "missing", []),
+])  # fmt: skip
+def test_the_trials_of_two_studies_are_compared_one_by_one(change, verdict, what):
+    then = {**trained(), **RESULT, "duplicate_of": None, "resumed_epoch": None}
+    record = {"trials": [{**then, **change}], "winner": None}
+    (found,) = replay.compare({"replay": [then], "again": {"winner": None}}, record)["trials"]
+    assert (found["number"], found["verdict"], [d["what"] for d in found["differs"]]) == (3, verdict, what)
+
+
+def test_what_could_not_be_repeated_is_told_and_a_duplicate_compared_by_its_value():
+    lost = {**trained(), **RESULT, "duplicate_of": None, "resumed_epoch": None, "state": "failed", "reason": "lost"}
+    twin = {**trained(), **RESULT, "number": 4, "duplicate_of": 3, "inputs": None, "state_sha256": None}
+    report = {"replay": [lost, twin], "again": {"winner": None}}
+    found = replay.compare(report, {"trials": [lost, {**twin, "epochs": None}], "winner": None})["trials"]
+    assert [each["verdict"] for each in found] == ["skipped", "equal"]
+    assert "lost" in found[0]["why"]
