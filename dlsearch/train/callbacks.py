@@ -98,7 +98,7 @@ class RunCallback(Checkpoint):
         self.metrics_sha256 = ""  # of the validated epochs so far, those before a resumption included
         self.resumed_epoch: int | None = None
         self.final: dict[str, float] = {}  # the metrics of the last epoch that was kept
-        self._epoch, self._stopped = -1, False
+        self._epoch, self._step, self._stopped = -1, -1, False
         self._validated = False
         self._epoch_started = self._batch_ended = 0.0
         self._waited = 0.0
@@ -150,7 +150,7 @@ class RunCallback(Checkpoint):
             self._validated = False
             self._note_best(metrics, epoch, step)
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._epoch, self.final, self._stopped = epoch, metrics, trainer.should_stop
+            self._epoch, self._step, self.final, self._stopped = epoch, step, metrics, trainer.should_stop
             save_atomically(trainer, self.folder / "last.ckpt")
             if self.best is not None and self.best["epoch"] == epoch:
                 self._link_best()
@@ -179,16 +179,22 @@ class RunCallback(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """Into the checkpoint: the best so far, the metrics' digest, and every RNG (Lightning saves none)."""
         state = {"rng": rng_state(), "best": self.best, "metrics_sha256": self.metrics_sha256}
-        return state | {"epoch": self._epoch, "final": self.final, "stopped": self._stopped}
+        return state | {"epoch": self._epoch, "step": self._step, "final": self.final, "stopped": self._stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best so far. The RNGs come back in :meth:`on_train_start`, after all set-up that draws from them."""
         self.best, self.metrics_sha256 = state_dict["best"], state_dict.get("metrics_sha256", "")
         self.final, self._stopped = state_dict.get("final", {}), state_dict.get("stopped", False)
-        if self.best is not None and self.best["epoch"] == state_dict.get("epoch"):
+        self._epoch, self._step = state_dict.get("epoch", -1), state_dict.get("step", -1)
+        if self.best is not None and self.best["epoch"] == self._epoch:
             self._link_best()  # a kill may have come between last.ckpt and best.ckpt
         self._rng = state_dict["rng"]
-        self.resumed_epoch = state_dict.get("epoch", -1) + 1  # also where none is left to train
+        self.resumed_epoch = self._epoch + 1  # also where none is left to train
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the last epoch of a resumed run again: a kill may have come between its checkpoint and its report."""
+        if self.resumed_epoch is not None and self.final:
+            self.pruned = self.run.report(self._epoch, self._step, self.final)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the RNGs of a resumed run."""
@@ -196,7 +202,7 @@ class RunCallback(Checkpoint):
         if state is not None:
             restore_rng(state)
             self.resumed_epoch = trainer.current_epoch
-            trainer.should_stop = self._stopped  # Lightning would train one more epoch, and then stop
+            trainer.should_stop = self._stopped or self.pruned  # Lightning would train one more epoch, and then stop
             self._rng = None
 
 

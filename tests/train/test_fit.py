@@ -76,13 +76,13 @@ def after(epochs: int):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, config):
     cfg = config(*RANDOM, "trainer.max_epochs=5", "seed=3")
     whole = fit(cfg, run_in(tmp_path / "whole"))
-    for _ in range(2):  # interrupted in the third epoch, and in the third after that
+    for _ in range(2):  # interrupted in the third epoch, and in the fourth: the second is reported again
         with pytest.raises(Interrupted):
             fit(cfg, run_in(tmp_path / "parts", **after(2)))
         assert (tmp_path / "parts/ckpt/last.ckpt").is_file()
         torch.rand(100)  # somebody else draws
     parts = fit(cfg, run_in(tmp_path / "parts"))
-    assert (whole.state, whole.resumed_epoch, parts.resumed_epoch) == ("complete", None, 4)
+    assert (whole.state, whole.resumed_epoch, parts.resumed_epoch) == ("complete", None, 3)
     digests = ("state_sha256", "metrics_sha256", "split_sha256")
     for field in ("state", "values", "best_epoch", "best_step", "epochs", "n_params", "summary", *digests):
         assert getattr(parts, field) == getattr(whole, field), field
@@ -107,6 +107,30 @@ def test_a_kill_between_the_last_checkpoint_and_the_best_one_costs_neither(tmp_p
         fit(cfg, run_in(tmp_path / "parts"))
     monkeypatch.undo()
     assert fit(cfg, run_in(tmp_path / "parts")).state_sha256 == whole.state_sha256
+
+
+@pytest.mark.parametrize("epochs", [2, 5])
+def test_a_kill_between_a_checkpoint_and_its_report_costs_no_report_and_no_verdict(tmp_path, config, epochs):
+    cfg = config(*RANDOM, f"trainer.max_epochs={epochs}")
+    told = []
+
+    def die(*_):
+        if len(told) == 1:
+            raise Interrupted
+        told.append(0)
+
+    def report(epoch, step, metrics):
+        told.append((epoch, step, sorted(metrics)))
+        return epoch == 1
+
+    with pytest.raises(Interrupted):
+        fit(cfg, run_in(tmp_path, report=die))
+    told.clear()
+    result = fit(cfg, run_in(tmp_path, report=report))
+    assert [epoch for epoch, *_ in told] == [1]
+    assert told[0][1] == 14
+    assert "val/accuracy" in told[0][2]
+    assert (result.state, result.epochs, result.resumed_epoch) == ("pruned", 2, 2)
 
 
 @pytest.mark.parametrize("words", [
