@@ -39,7 +39,6 @@ def _read(where: Place, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     from dlsearch.search import place as places
     from dlsearch.search.database import Storage
     from dlsearch.search.record import read_record
-    from dlsearch.search.rounds import Rounds
     from dlsearch.search.study import Study
 
     if not places.exists(where.storage_url):
@@ -213,9 +212,9 @@ def _run(
     from dlsearch.search.database import Storage
     from dlsearch.search.place import storage_url
     from dlsearch.search.record import read_record
+    from dlsearch.search.rounds import Rounds
     from dlsearch.search.serve import serve
     from dlsearch.search.slots import cores
-    from dlsearch.search.rounds import Rounds
     from dlsearch.search.study import Study
     from dlsearch.verbs.study import write_report
 
