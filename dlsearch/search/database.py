@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ class Storage:
     def __init__(self, url: str) -> None:
         """Open, and create what is missing."""
         self.url = url
-        self._joined = threading.local()
+        self._thread = threading.local()
         self.sqlite = url.startswith("sqlite")
         try:
             if self.sqlite:
@@ -180,9 +180,12 @@ class Storage:
             return
         with self.engine.connect() as connection:
             connection.execute(sa.text("SELECT pg_advisory_lock(7305802, hashtext(:s))"), {"s": study})
+            connection.commit()
+            self._thread.locked = connection
             try:
                 yield
             finally:
+                self._thread.locked = None
                 connection.execute(sa.text("SELECT pg_advisory_unlock(7305802, hashtext(:s))"), {"s": study})
                 connection.commit()
 
@@ -193,20 +196,26 @@ class Storage:
         Its own reads see it at once, others when it ends. What Optuna has cached in one that failed is void: see
         :meth:`fresh`.
         """
-        with self.engine.begin() as connection:
+        locked: Connection | None = getattr(self._thread, "locked", None)
+        with ExitStack() as stack:
+            if locked is not None:  # the lock's own connection: each from the pool costs PostgreSQL a question
+                stack.enter_context(locked.begin())
+                connection = locked
+            else:
+                connection = stack.enter_context(self.engine.begin())
             self.rdb.remove_session()
             self.rdb.scoped_session(bind=connection, join_transaction_mode="rollback_only")
-            self._joined.connection = connection
+            self._thread.joined = connection
             try:
                 yield
             finally:
-                self._joined.connection = None
+                self._thread.joined = None
                 self.rdb.remove_session()
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction of its own; within :meth:`transaction`, that one."""
-        joined: Connection | None = getattr(self._joined, "connection", None)
+        joined: Connection | None = getattr(self._thread, "joined", None)
         if joined is not None:
             yield joined
             return

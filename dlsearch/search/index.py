@@ -42,13 +42,18 @@ class TrialIndex:
 
     def __init__(self) -> None:
         """Nothing is known yet."""
-        self._seen = 0
+        self.trials: Sequence[FrozenTrial] = ()
         self._open: set[int] = set()
         self._tried: dict[str, int] = {}
 
+    @property
+    def seen(self) -> int:
+        """Number of trials at the last update: the next one's number."""
+        return len(self.trials)
+
     def update(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take over what changed in `trials` (all of the study, by number)."""
-        for number in sorted(self._open.union(range(self._seen, len(trials)))):
+        """Take over what changed; `trials` are all of the study, by number."""
+        for number in sorted(self._open.union(range(self.seen, len(trials)))):
             trial = trials[number]
             if not trial.state.is_finished():
                 self._open.add(number)
@@ -57,11 +62,11 @@ class TrialIndex:
             if trial.state is not TrialState.FAIL:
                 key = params_key(trial.params)
                 self._tried[key] = min(number, self._tried.get(key, number))
-        self._seen = len(trials)
+        self.trials = trials
 
-    def open(self, trials: Sequence[FrozenTrial], state: TrialState) -> list[FrozenTrial]:
+    def open(self, state: TrialState) -> list[FrozenTrial]:
         """The trials that are RUNNING, or WAITING, by number."""
-        return [trials[number] for number in sorted(self._open) if trials[number].state is state]
+        return [self.trials[number] for number in sorted(self._open) if self.trials[number].state is state]
 
     def tried(self, key: str) -> int | None:
         """The first trial that was completed or pruned with the parameters of this :func:`params_key`."""

@@ -152,35 +152,41 @@ class Study:
         """
         with self.storage.lock(self.name):
             with self._writing():
-                self._reap()
-            if (deadline is not None and time.time() >= deadline) or self.reached(target):
-                return None
-            n_trials = self._n_trials()
-            while True:
-                trials = self._updated()
-                waiting = self._index.open(trials, TrialState.WAITING)
-                if not waiting and len(trials) >= n_trials:
+                self.leases.expire()
+                if self._mend():
+                    self._look()
+                if (deadline is not None and time.time() >= deadline) or self.reached(target):
                     return None
-                trial = self._ask(waiting[0].number if waiting else len(trials))
-                if not waiting:
-                    _ = trial.relative_params  # the sampler's work; what is suggested of it below costs nothing more
-                with self._writing():
+                n_trials = self._n_trials()
+                trial = self._next(n_trials)
+            while trial is not None:
+                with (
+                    self._writing()
+                ):  # its first write, which keeps others from writing, comes after the sampler's work
                     params = self.space.suggest(trial, self.document["config"])
-                    if not self._duplicates(trial, trials):
+                    if not self._duplicates(trial):
                         _, attempt, token = self.leases.open("trial", trial.number, holder)
                         seed = trial_seed(self.seed, trial.number)
                         return Claim("trial", trial.number, attempt, token, params, seed, trial)
+                with self._writing():
+                    self._look()
+                    trial = self._next(n_trials)
+        return None
 
-    def _updated(self) -> list[FrozenTrial]:
-        trials = self.trials()
+    def _look(self) -> None:
+        trials = self.trials()  # first: where the caches are void, it begins a new index
         self._index.update(trials)
-        return trials
 
     def _n_trials(self) -> int:
         with self.storage.begin() as connection:  # the row's document is long
             return int(connection.execute(sa.select(StudyRow.n_trials).where(StudyRow.name == self.name)).scalar_one())
 
-    def _ask(self, number: int) -> optuna.Trial:
+    def _next(self, n_trials: int) -> optuna.Trial | None:
+        """Take the first trial that waits, or a new one, as the index has them; None at the end of the budget."""
+        waiting = self._index.open(TrialState.WAITING)
+        if not waiting and self._index.seen >= n_trials:
+            return None
+        number = waiting[0].number if waiting else self._index.seen
         # A fresh sampler, seeded by the trial's number: a reloaded seeded sampler would propose the same points again.
         self.optuna.sampler = build_sampler(
             self.document["sampler"],
@@ -192,14 +198,16 @@ class Study:
         )
         return self.optuna.ask()
 
-    def _duplicates(self, trial: optuna.Trial, trials: list[FrozenTrial]) -> bool:
+    def _duplicates(self, trial: optuna.Trial) -> bool:
         """Settle a trial whose parameters ran, or run, already; False when it is new."""
-        if trial.user_attrs.get(DUPLICATE) is not None or self.leases.rows(kind="trial", number=trial.number):
+        if trial.number < self._index.seen and (  # it waited
+            trial.user_attrs.get(DUPLICATE) is not None or self.leases.rows(kind="trial", number=trial.number)
+        ):
             return False  # it was claimed before: this is a retry
         mine = params_key(trial.params)
         running = (
             other.number
-            for other in self._index.open(trials, TrialState.RUNNING)
+            for other in self._index.open(TrialState.RUNNING)
             if other.number != trial.number and DUPLICATE not in other.user_attrs and params_key(other.params) == mine
         )
         tried, beside = self._index.tried(mine), next(running, None)
@@ -207,7 +215,7 @@ class Study:
             return False
         if tried is not None and (beside is None or tried < beside):
             trial.set_user_attr(DUPLICATE, tried)
-            self._copy(trial.number, trials[tried])
+            self._copy(trial.number, self._index.trials[tried])
         else:
             trial.set_user_attr(DUPLICATE, beside)
         return True
@@ -328,10 +336,16 @@ class Study:
 
     def _reap(self, worker: str | None = None) -> list[Attempt]:
         lost = self.leases.expire(worker)
-        trials = self._updated()
-        running = self._index.open(trials, TrialState.RUNNING)
+        self._mend()
+        return lost
+
+    def _mend(self) -> bool:
+        """Requeue or end the running trials that nobody holds; whether anything was changed since the index looked."""
+        self._look()
+        running = self._index.open(TrialState.RUNNING)
         if not running:
-            return lost
+            return False
+        changed = False
         live = self.leases.live_numbers("trial")
         for trial in running:
             if trial.number in live:
@@ -340,7 +354,9 @@ class Study:
             if original is not None:
                 if self.trials()[original].state.is_finished():
                     self._settle_duplicates(original)
+                    changed = True
                 continue
+            changed = True
             attempts = self.leases.rows(kind="trial", number=trial.number)
             ended = next((a for a in reversed(attempts) if a.state in ("complete", "pruned", "failed")), None)
             if ended is not None:  # its worker died between writing the result and telling Optuna
@@ -350,7 +366,7 @@ class Study:
                 self._tell(trial.number, "failed", "lost", None)
             else:
                 self._requeue(trial.number)
-        return lost
+        return changed
 
     # -- the study's own row -------------------------------------------------------------------------------------
     def add_seconds(self, seconds: float) -> None:

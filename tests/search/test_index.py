@@ -55,7 +55,7 @@ def test_the_index_agrees_with_a_look_at_every_trial():
         trials = plain.get_trials(deepcopy=False)
         index.update(trials)
         for state in (TrialState.RUNNING, TrialState.WAITING):
-            assert index.open(trials, state) == [t for t in trials if t.state is state]
+            assert index.open(state) == [t for t in trials if t.state is state]
         for x in range(10):
             good = [t.number for t in trials if t.params == {"x": x} and t.state.name in ("COMPLETE", "PRUNED")]
             assert index.tried(params_key({"x": x})) == min(good, default=None)
