@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.report import formats
-from dlsearch.report.compare_text import PAIR_HEADINGS, cell, overview, pair_row
+from dlsearch.report.compare_text import HEADINGS, cell, overview, pair_row
 from dlsearch.report.figures import svg
 from dlsearch.report.figures.plate import NARROW, WIDE, Plate, finish
 from dlsearch.report.figures.scales import Range, label, score_axis, xticks
@@ -103,8 +103,8 @@ def _pages(facts: dict[str, Any]) -> dict[str, str]:
         names=[s["name"] for s in facts["studies"]],
         overview_rows=[[what, *texts] for what, texts in overview(facts)],
         data_rows=[{"key": what, "values": values} for what, values in facts["data"]["rows"]],
-        headings=PAIR_HEADINGS,
-        pairs=[pair_row(p, percent) for p in facts["pairs"] if p["confirmed"] is not None],
+        headings=HEADINGS,
+        pairs=[pair_row(p, percent) for p in facts["pairs"]],
         drawn=drawn,
         css=Markup(css),
         style_digest=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.report.compare_words import p_value
-from dlsearch.report.formats import NONE, difference, number, score, short
+from dlsearch.report.formats import NONE, THIN, difference, number, score, short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,8 +13,21 @@ if TYPE_CHECKING:
 
 
 def interval(low: float | None, high: float | None, percent: bool) -> str:
-    """``a to b``; nothing where there is none."""
-    return "" if low is None or high is None else f"{score(low, percent)} to {score(high, percent)}"
+    """``a to b``; a dash where there is none."""
+    if low is None or high is None:
+        return NONE
+    return f"{_unitless(score(low, percent))} to {score(high, percent)}"
+
+
+def gap(low: float | None, high: float | None, percent: bool) -> str:
+    """An interval of a difference; a dash where there is none."""
+    if low is None or high is None:
+        return NONE
+    return f"{difference(low, percent).removesuffix(' points')} to {difference(high, percent)}"
+
+
+def _unitless(text: str) -> str:
+    return text.removesuffix("%").rstrip(THIN)
 
 
 def overview(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -24,7 +37,7 @@ def overview(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
     def row(what: str, text: Any) -> tuple[str, list[str]]:
         return what, [text(s) for s in studies]
 
-    def confirmed(s: dict[str, Any]) -> str:
+    def mean(s: dict[str, Any]) -> str:
         c = s["confirmed"]
         return NONE if c is None else f"{score(c['mean'], percent)} (n = {c['n']})"
 
@@ -53,52 +66,58 @@ def overview(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
     at = facts["curves"]
     curves = {r["name"]: r for r in at["rows"]}
-    label = {"expected": "expected best of", "best": "best of the first"}
+    label = {"expected": "expected best of", "best": "best of first"}
     rows = [
         row("state", lambda s: str(s["state"])),
-        row("sampler, pruner", lambda s: f"{s['sampler']}, {s['pruner']}"),
+        row("sampler", lambda s: s["sampler"].removesuffix("Sampler")),
+        row("pruner", lambda s: s["pruner"].removesuffix("Pruner")),
         row("best search score", lambda s: NONE if s["best"] is None else score(s["best"]["value"], percent)),
-        row("confirmed mean", confirmed),
-        row("  95 % interval (t)", spread),
-        row("  against the search", drop),
-        row("default configuration", lambda s: score(s["default"], percent)),
+        row("confirmed mean", mean),
+        row("its 95 % interval", spread),
+        row("against the search", drop),
+        row("default, in search", lambda s: score(s["default"], percent)),
         row("test accuracy", tested),
-        row("  95 % interval", wilson),
-        row("  mean over seeds", lambda s: score(((s["test"] or {}).get("replicas") or {}).get("mean"), True)),
+        row("95 % of the test", wilson),
+        row("test, mean of seeds", lambda s: score(((s["test"] or {}).get("replicas") or {}).get("mean"), True)),
         row("trials run", lambda s: f"{s['trials']['run']} of {s['trials']['asked']}"),
-        row("  pruned, failed", lambda s: f"{s['trials']['pruned']}, {s['trials']['failed']}"),
+        row("pruned, failed", lambda s: f"{s['trials']['pruned']}, {s['trials']['failed']}"),
         row("epochs", lambda s: f"{s['budget']['epochs']:,}"),
         row("device-hours", lambda s: hours(s, "device_hours")),
-        row("  of the confirmation", lambda s: hours(s, "confirm_device_hours")),
-        row("hours on the clock", lambda s: hours(s, "wall_hours")),
+        row("… to confirm", lambda s: hours(s, "confirm_device_hours")),
+        row("clock hours", lambda s: hours(s, "wall_hours")),
         row("parameters", lambda s: number(s["n_params"])),
     ]
     if at["kind"]:
-        rows.append(row(f"{label[at['kind']]} {at['trials']} trials",
+        rows.append(row(f"{label[at['kind']]} {at['trials']}",
                         lambda s: score((curves.get(s["name"]) or {}).get("value"), percent)))  # fmt: skip
         timed = [r["device_hours"] for r in at["rows"] if r["device_hours"]]
         if timed:
-            rows.append(row(f"  of {number(timed[0]['hours'], 2)} device-hours",
+            rows.append(row(f"… in {number(timed[0]['hours'], 2)} device-h",
                             lambda s: score(curves[s["name"]]["device_hours"]["value"], percent)))  # fmt: skip
     return [r for r in rows if any(text != NONE for text in r[1])]
 
 
+#: Of the table of pairs on the page; a terminal has room for those of :data:`NARROW`.
+HEADINGS = (
+    "pair", "difference", "95 % interval", "test", "p", "p, Holm", "permutation", "Hedges' g", "test accuracy",
+    "95 % interval",
+)  # fmt: skip
+NARROW = (0, 1, 2, 5, 7, 8)
+
+
 def pair_row(p: dict[str, Any], percent: bool) -> list[str]:
-    """A pair: difference, interval, test, p, corrected p, effect."""
-    found = p["confirmed"]
-    low, high = difference(found["low"], percent), difference(found["high"], percent)
-    return [
-        f"{p['a']} − {p['b']}",
-        difference(found["difference"], percent),
-        NONE if found["low"] is None else f"{low} to {high}",
-        found["test"],
-        p_value(found["p"]),
-        NONE if p["holm"] is None else p_value(p["holm"]),
-        number(found["effect"], 3),
-    ]
-
-
-PAIR_HEADINGS = ("pair", "difference", "95 % interval", "test", "p", "Holm", "Hedges' g")
+    """A pair under :data:`HEADINGS`."""
+    found, tested = p["confirmed"], p["test"]
+    texts = [f"{p['a']} − {p['b']}"]
+    if found is None:
+        texts += [NONE] * 7
+    else:
+        texts += [difference(found["difference"], percent), gap(found["low"], found["high"], percent), found["test"]]
+        texts += [NONE if x is None else p_value(x)[2:].lstrip("= ") for x in (found["p"], p["holm"])]
+        texts += [p_value(found["permutation_p"])[2:].lstrip("= "), number(found["effect"], 3)]
+    if tested is None:
+        return [*texts, NONE, NONE]
+    return [*texts, difference(tested["difference"], True), gap(tested["low"], tested["high"], True)]
 
 
 def show(facts: dict[str, Any], console: Console | None = None) -> None:
@@ -118,11 +137,11 @@ def show(facts: dict[str, Any], console: Console | None = None) -> None:
     for what, texts in overview(facts):
         table.add_row(Text(what), *map(Text, texts))
     out.print(table)
-    tested = [p for p in facts["pairs"] if p["confirmed"] is not None]
-    if len(facts["pairs"]) > 1 and tested:
-        table = _table(PAIR_HEADINGS)
-        for p in tested:
-            table.add_row(*map(Text, pair_row(p, facts["objective"]["percent"])))
+    if len(facts["pairs"]) > 1:
+        table = _table([HEADINGS[i] for i in NARROW])
+        for p in facts["pairs"]:
+            texts = pair_row(p, facts["objective"]["percent"])
+            table.add_row(*(Text(texts[i]) for i in NARROW))
         out.print(table)
     for title, rows in (("searched", facts["space"]), ("best found", facts["params"]), ("config", facts["config"])):
         kept = rows if title == "best found" else [r for r in rows if r["differs"]]

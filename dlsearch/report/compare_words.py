@@ -15,8 +15,10 @@ def verdict(facts: dict[str, Any]) -> dict[str, Any]:
     if facts["data"]["verdict"] == "different":
         return {"headline": "Scores on different data are not comparable", "sentences": [], "warnings": warnings}
     tested = [p for p in pairs if p["confirmed"] is not None]
-    sentences = [_sentence(p, objective, many=len(pairs) > 1) for p in tested]
-    sentences += [_tested(p) for p in pairs if p["test"] is not None]
+    sentences = []
+    if len(pairs) == 1:  # of several pairs the table says the same, better
+        sentences = [_sentence(p, objective) for p in tested]
+        sentences += [_tested(p) for p in pairs if p["test"] is not None]
     if not tested:
         headline = "No study is told from another"
         best = [s for s in studies if s["best"] is not None]
@@ -75,17 +77,16 @@ def p_value(p: float | None) -> str:
     return "p is not defined" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def _sentence(pair: dict[str, Any], objective: dict[str, Any], *, many: bool) -> str:
+def _sentence(pair: dict[str, Any], objective: dict[str, Any]) -> str:
     found, percent = pair["confirmed"], objective["percent"]
     n, m = found["n"]
     how = f"{n} seeds that they share" if found["test"].startswith("paired") else f"{n} and {m} trainings"
     effect = "" if found["effect"] is None else f", Hedges' g {number(found['effect'], 3)}"
     text = f"{pair['a']} − {pair['b']} on {how}: {difference(found['difference'], percent)}"
     if found["low"] is not None:
-        text += f", 95 % interval {difference(found['low'], percent)} to {difference(found['high'], percent)}"
+        low, high = difference(found["low"], percent).removesuffix(" points"), difference(found["high"], percent)
+        text += f", 95 % interval {low} to {high}"
     text += f"; {found['test']}, {p_value(found['p'])}"
-    if many and pair["holm"] is not None:
-        text += f", corrected for all pairs (Holm) {p_value(pair['holm'])}"
     least = f" (with so few it cannot be below {found['smallest_p']:.3g})" if found["smallest_p"] > 0.01 else ""
     return f"{text}; permutation test {p_value(found['permutation_p'])}{least}{effect}."
 
@@ -94,7 +95,8 @@ def _tested(pair: dict[str, Any]) -> str:
     found = pair["test"]
     text = (
         f"Test accuracy of the kept models, {pair['a']} − {pair['b']}: {difference(found['difference'], True)}, 95 %"
-        f" interval {difference(found['low'], True)} to {difference(found['high'], True)} (Newcombe)"
+        f" interval {difference(found['low'], True).removesuffix(' points')} to {difference(found['high'], True)}"
+        " (Newcombe)"
     )
     exact = found["mcnemar"]
     if exact is not None:
