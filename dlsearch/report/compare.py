@@ -52,7 +52,7 @@ def compare(records: Sequence[Mapping[str, Any]], *, different_data: bool = Fals
         "studies": studies,
         "pairs": pairs,
         "curves": _curves(studies, bool(objective["maximize"])),
-        "params": _table([s["best"]["params"] if s["best"] else {} for s in studies]),
+        "params": _table([s["winner"] for s in studies]),
         "space": _table([_space(v) for v in views]),
         "config": _differences(views),
     }
@@ -114,7 +114,8 @@ def _study(record: Mapping[str, Any], v: View, data: dict[str, Any]) -> dict[str
     counts = {s: sum(t.state == s for t in v.trials) for s in ("complete", "pruned", "failed")}
     replicas = [r for c in _configurations(record) for r in c.get("replicas") or []]
     device = math.fsum(a.seconds or 0.0 for t in v.trials for a in t.attempts)
-    confirm = math.fsum(r.get("seconds") or 0.0 for r in replicas)
+    final = record.get("finalization") or {}
+    confirm = math.fsum(r.get("seconds") or 0.0 for r in [*replicas, final.get("refit_run") or {}])
     return {
         "name": study["name"],
         "state": study.get("state"),
@@ -127,6 +128,7 @@ def _study(record: Mapping[str, Any], v: View, data: dict[str, Any]) -> dict[str
         "best": None
         if winner is None
         else {"number": winner.number, "value": winner.values[0], "params": winner.params},
+        "winner": dict((record.get("winner") or {}).get("params") or {}),
         "default": None if v.default is None or not v.default.values else v.default.values[0],
         "confirmed": _confirmed(record),
         "test": _test(v),

@@ -143,10 +143,10 @@ def show(facts: dict[str, Any], console: Console | None = None) -> None:
             texts = pair_row(p, facts["objective"]["percent"])
             table.add_row(*(Text(texts[i]) for i in NARROW))
         out.print(table)
-    for title, rows in (("searched", facts["space"]), ("best found", facts["params"]), ("config", facts["config"])):
-        kept = rows if title == "best found" else [r for r in rows if r["differs"]]
+    for title, rows in (("searched", facts["space"]), ("winner", facts["params"]), ("config", facts["config"])):
+        kept = rows if title == "winner" else [r for r in rows if r["differs"]]
         if kept:
-            table = _table([title if title == "best found" else f"{title}: differences", *names])
+            table = _table([title if title == "winner" else f"{title}: differences", *names])
             for r in kept:
                 table.add_row(Text(r["key"]), *(Text(cell(v)) for v in r["values"]))
             out.print(table)

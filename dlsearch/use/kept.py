@@ -54,6 +54,8 @@ def kept_model(record: dict[str, Any], store: Path, number: int | None = None) -
     if number is None:
         kind, number, checkpoint = _confirmed(record)
         row = next((r for r in reversed(record["test"]) if r["kind"] == "confirm"), None)
+        if row is not None and row.get("refit"):  # what was kept is then the training on train + validation
+            row = {**row, "metrics": row["refit"]["metrics"]}
         params = (record["winner"] or {}).get("params", {})
         value = (record["winner"] or {}).get("value")
     else:
@@ -86,7 +88,7 @@ def kept_model(record: dict[str, Any], store: Path, number: int | None = None) -
 def _confirmed(record: dict[str, Any]) -> tuple[str, int | None, str]:
     """Kind, trial and checkpoint (relative to the store) of what was kept."""
     name, final = record["study"]["name"], record.get("finalization")
-    if final and final.get("kept") and final.get("checkpoint"):
+    if final and final["state"] == "complete" and final.get("checkpoint"):
         return "confirm", final["kept"]["trial_number"], final["checkpoint"]
     if record.get("pareto") is not None:
         some = ", ".join(f"{name}/{n}" for n in record["pareto"][:3])

@@ -17,6 +17,7 @@ from dlsearch.verbs.use import compare, export, predict
 from tests.e2e.running import TINY, Site
 
 WORDS = [w for w in TINY if w != "study.finalize=false"] + ["data=digits", "sampler=random", "study.n_trials=2"]
+WORDS += ["study.confirm.top=1", "study.confirm.seeds=2"]
 
 
 @pytest.fixture(scope="module")
@@ -100,5 +101,7 @@ def test_studies_of_the_store_are_compared(store: Site, capsys: pytest.CaptureFi
     assert [s["name"] for s in facts["studies"]] == ["one", "two"]
     assert facts["data"]["verdict"] == "same"
     assert facts["curves"]["kind"] == "expected"
+    assert [s["confirmed"]["n"] for s in facts["studies"]] == [2, 2]
+    assert facts["pairs"][0]["confirmed"]["test"] == "Welch's t-test"
     assert facts["pairs"][0]["test"] is not None
     assert (store.folder / "page/index.html").is_file()
