@@ -99,15 +99,12 @@ def _confirmed(record: dict[str, Any]) -> tuple[str, int | None, str]:
     if winner is None:
         raise ConfigError("study.name", f"no trial of {name!r} is complete yet", f"dlsearch status {name}")
     number = winner.get("number")
-    done = {a["number"] for a in record.get("confirmations") or [] if a["state"] == "complete"}
-    if final is not None or number not in done:
-        instead = "" if number is None else f", or take the best trial's model: {name}/{number}"
-        raise ConfigError(
-            "study.name",
-            f"{name!r} is not finalised: its winner has not been confirmed",
-            f"finish it with the command that began it{instead}",
-        )
-    return "confirm", number, f"{layout.trial_folder(name, number, confirm=True)}/ckpt/best.ckpt"
+    instead = "" if number is None else f", or take the best trial's model: {name}/{number}"
+    raise ConfigError(
+        "study.name",
+        f"{name!r} is not finalised: its winner has not been confirmed",
+        f"finish it with the command that began it{instead}",
+    )
 
 
 def _trial(record: dict[str, Any], number: int) -> dict[str, Any]:

@@ -66,7 +66,6 @@ def study_record(
         ],
         "winner": {"number": best, "params": {"optimizer.lr": 0.001 * (best + 1)}, "value": scores[best]},
         "test": [],
-        "confirmations": [],
     }  # fmt: skip
     if confirmed is not None:
         replicas = [

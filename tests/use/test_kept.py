@@ -1,4 +1,4 @@
-"""Which model is the study's, in the record of today and in one with a finalisation."""
+"""Which model is the study's."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def test_the_finalisation_names_it(tmp_path: Path) -> None:
     assert kept.about["test"]["metrics"] == {"test/accuracy": 0.95}
 
 
-def test_a_single_confirmation_is_it_where_there_is_no_finalisation(tmp_path: Path) -> None:
-    path = touch(tmp_path, "studies/alpha/confirm/t00001")
-    done = record() | {"confirmations": [{"number": 1, "state": "complete"}]}
-    assert kept_model(done, tmp_path).checkpoint == path
+def test_a_refit_that_was_kept_has_its_own_test_score(tmp_path: Path) -> None:
+    touch(tmp_path, "studies/alpha/confirm/kept")
+    done = record(confirmed=[0.9, 0.91], right=190)
+    done["test"][0]["refit"] = {"metrics": {"test/accuracy": 0.96}}
+    assert kept_model(done, tmp_path).about["test"] == {"n": 200, "metrics": {"test/accuracy": 0.96}}
 
 
 def test_a_trial_of_its_own_and_the_one_that_it_repeats(tmp_path: Path) -> None:
@@ -47,8 +48,8 @@ def test_a_trial_of_its_own_and_the_one_that_it_repeats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "number", "why"),
     [
-        ({"confirmations": [{"number": 0, "state": "complete"}]}, None, "not finalised.*alpha/1"),
-        ({"confirmations": [{"number": 1, "state": "failed"}]}, None, "not finalised"),
+        ({"finalization": None}, None, "not finalised.*alpha/1"),
+        ({"finalization": {"state": "partial", "checkpoint": "x"}}, None, "not finalised"),
         ({"winner": None}, None, "no trial of 'alpha' is complete yet"),
         ({"pareto": [0, 1]}, None, "several objectives.*alpha/0, alpha/1"),
         ({}, 7, "has no trial 7"),
