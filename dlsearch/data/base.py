@@ -79,6 +79,7 @@ class SplitData(pl.LightningDataModule):
         self.train_size, self.val_size = train_size, val_size
         self.split_seed, self.seed = split_seed, seed
         self._sealed = True
+        self._input: dict[str, Any] | None = None
         self._whole = False
 
     # -- the seal ------------------------------------------------------------------------------------------------
@@ -157,6 +158,16 @@ class SplitData(pl.LightningDataModule):
         keys = ("name", "shape", "num_classes", "classes", "sizes", "digests", "class_counts", "overlap")
         record = self.record()
         return {key: record[key] for key in keys}
+
+    def input_spec(self) -> dict[str, Any]:
+        """How an input of one's own becomes what the net sees, as JSON (``docs/using-models.md`` has the keys)."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Into every checkpoint: :meth:`input_spec`, so that a model can be used where its data are not."""
+        if self._input is None:
+            self._input = self.input_spec()
+        return {"input": self._input}
 
     # -- where and among whom it trains --------------------------------------------------------------------------
     @property

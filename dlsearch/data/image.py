@@ -91,6 +91,10 @@ class ImageArrays(ArrayData):
         mean, std = self.mean or statistics["mean"], self.std or statistics["std"]
         return ImageTransform(mean, std, self.augment if split == "train" else None, self.seed)
 
+    def input_spec(self) -> dict[str, Any]:
+        """The shape of an image, the statistics that standardise it, and the classes."""
+        return image_spec(self.shape, self.mean, self.std, self.record())
+
     def test_example(self, index: int) -> NDArray[np.uint8]:
         """A test image as it is stored: (H, W, C) uint8.
 
@@ -112,6 +116,20 @@ def channel_statistics(counts: NDArray[Any]) -> dict[str, list[float]]:
     mean = (counts * level).sum(1) / total
     std = np.sqrt((counts * (level - mean[:, None]) ** 2).sum(1) / total)
     return {"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}
+
+
+def image_spec(
+    shape: Sequence[int], mean: list[float] | None, std: list[float] | None, record: dict[str, Any]
+) -> dict[str, Any]:
+    """How a picture becomes an input: converted to `shape`, scaled to [0, 1], standardised by channel."""
+    found = record["statistics"]
+    return {
+        "kind": "image",
+        "shape": list(shape),
+        "mean": mean or found["mean"],
+        "std": std or found["std"],
+        "classes": list(record["classes"]),
+    }
 
 
 def check_statistics(

@@ -37,6 +37,8 @@ class Diabetes(ArrayData):
 
     name = "diabetes"
     native_shape = (10,)
+    columns = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+    target = "disease progression"
 
     def __init__(
         self,
@@ -98,6 +100,20 @@ class Diabetes(ArrayData):
             "std": inputs.std(0, dtype=np.float64).tolist(),
             "target_mean": labels.mean(0, dtype=np.float64).tolist(),
             "target_std": labels.std(0, dtype=np.float64).tolist(),
+        }
+
+    def input_spec(self) -> dict[str, Any]:
+        """The columns of a row, and the statistics that standardise them and the target."""
+        found = self.record()["statistics"]
+        target = {"mean": found["target_mean"], "std": found["target_std"]} if self.standardise_target else {}
+        return {
+            "kind": "table",
+            "shape": list(self.shape),
+            "columns": list(self.columns),
+            "mean": found["mean"],
+            "std": found["std"],
+            "targets": [{"name": self.target, **{k: v[0] for k, v in target.items()}}],
+            "classes": [],
         }
 
     def arrays(self, part: str) -> tuple[torch.Tensor, torch.Tensor]:
