@@ -144,7 +144,7 @@ def config(given: argparse.Namespace, folder: Path, *more: str) -> DictConfig:
         return compose(
             CONFIG_NAME,
             [
-                "model=linear", "model._target_=nets.resnet18", "allow_targets=[nets]", "data=cifar10",
+                "model=linear", "model._target_=small_nets.resnet18", "allow_targets=[small_nets]", "data=cifar10",
                 "optimizer=momentum", f"optimizer.fused={str(given.device == 'cuda').lower()}",
                 f"data.batch_size={given.batch_size}", f"data.train_size={given.steps * given.batch_size}",
                 f"data.val_size={given.batch_size}", "data.drop_last=true", "data.augment.horizontal_flip=0",

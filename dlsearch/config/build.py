@@ -23,6 +23,7 @@ ALLOWED: tuple[str, ...] = (
     "dlsearch.models",
     "dlsearch.tasks",
     "dlsearch.data",
+    "dlsearch.optim",
     "dlsearch.train.callbacks",
     "dlsearch.search.pruners",
     "dlsearch.search.samplers",

@@ -268,13 +268,7 @@ class ArrayData(SplitData):
     def _write_split(self, folder: Path) -> None:
         decoded = self.decoded_folder()
         inputs, labels = read_array(decoded / "train.npy"), read_array(decoded / "train_labels.npy")
-        strata = labels if self.is_classified else None
-        rng = np.random.default_rng(self.split_seed)
-        splits: dict[str, Indices] = {}
-        splits["val"], rest = take(strata, np.arange(len(inputs)), count(self.val_size, len(inputs), "val_size"), rng)
-        splits["train"], _ = take(strata, rest, count(self.train_size, len(rest), "train_size"), rng)
-        if not len(splits["train"]):
-            raise ValueError(f"train_size: expected samples to train on, got 0 of {len(inputs)} (hint: lower val_size)")
+        splits = self.choose(labels)
         check_disjoint(splits)
         hashes = read_array(decoded / "train_hashes.npy")
         overlap = repeated(hashes[splits["train"]], hashes[splits["val"]], read_array(decoded / "test_hashes.npy"))
@@ -302,6 +296,21 @@ class ArrayData(SplitData):
                 "statistics": self.statistics(inputs[splits["train"]], labels[splits["train"]]),
             },
         )
+
+    def choose(self, labels: NDArray[Any]) -> dict[str, Indices]:
+        """Which of the samples that are not test are ``val`` and ``train``, by the split's seed.
+
+        Raises:
+            ValueError: A size asks for more than there are, or leaves nothing to train on.
+        """
+        strata = labels if self.is_classified else None
+        rng = np.random.default_rng(self.split_seed)
+        splits: dict[str, Indices] = {}
+        splits["val"], rest = take(strata, np.arange(len(labels)), count(self.val_size, len(labels), "val_size"), rng)
+        splits["train"], _ = take(strata, rest, count(self.train_size, len(rest), "train_size"), rng)
+        if not len(splits["train"]):
+            raise ValueError(f"train_size: expected samples to train on, got 0 of {len(labels)} (hint: lower val_size)")
+        return splits
 
     @abstractmethod
     def statistics(self, inputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, list[float]]:

@@ -143,6 +143,8 @@ class Supervised(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser over what is trainable, and its schedule."""
         optimizer = self._make_optimizer([p for p in self.parameters() if p.requires_grad])
+        if hasattr(optimizer, "attach"):  # one that measures more than gradients
+            optimizer.attach(self.net)
         if self._schedule is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches
