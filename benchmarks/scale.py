@@ -50,7 +50,7 @@ defaults:
   - override /data: null
   - override /space: none
 allow_targets: [sleeping]
-task: {_target_: sleeping.Sleeping, seed: '${seed}', mean: ???, epochs: '${trainer.max_epochs}', rate: 0.0}
+task: {_target_: sleeping.Sleeping, seed: '${seed}', mean: 1.0, epochs: '${trainer.max_epochs}', rate: 0.0}
 data: {_target_: sleeping.OneSample}
 study: {objective: val/score}
 space:
