@@ -36,7 +36,8 @@ NETS = {
     "mlp": ["model=mlp", "model.width=1024", "data=mnist", "data.batch_size=128", "trainer.max_epochs=3"],
     "convnet": ["model=convnet", "data=cifar10", "data.batch_size=128", "trainer.max_epochs=3"],
     "resnet18": [
-        "model=linear", "model._target_=small_nets.resnet18", "allow_targets=[small_nets]", "data=cifar10", "data.batch_size=256",
+        "model=linear", "model._target_=small_nets.resnet18", "allow_targets=[small_nets]", "data=cifar10",
+        "data.batch_size=256",
         "trainer.max_epochs=2",
     ],
 }  # fmt: skip

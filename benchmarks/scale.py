@@ -1,10 +1,11 @@
 """How much of the slots' time is in use: trials that sleep, under dlsearch and under a batch-synchronous sweep.
 
-    python benchmarks/scale.py [--workers 8,64] [--rounds 8,4] [--seconds 3,12] [--repeats 1] [--out FILE]
+    python benchmarks/scale.py [--workers 8,64] [--rounds 6,2] [--seconds 4,10] [--repeats 1] [--out FILE]
 
 Trials sleep for log-normal durations (sigma 0.6, so that the longest of 8 takes about twice the mean), each drawn by
 the trial's own seed; both contenders sleep the same durations in the same order. Sleeping takes no core, so that there
-may be more slots than cores.
+may be more slots than cores; starting a trial does, some tenths of a second, so that short trials on many slots measure
+the cores: with 64 slots, 10 s each and 2 cores these have no time to spare.
 
     dlsearch             `dlsearch -m … hydra.launcher.workers=8`, tracking on: every trial is a process with torch that
                          sleeps in the training steps of a LightningModule (`benchmarks/sleeping.py`), three epochs of
@@ -50,7 +51,7 @@ defaults:
   - override /data: null
   - override /space: none
 allow_targets: [sleeping]
-task: {_target_: sleeping.Sleeping, seed: '${seed}', mean: ???, epochs: '${trainer.max_epochs}', rate: 0.0}
+task: {_target_: sleeping.Sleeping, seed: '${seed}', mean: 1.0, epochs: '${trainer.max_epochs}', rate: 0.0}
 data: {_target_: sleeping.OneSample}
 study: {objective: val/score}
 space:
@@ -183,8 +184,8 @@ def figures(spans: Sequence[Span], durations: Sequence[float], workers: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", default="8,64", help="slots, a study each")
-    parser.add_argument("--rounds", default="8,4", help="trials for each slot, of each study")
-    parser.add_argument("--seconds", default="3,12", help="mean duration, of each study")
+    parser.add_argument("--rounds", default="6,2", help="trials for each slot, of each study")
+    parser.add_argument("--seconds", default="4,10", help="mean duration, of each study")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", help="a part of a contender's name")
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
