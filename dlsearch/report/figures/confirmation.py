@@ -105,7 +105,7 @@ def _key(ax: Axes, width: int) -> None:
     ]
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1.01)}
     if width < 500:
-        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
     ax.legend(handles=handles, ncols=4 if width > 500 else 2, handlelength=1.8, handletextpad=0.5, **place)
 
 
