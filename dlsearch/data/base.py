@@ -78,11 +78,21 @@ class SplitData(pl.LightningDataModule):
         self.train_size, self.val_size = train_size, val_size
         self.split_seed, self.seed = split_seed, seed
         self._sealed = True
+        self._whole = False
 
     # -- the seal ------------------------------------------------------------------------------------------------
     def unseal(self) -> None:
         """Allow the test set to be opened."""
         self._sealed = False
+
+    def include_validation(self) -> None:
+        """Train on train + validation from now on, with the statistics of the training split."""
+        self._whole = True
+
+    def index(self, split: str) -> Indices:
+        """Which samples ``train`` or ``val`` has."""
+        parts = ("train", "val") if split == "train" and self._whole else (split,)
+        return np.sort(np.concatenate([np.load(self.split_folder() / f"{part}_index.npy") for part in parts]))
 
     def check_unsealed(self) -> None:
         """Refuse to go on towards the test set.
@@ -291,7 +301,7 @@ class ArrayData(SplitData):
         """Batches of ``train``, ``val`` or ``test``, on the trainer's device."""
         self.prepare_data()
         inputs, labels = self.arrays("test" if split == "test" else "train")
-        index = None if split == "test" else torch.from_numpy(np.load(self.split_folder() / f"{split}_index.npy"))
+        index = None if split == "test" else torch.from_numpy(self.index(split))
         training = split == "train"
         return TensorLoader(
             inputs,

@@ -217,7 +217,7 @@ class ImageFolder(SplitData):
         mean, std = self.mean or statistics["mean"], self.std or statistics["std"]
         return StreamingLoader(
             self.files(),
-            np.load(self.split_folder() / f"{split}_index.npy"),
+            self.index(split),
             batch_size=self.batch_size if training else self.eval_batch_size,
             shuffle=training and self.shuffles,
             seed=self.seed,

@@ -105,6 +105,7 @@ def _search(
 ) -> None:
     # Imported while the fork server imports torch beside it.
     from dlsearch.search import database, opening
+    from dlsearch.search.rounds import Rounds
     from dlsearch.search.study import read_row
     from dlsearch.search.watch import Watch
     from dlsearch.tracking import provenance
@@ -147,7 +148,7 @@ def _search(
         study.add_seconds(time.monotonic() - started)
         storage.close()
     study.reap()
-    study.settle(interrupted=interrupted)
+    study.settle(interrupted=interrupted, confirmed=Rounds(study).done())
     say.close(interrupted=interrupted)
 
     def finish(report: Path | None) -> bool:

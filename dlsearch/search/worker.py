@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import socket
 import time
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from dlsearch.search import run_journals
+from dlsearch.search.finalization import kept_folder
 from dlsearch.search.leases import Holder
+from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds
 from dlsearch.search.trial_config import trial_config
 from dlsearch.tracking import layout
-from dlsearch.tracking.journal import Journal
 from dlsearch.tracking.masking import mask
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class _Running:
     claim: Claim
     slot: Slot
     child: Child
-    journal: Path
+    journal: Path | None
     started: float
     result: dict[str, Any] | None = None
     ledger_row: int | None = None
@@ -83,6 +86,7 @@ class Worker:
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
         self._owner = owner
+        self.rounds = Rounds(study)
         self.study, self.store, self.slots, self.paths = study, store, slots, dict(paths)
         self.server, self._revive = server, revive
         self.deadline, self.target, self.trial_timeout = deadline, target, trial_timeout
@@ -117,6 +121,7 @@ class Worker:
             if not self.stopping:
                 busy = self._fill()
                 if not self.running and not busy:
+                    self._close_round()
                     return True
             elif not self.running:
                 return False
@@ -136,33 +141,33 @@ class Worker:
                 continue
             holder = Holder(self.id, self.host, os.getpid(), slot.index, slot.device)
             claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
-            if claim is None and not self.running:
-                claim = self.study.claim_confirmation(holder, deadline=self.deadline, target=self.target)
+            if claim is None and not any(r.claim.kind == "trial" for r in self.running.values()):
+                claim = self.rounds.claim(holder, deadline=self.deadline, target=self.target)
             if claim is None:
                 break
-            self._start(claim, slot)
+            self._start(claim, holder, slot)
         if self.running:
             return True
         return self.study.others_running()
 
-    def _start(self, claim: Claim, slot: Slot) -> None:
+    def _start(self, claim: Claim, holder: Holder, slot: Slot) -> None:
         study = self.study
-        confirm = claim.kind == "confirm"
-        folder = self.store / layout.trial_folder(study.name, claim.number, confirm=confirm)
+        folder = self.store / run_journals.folder_of(study.name, claim)
         folder.mkdir(parents=True, exist_ok=True)
-        cfg = trial_config(study.document, claim.params, seed=claim.seed, paths=self.paths)
-        OmegaConf.save(OmegaConf.create(mask(cfg)), folder / "config.yaml")
-        journal_path = folder / f"journal.a{claim.attempt}.jsonl"
-        self._open_journal(journal_path, claim, slot, folder)
         payload = {
-            "cfg": cfg,
             "folder": str(folder),
-            "journal": str(journal_path),
             "objectives": study.document["objectives"],
             "directions": study.directions,
             "threads": slot.threads,
-            "confirm": confirm,
         }
+        if claim.kind == TEST:
+            payload |= self._trained()
+        else:
+            cfg = trial_config(study.document, claim.params, seed=claim.seed, paths=self.paths)
+            OmegaConf.save(OmegaConf.create(mask(cfg)), folder / "config.yaml")
+            payload |= {"cfg": cfg, "epochs": getattr(claim, "epochs", None)}
+        journal_path = run_journals.begin(study, claim, holder, self.store)
+        payload["journal"] = str(journal_path)
         child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
         running = _Running(claim, slot, child, journal_path, time.monotonic())
         running.progress = {"epoch": 0, "max_epochs": study.document["config"]["trainer"]["max_epochs"], "value": None}
@@ -170,8 +175,25 @@ class Worker:
         self._selector.register(child.channel, selectors.EVENT_READ, (running, "message"))
         self._selector.register(child.status_fd, selectors.EVENT_READ, (running, "exit"))
 
+    def _trained(self) -> dict[str, Any]:
+        """What there is to score: all replicas of the winner that ended, and its training on train + validation."""
+        now = self.rounds.last()
+        assert now is not None
+        runs, kept = now.to_score(self.study.max_attempts)
+        return {
+            "kept": kept,
+            "trained": [
+                {
+                    "cfg": trial_config(self.study.document, run.params, seed=run.seed, paths=self.paths),
+                    "folder": str(self.store / layout.confirm_folder(self.study.name, run.name)),
+                    "epochs": run.epochs,
+                }
+                for run in runs
+            ],
+        }
+
     def _spawn(self, claim: Claim, payload: dict[str, Any], slot: Slot, log: Path) -> Child:
-        target = "dlsearch.search.trial_process:run_trial"
+        target = f"dlsearch.search.trial_process:{'run_test' if claim.kind == TEST else 'run_trial'}"
         try:
             try:
                 return self.server.spawn(target, payload, env=slot.env, log=log)
@@ -183,50 +205,6 @@ class Worker:
         except BaseException:
             self.study.release(claim)
             raise
-
-    def _open_journal(self, path: Path, claim: Claim, slot: Slot, folder: Path) -> None:
-        document = self.study.document
-        parent = layout.study_folder(self.study.name)
-        if claim.kind == "confirm":
-            parent = self._confirm_parent()
-        journal = Journal(path)
-        journal.open(
-            "replicate" if claim.kind == "confirm" else "trial",
-            layout.run_name(self.study.name, claim.number, claim.attempt, confirm=claim.kind == "confirm"),
-            document["experiment"],
-            f"{parent}/journal.jsonl",
-            {
-                **layout.study_tags(document),
-                layout.TRIAL_NUMBER: str(claim.number),
-                layout.TRIAL_ATTEMPT: str(claim.attempt),
-                layout.TRIAL_STATE: "running",
-                layout.TEST_EVALUATED: "false",
-                layout.WORKER_ID: self.id,
-                layout.WORKER_HOST: self.host,
-                **({} if slot.device.startswith("cpu") else {layout.WORKER_GPU: slot.device}),
-            },
-        )
-        journal.params({**{f"hp/{name}": value for name, value in claim.params.items()}})
-        journal.artifact(folder / "config.yaml", "")
-        for split, digest in document.get("data", {}).get("digests", {}).items():
-            if split != "test" or claim.kind == "confirm":
-                context = {"train": "train", "val": "validation", "test": "test"}[split]
-                journal.dataset(document["data"]["name"], digest, context, document["data"]["name"])
-        journal.close()
-
-    def _confirm_parent(self) -> str:
-        """The level-0 run of confirmations, opened once."""
-        folder = f"{layout.study_folder(self.study.name)}/confirm"
-        path = self.store / folder / "journal.jsonl"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            journal = Journal(path)
-            document = self.study.document
-            journal.open(
-                "confirm", f"confirm:{self.study.name}", document["experiment"], None, layout.study_tags(document)
-            )
-            journal.close()
-        return folder
 
     # -- listening -----------------------------------------------------------------------------------------------
     def _wait(self) -> None:
@@ -262,7 +240,9 @@ class Worker:
             }
             answer = {"prune": bool(prune)}
         elif message["type"] == "unseal":
-            running.ledger_row = self.study.ledger.opened(running.claim.kind, running.claim.number, running.claim.seed)
+            claim = running.claim
+            assert isinstance(claim, ConfirmClaim)
+            running.ledger_row = self.study.ledger.opened("confirm", claim.finalist.trial_number, claim.seed)
             answer = {}
         elif message["type"] == "done":
             running.result = message["result"]
@@ -290,9 +270,11 @@ class Worker:
         del self.running[running.slot.index]
         claim, result = running.claim, running.result
         if result is not None:
-            state, reason, accepted = result["state"], result.get("reason"), self.study.finish(claim, result)
-            if accepted and claim.kind == "confirm":
-                self._score(running, result)
+            state, reason = result["state"], result.get("reason")
+            if isinstance(claim, ConfirmClaim) and claim.kind == TEST:
+                accepted = self.rounds.score(claim, result, running.ledger_row)
+            else:
+                accepted = self.study.finish(claim, result)
         elif running.killed_for == "timeout":
             epochs = int(running.progress.get("epoch", 0))
             failed = {"state": "failed", "reason": "timeout", "epochs": epochs, "seconds": self.trial_timeout}
@@ -303,42 +285,35 @@ class Worker:
         else:
             died = f"killed by {_signal_name(-code)}" if code < 0 else f"exit status {code}"
             state, reason, accepted = "lost", "lost", self.study.lose(claim, died)
-        self._close_journal(running, state if accepted else "lost", reason if accepted else "lost")
+        if running.journal is not None:
+            ended = (state, reason) if accepted else ("lost", "lost")
+            run_journals.end(running.journal, claim.attempt, *ended)
+        if claim.kind == TEST and accepted and state != "interrupted":
+            self._close_round()
 
-    def _score(self, running: _Running, result: dict[str, Any]) -> None:
-        test = result.get("test")
-        if running.ledger_row is not None and test is not None:
-            values = result.get("values") or [None]
-            self.study.ledger.scored(running.ledger_row, {**test, "value": values[0]})
-
-    def _close_journal(self, running: _Running, state: str, reason: str | None) -> None:
-        claim = running.claim
-        journal = Journal(running.journal)
-        tags = {layout.TRIAL_STATE: state}
-        if reason:
-            tags[layout.TRIAL_FAIL_REASON] = reason
-        if running.ledger_row is not None:
-            tags[layout.TEST_EVALUATED] = "true"
-            test = (running.result or {}).get("test") or {}
-            journal.metrics(test.get("metrics", {}), (running.result or {}).get("best_step") or 0)
-        journal.tags(tags)
-        if (running.journal.parent / f"worker.a{claim.attempt}.log").is_file():
-            journal.artifact(running.journal.parent / f"worker.a{claim.attempt}.log", "logs")
-        if claim.kind == "confirm" and state == "complete":
-            folder = running.journal.parent
-            journal.model(folder / "ckpt" / "best.ckpt", folder / "config.yaml", "winner", {})
-        journal.status(layout.status_of(state))
-        journal.close()
-        if claim.kind == "confirm":
-            parent = Journal(self.store / self._confirm_parent() / "journal.jsonl")
-            parent.status(layout.status_of(state))
-            parent.close()
+    def _close_round(self) -> None:
+        """Once a round is over: what it showed goes to its runs, and of this machine's checkpoints one is kept."""
+        now = self.rounds.close()
+        if now is None:
+            return
+        folder = self.store / layout.confirm_folder(self.study.name)
+        closed = folder / f"r{now.number}-closed"
+        if closed.exists() or not folder.is_dir():
+            return
+        run_journals.close_round(self.study, self.store, now)
+        kept = kept_folder(self.study, now)
+        for each in folder.glob(f"r{now.number}-*/ckpt"):
+            if each.parent != self.store / str(kept):
+                shutil.rmtree(each, ignore_errors=True)
+            (each / "last.ckpt").unlink(missing_ok=True)
+        closed.touch()
 
     # -- time ----------------------------------------------------------------------------------------------------
     def _keep_alive(self) -> None:
         now = time.monotonic()
         for running in self.running.values():
-            if self.trial_timeout is not None and now > running.started + self.trial_timeout and not running.killed_for:
+            timed = self.trial_timeout is not None and running.claim.kind != TEST and not running.killed_for
+            if timed and now > running.started + (self.trial_timeout or 0.0):
                 running.killed_for = "timeout"
                 running.child.signal(signal.SIGKILL)
         if now - self._renewed > min(1.0, self.study.leases.lease_s / 3):

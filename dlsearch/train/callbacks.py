@@ -94,6 +94,7 @@ class RunCallback(Checkpoint):
         self.pruned = False
         self.failure: str | None = None
         self.best: dict[str, Any] | None = None  # value, values, epoch, step, metrics
+        self.history: list[list[float]] = []  # epoch, first objective
         self.resumed_epoch: int | None = None
         self._validated = False
         self._epoch_started = self._batch_ended = 0.0
@@ -140,25 +141,39 @@ class RunCallback(Checkpoint):
             trainer.should_stop = True
             self.run.journal.flush()
             return
-        if self._validated:
+        if self.run.refit_epochs is not None:
+            self.best = {"value": None, "epoch": epoch, "step": step, "metrics": metrics}
+            self._keep(trainer)
+            trainer.should_stop = epoch + 1 >= self.run.refit_epochs
+        elif self._validated:
             self._validated = False
             self._note_best(metrics, epoch, step)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_atomically(trainer, self.folder / "last.ckpt")
-            if self.best is not None and self.best["epoch"] == epoch:
-                best = self.folder / "best.ckpt"
-                best.unlink(missing_ok=True)
-                os.link(self.folder / "last.ckpt", best)  # the next last.ckpt is a new file: the link keeps this one
+            self._keep(trainer)
             if self.run.report(epoch, step, metrics):
                 self.pruned = True
                 trainer.should_stop = True
         self.run.journal.flush()
+
+    def _keep(self, trainer: pl.Trainer) -> None:
+        """Write the last checkpoint, which may be the best one too."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_atomically(trainer, self.folder / "last.ckpt")
+        if self.best is not None and self.best["epoch"] == trainer.current_epoch:
+            self._link_best()
+
+    def _link_best(self) -> None:
+        best, part = self.folder / "best.ckpt", self.folder / f"best.part{os.getpid()}"
+        part.unlink(missing_ok=True)
+        os.link(self.folder / "last.ckpt", part)  # the next last.ckpt is a new file: the link keeps this one
+        part.replace(best)
+        part.unlink(missing_ok=True)  # of two links to one file, a rename removes neither
 
     def _note_best(self, metrics: dict[str, float], epoch: int, step: int) -> None:
         if self.run.monitor not in metrics:
             known = ", ".join(sorted(metrics)) or "nothing"
             raise ConfigError("study.objective", f"{self.run.monitor!r} is not logged", f"the module logs {known}")
         value = metrics[self.run.monitor]
+        self.history.append([epoch, value])
         sign = 1.0 if self.run.mode == "max" else -1.0
         if self.best is None or sign * value > sign * self.best["value"]:
             self.best = {"value": value, "epoch": epoch, "step": step, "metrics": metrics}
@@ -166,11 +181,11 @@ class RunCallback(Checkpoint):
     # -- what a resumption needs ---------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """Into the checkpoint: the best so far, and every RNG (Lightning saves none)."""
-        return {"rng": rng_state(), "best": self.best}
+        return {"rng": rng_state(), "best": self.best, "history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best so far. The RNGs come back in :meth:`on_train_start`, after all set-up that draws from them."""
-        self.best = state_dict["best"]
+        self.best, self.history = state_dict["best"], state_dict["history"]
         self._rng = state_dict["rng"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -180,6 +195,10 @@ class RunCallback(Checkpoint):
             restore_rng(state)
             self.resumed_epoch = trainer.current_epoch
             self._rng = None
+            if self.best is not None and self.best["epoch"] == trainer.current_epoch - 1:
+                self._link_best()  # a death between the two files may have left an older one
+        if self.run.refit_epochs is not None and trainer.current_epoch >= self.run.refit_epochs:
+            trainer.should_stop = True  # its last epoch was kept before it was interrupted
 
 
 def _not_finite(metrics: Mapping[str, float], objectives: list[str]) -> str | None:

@@ -39,6 +39,9 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
     started = time.perf_counter()
     seed_everything(cfg.seed)
     data = build_data(cfg)
+    if run.refit_epochs is not None:
+        check_refit(data)
+        data.include_validation()  # type: ignore[attr-defined]  # it was looked for
     task = build_task(cfg)
     keeper = RunCallback(run)
     trainer = build_trainer(cfg, run, [*build_callbacks(cfg, run), keeper])
@@ -54,7 +57,7 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
     except OSError as error:
         result = FitResult("failed", "disk" if error.errno in (27, 28, 122) else "exception", _line(error))
     result.seconds = time.perf_counter() - started
-    result.resumed_epoch = keeper.resumed_epoch
+    result.resumed_epoch, result.history = keeper.resumed_epoch, keeper.history
     if run.test and result.state == "complete":
         result.test = _test(trainer, task, data, run)
     run.journal.metrics({**_summary(run, result), "time/total_s": result.seconds}, trainer.global_step)
@@ -93,6 +96,17 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule:
     return _named("data", lambda: build(cfg.data, "data", extra=cfg.allow_targets))
 
 
+def check_refit(data: pl.LightningDataModule) -> None:
+    """Check that a data module can train on train + validation.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if not hasattr(data, "include_validation"):
+        hint = f"give {type(data).__name__} a method include_validation(), or study.confirm.refit=false"
+        raise ConfigError("study.confirm.refit", "expected data that can train on train + validation", hint)
+
+
 def build_task(cfg: DictConfig) -> pl.LightningModule:
     """The LightningModule with all that it is made of."""
     for group in ("model", "optimizer", "scheduler"):  # named by their own group, not by the task that takes them
@@ -129,12 +143,16 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
             usual = {"monitor": run.monitor, "mode": run.mode, "strict": "monitor" in node}
             defaults = {k: v for k, v in usual.items() if k not in node}
         callbacks.append(build(node, f"callbacks.{name}", extra=cfg.allow_targets, **defaults))
+    if run.refit_epochs is not None:  # nothing is validated, and the length is known
+        callbacks = [each for each in callbacks if not isinstance(each, pl.callbacks.EarlyStopping)]
     return callbacks
 
 
 def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
     """A Trainer for small steps: no sanity check, no summary, no checkpointing but ours, no bar unless asked."""
     settings = {k: v for k, v in resolve(cfg, "trainer").items() if v is not None}
+    if run.refit_epochs is not None:
+        settings["limit_val_batches"] = 0
     for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)  # of Lightning's own making, or known and meant
     try:
@@ -160,7 +178,9 @@ def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -
     if keeper.best is not None:
         result.best_epoch, result.best_step = keeper.best["epoch"], keeper.best["step"]
         result.summary |= _finite("best/", keeper.best["metrics"])
-    if keeper.failure:
+    if run.refit_epochs is not None and keeper.failure is None:
+        result.state = "complete"
+    elif keeper.failure:
         result.error = f"{keeper.failure} after epoch {trainer.current_epoch}"
     elif keeper.pruned:
         result.state = "pruned"
@@ -199,10 +219,24 @@ def _test(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataM
     run.unseal()
     if hasattr(data, "unseal"):
         data.unseal()
+    return report_of(trainer, task, data)
+
+
+def report_of(
+    trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule, *, examples: bool = True
+) -> dict[str, Any]:
+    """Score a task on the test set, which is open: its metrics, and what more the task says.
+
+    Args:
+        trainer: It tests.
+        task: What is tested.
+        data: Unsealed.
+        examples: Whether the report's errors come with their pictures.
+    """
     (metrics,) = trainer.test(task, datamodule=data, verbose=False) or [{}]
     report: dict[str, Any] = {"metrics": {name: float(value) for name, value in metrics.items()}}
     report |= getattr(task, "test_report", None) or {}
-    if hasattr(data, "test_example"):
+    if examples and hasattr(data, "test_example"):
         from base64 import b64encode
 
         for error in report.get("errors", []):

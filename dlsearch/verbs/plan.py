@@ -60,6 +60,9 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
     config = draft.config
     epochs = config["trainer"]["max_epochs"]
     size = draft.space.size()
+    confirm = draft.study["confirm"]
+    wanted = draft.study["finalize"] and len(draft.directions) == 1
+    confirmations = (confirm["top"] + 1) * confirm["seeds"] + confirm["refit"] if wanted else 0
     if not draft.directions:
         raise ConfigError("study.direction", "expected maximize or minimize")
     return {
@@ -70,7 +73,8 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
         "timeout_s": draft.timeout,
         "trial_timeout_s": draft.trial_timeout,
         "max_epochs": epochs,
-        "epochs_at_most": draft.study["n_trials"] * epochs + (epochs if draft.study["finalize"] else 0),
+        "epochs_at_most": (draft.study["n_trials"] + confirmations) * epochs,
+        "confirmations_at_most": confirmations,
         "sampler": config["sampler"],
         "pruner": config["pruner"],
         "launcher": launcher,
@@ -90,7 +94,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines = [
         f"study {found['name']}: {found['direction']} {found['objective']}",
         f"  {chosen}",
-        f"  {found['n_trials']} trials of {found['max_epochs']} epochs: {found['epochs_at_most']} epochs at most",
+        f"  {found['n_trials']} trials of {found['max_epochs']} epochs, then {found['confirmations_at_most']} trainings"
+        f" to confirm the best: {found['epochs_at_most']} epochs at most",
         f"  {len(found['slots'])} slots: "
         + ", ".join(f"{slot['device']} ({slot['threads']} threads)" for slot in found["slots"]),
         f"  store {found['store']}",

@@ -101,7 +101,7 @@ def status(words: list[str]) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from dlsearch.search.watch import table
+    from dlsearch.search.watch import confirmed, table, who
 
     console = Console()
     if options.follow and console.is_terminal:
@@ -112,9 +112,11 @@ def status(words: list[str]) -> int:
                 live.update(table(found), refresh=True)
     else:
         console.print(table(found))
+    if found["winner"] is not None and found["winner"]["confirmed"]:
+        print_lines(f"winner: {confirmed(found)}")
     for test in found["test"]:
         scores = ", ".join(f"{key} {value:.4f}" for key, value in sorted(test["metrics"].items()))
-        print_lines(f"test set, opened for trial {test['trial_number']}: {scores}")
+        print_lines(f"test set, opened for {who(test['trial_number'])}: {scores}")
     return 0
 
 
