@@ -63,6 +63,7 @@ SEARCH = [
     (["study.enqueue=[1,2]"], "study.enqueue"),
     (["hydra.launcher.workers=0"], "hydra.launcher.workers"),
     (["hydra.launcher.workers=lots"], "hydra.launcher.workers"),
+    (["worker.slots_per_gpu=many"], "worker.slots_per_gpu"),
     (["hydra/launcher=cloud"], "hydra/launcher"),
     (["study.storage=mysql://u:secret@h/d"], "study.storage"),
     (["task=null"], "config"),

@@ -24,6 +24,7 @@ ALLOWED: tuple[str, ...] = (
     "dlsearch.tasks",
     "dlsearch.data",
     "dlsearch.train.callbacks",
+    "dlsearch.search.pruners",
     "dlsearch.search.samplers",
     "torch.nn",
     "torch.optim",

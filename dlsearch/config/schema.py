@@ -45,6 +45,7 @@ class WorkerConfig:
 
     join: Optional[str] = None  # the study to serve
     slots: Any = "auto"  # trials at a time: GPUs, else cores
+    slots_per_gpu: Any = None  # trials that share a GPU: a number, or auto (by measured memory); null: slots / GPUs
     threads: Optional[int] = None  # CPU threads a trial; null: cores / slots
     lease_s: float = 30.0  # a trial whose worker is silent for so long is lost
 

@@ -104,6 +104,7 @@ def _trial(study: Study, trial: FrozenTrial, attempts: list[Attempt]) -> dict[st
         "epochs": result.get("epochs"),
         "best_epoch": result.get("best_epoch"),
         "n_params": result.get("n_params"),
+        "peak_memory_mib": result.get("peak_memory_mib"),
         "summary": result.get("summary", {}),
         **{key: result.get(key) for key in DIGESTS},
         "attempts": [_attempt(a) for a in attempts],

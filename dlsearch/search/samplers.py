@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAX_GRID = 100_000
 _CMAES, _QMC = "optuna.samplers.CmaEsSampler", "optuna.samplers.QMCSampler"
 _GRID = "dlsearch.search.samplers.grid"
+_HYPERBAND = ("dlsearch.search.pruners.Hyperband", "optuna.pruners.HyperbandPruner")
 
 
 def grid(space: Space, seed: int = 0) -> BaseSampler:
@@ -210,7 +211,7 @@ def _check_pruner(node: Mapping[str, Any], key: str, max_epochs: int | None, dir
         if node.get(bound) is None:
             where = f"{key}.{bound}"
             raise ConfigError(where, f"expected a bound, for study.direction={direction}", f"{where}=0.2")
-    if target == "optuna.pruners.HyperbandPruner" and isinstance(node.get("max_resource"), int):
+    if target in _HYPERBAND and isinstance(node.get("max_resource"), int):
         least = node.get("min_resource", 1)
         if least > node["max_resource"]:
             raise ConfigError(f"{key}.min_resource", f"{least} lies beyond max_resource={node['max_resource']}")

@@ -237,10 +237,10 @@ class Study:
                     )
                 self._copy(trial.number, original)
 
-    def release(self, claim: Claim, reason: str = "interrupted") -> bool:
+    def release(self, claim: Claim, reason: str = "interrupted", error: str | None = None) -> bool:
         """Give an attempt back: the trial waits, and its next attempt goes on from the last checkpoint."""
         with self.storage.lock(self.name):
-            if not self.leases.close(claim.token, reason, reason=reason, error=None, result=None):
+            if not self.leases.close(claim.token, reason, reason=reason, error=error, result=None):
                 return False
             if claim.kind == "trial":
                 self._requeue(claim.number)

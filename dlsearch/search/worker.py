@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dlsearch.search.capacity import Cards
     from dlsearch.search.forkserver import Child, ForkServer
     from dlsearch.search.slots import Slot
     from dlsearch.search.study import Claim, Study
@@ -52,6 +53,7 @@ class _Running:
     ledger_row: int | None = None
     killed_for: str | None = None
     progress: dict[str, Any] = field(default_factory=dict)
+    sharing: int = 1  # trials on its device at the busiest, itself included
 
 
 class Worker:
@@ -68,6 +70,7 @@ class Worker:
         target: No trial is claimed once the objective has reached this.
         trial_timeout: Seconds that an attempt may take.
         owner: The process whose death ends the service; None where a user's shell may well end before.
+        cards: How many of the slots of each GPU are open; None opens all.
     """
 
     def __init__(
@@ -83,9 +86,10 @@ class Worker:
         target: float | None = None,
         trial_timeout: float | None = None,
         owner: int | None = None,
+        cards: Cards | None = None,
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
-        self._owner = owner
+        self._owner, self._cards = owner, cards
         self.rounds = Rounds(study)
         self.study, self.store, self.slots, self.paths = study, store, slots, dict(paths)
         self.server, self._revive = server, revive
@@ -130,14 +134,15 @@ class Worker:
                 self._signal_all(signal.SIGTERM)
             elif time.monotonic() > stopped_at + GRACE_S:
                 self._signal_all(signal.SIGKILL)
-            self._wait()
+            self._wait(TICK_S if self.running else TICK_S / 2)
             self._keep_alive()
 
     # -- claiming and starting -----------------------------------------------------------------------------------
     def _fill(self) -> bool:
-        """Give free slots work; True while other workers' trials are worth waiting for."""
+        """Give free slots work; True while there was some, or other workers' trials are worth waiting for."""
+        started = False
         for slot in self.slots:
-            if slot.index in self.running:
+            if slot.index in self.running or not self._open(slot):
                 continue
             holder = Holder(self.id, self.host, os.getpid(), slot.index, slot.device)
             claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
@@ -146,9 +151,20 @@ class Worker:
             if claim is None:
                 break
             self._start(claim, holder, slot)
-        if self.running:
-            return True
-        return self.study.others_running()
+            started = True
+            # Filling many slots takes longer than a lease may: who runs already is heard, and stays alive, in between.
+            self._wait(0.0)
+            self._keep_alive()
+            if self.stopping:
+                break
+        return started or bool(self.running) or self.study.others_running()
+
+    def _open(self, slot: Slot) -> bool:
+        """Whether the slot's card has room for one more trial."""
+        return self._cards is None or len(self._beside(slot)) < self._cards.limit(slot.device)
+
+    def _beside(self, slot: Slot) -> list[_Running]:
+        return [running for running in self.running.values() if running.slot.device == slot.device]
 
     def _start(self, claim: Claim, holder: Holder, slot: Slot) -> None:
         study = self.study
@@ -172,6 +188,8 @@ class Worker:
         running = _Running(claim, slot, child, journal_path, time.monotonic())
         running.progress = {"epoch": 0, "max_epochs": study.document["config"]["trainer"]["max_epochs"], "value": None}
         self.running[slot.index] = running
+        for each in (together := self._beside(slot)):
+            each.sharing = max(each.sharing, len(together))
         self._selector.register(child.channel, selectors.EVENT_READ, (running, "message"))
         self._selector.register(child.status_fd, selectors.EVENT_READ, (running, "exit"))
 
@@ -207,13 +225,13 @@ class Worker:
             raise
 
     # -- listening -----------------------------------------------------------------------------------------------
-    def _wait(self) -> None:
-        for key, _ in self._selector.select(TICK_S if self.running else TICK_S / 2):
-            running, what = key.data
+    def _wait(self, timeout: float) -> None:
+        ready = [key.data for key, _ in self._selector.select(timeout)]
+        for running, what in ready:
             if what == "message":
                 self._listen(running)
-        for running in list(self.running.values()):
-            if self._has_exited(running):
+        for running, what in ready:
+            if what == "exit":
                 self._end(running)
 
     def _listen(self, running: _Running) -> None:
@@ -252,11 +270,6 @@ class Worker:
             except OSError:
                 return
 
-    def _has_exited(self, running: _Running) -> bool:
-        poll = selectors.SelectSelector()
-        poll.register(running.child.status_fd, selectors.EVENT_READ)
-        return bool(poll.select(0))
-
     # -- ending --------------------------------------------------------------------------------------------------
     def _end(self, running: _Running) -> None:
         channel = running.child.channel
@@ -269,7 +282,12 @@ class Worker:
         channel.close()
         del self.running[running.slot.index]
         claim, result = running.claim, running.result
-        if result is not None:
+        crowded = self._cards is not None and result and self._cards.ended(running.slot.device, result, running.sharing)
+        reason: str | None
+        if crowded:
+            why = f"out of memory beside {running.sharing - 1} on {running.slot.device}"
+            state, reason, accepted = "interrupted", "interrupted", self.study.release(claim, error=why)
+        elif result is not None:
             state, reason = result["state"], result.get("reason")
             if isinstance(claim, ConfirmClaim) and claim.kind == TEST:
                 accepted = self.rounds.score(claim, result, running.ledger_row)

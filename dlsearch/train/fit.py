@@ -20,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from dlsearch.config.build import build, locate
 from dlsearch.config.compose import resolve
 from dlsearch.config.errors import ConfigError
+from dlsearch.tracking.layout import SYSTEM_PREFIX
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
 from dlsearch.train.callbacks import RunCallback
 from dlsearch.train.run import FitResult, Run
+from dlsearch.train.steps import make_lean
 
 for _chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
     logging.getLogger(_chatty).setLevel(logging.ERROR)  # devices and tips, once a trial
@@ -54,12 +56,19 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
         result = _result(trainer, keeper, run, n_params)
     except (torch.OutOfMemoryError, MemoryError) as error:
         result = FitResult("failed", "oom", _line(error))
+    except RuntimeError as error:  # of CUDA's context or a library's workspace: no allocation of torch's own
+        if "out of memory" not in str(error) and "ALLOC_FAILED" not in str(error):
+            raise
+        result = FitResult("failed", "oom", _line(error))
     except OSError as error:
         result = FitResult("failed", "disk" if error.errno in (27, 28, 122) else "exception", _line(error))
     result.seconds = time.perf_counter() - started
     result.resumed_epoch, result.history = keeper.resumed_epoch, keeper.history
     if run.test and result.state == "complete":
         result.test = _test(trainer, task, data, run)
+    if torch.cuda.is_initialized():
+        result.peak_memory_mib = torch.cuda.max_memory_reserved() / 2**20
+        run.journal.metrics({f"{SYSTEM_PREFIX}peak_memory_mib": result.peak_memory_mib}, trainer.global_step)
     run.journal.metrics({**_summary(run, result), "time/total_s": result.seconds}, trainer.global_step)
     run.journal.flush()
     return result
@@ -118,6 +127,11 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
 
 def check_optimizer(cfg: DictConfig) -> None:
     """Make the optimizer of one parameter: what it refuses is known before anything is written."""
+    clips, half = OmegaConf.select(cfg, "trainer.gradient_clip_val"), OmegaConf.select(cfg, "trainer.precision")
+    if clips and str(half) in ("16", "16-mixed") and OmegaConf.select(cfg, "optimizer.fused"):
+        raise ConfigError(
+            "optimizer.fused", "expected false where trainer.precision=16-mixed clips gradients", "or bf16-mixed"
+        )
     if OmegaConf.select(cfg, "optimizer._partial_"):
         make = build(cfg.optimizer, "optimizer", extra=cfg.allow_targets)
         _named("optimizer", lambda: make([torch.nn.Parameter(torch.zeros(1))]))
@@ -156,7 +170,7 @@ def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl
     for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)  # of Lightning's own making, or known and meant
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **settings,
             logger=JournalLogger(run.journal),
             callbacks=callbacks,
@@ -168,6 +182,8 @@ def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError("trainer", _line(error)) from error
+    make_lean(trainer)
+    return trainer
 
 
 def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -> FitResult:

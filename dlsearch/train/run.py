@@ -74,6 +74,7 @@ class FitResult:
         seconds: Of this attempt.
         resumed_epoch: First epoch of this attempt where it went on from a checkpoint.
         test: The test report, where the test set was opened.
+        peak_memory_mib: What torch's allocator held on the GPU at the peak, without the CUDA context; None on the CPU.
         history: (epoch, first objective) of every validated epoch, those before a resumption included.
     """
 
@@ -89,6 +90,7 @@ class FitResult:
     seconds: float = 0.0
     resumed_epoch: int | None = None
     test: dict[str, Any] | None = None
+    peak_memory_mib: float | None = None
     history: list[list[float]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
     """The plan as a JSON document."""
     from dlsearch.config.compose import hydra_groups
     from dlsearch.search.draft import make_draft
-    from dlsearch.search.slots import slots
+    from dlsearch.search.slots import slots_and_reason
     from dlsearch.search.space import Space
 
     mine = [o for o in overrides if not o.lstrip("+~").startswith(("hydra.launcher", "hydra/launcher"))]
@@ -51,10 +51,12 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
     if "params" in base.hydra.sweeper and base.hydra.sweeper.params:
         params = dict(base.hydra.sweeper.params)
     draft = make_draft(compose, mine, params=params, groups=groups)
-    places = slots(
+    worker = draft.config["worker"]
+    places, reason = slots_and_reason(
         wanted,
-        threads=draft.config["worker"]["threads"],
+        threads=worker["threads"],
         accelerator=draft.config["trainer"]["accelerator"],
+        per_gpu=worker["slots_per_gpu"],
         key="hydra.launcher.workers",
     )
     config = draft.config
@@ -84,7 +86,7 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
         "space_size": None if math.isinf(size) else int(size),
         "default": draft.default,
         "enqueued": draft.enqueue,
-        "notices": draft.notices,
+        "notices": [*draft.notices, *([reason] if reason else [])],
         "store": config["paths"]["store"],
     }
 

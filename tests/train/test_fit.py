@@ -220,6 +220,26 @@ def test_a_training_that_reads_the_test_set_fails(tmp_path, config, monkeypatch)
         fit(config("model=linear", "trainer.max_epochs=1"), run_in(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("CUDA error: out of memory"),  # of a context for which there is no room
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_every_way_of_running_out_of_memory_is_oom(tmp_path, config, monkeypatch, error):
+    from dlsearch.tasks.supervised import Classification
+
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Classification, "on_train_start", fail)
+    result = fit(config("model=linear", "trainer.max_epochs=1"), run_in(tmp_path))
+    assert (result.state, result.reason, result.peak_memory_mib) == ("failed", "oom", None)
+    assert result.error == str(error)
+
+
 def test_what_cannot_be_built_is_named(tmp_path, config):
     cfg = config("model=linear", "trainer.max_epochs=1")
     cfg.data.val_size = -5
