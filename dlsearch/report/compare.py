@@ -9,14 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.report import compare_statistics as tests
 from dlsearch.report import statistics as stats
 from dlsearch.report.compare_words import verdict
-from dlsearch.report.load import View, view
+from dlsearch.report.intervals import wilson
+from dlsearch.report.load import view
 from dlsearch.report.render import bounds, flat
+
+if TYPE_CHECKING:
+    from dlsearch.report.study import View
 
 #: Below this a difference is called one.
 LEVEL = 0.05
@@ -189,7 +193,7 @@ def _test(v: View) -> dict[str, Any] | None:
         "n": n,
         "right": right,
         "accuracy": right / n,
-        "wilson": list(stats.wilson(right, n)),
+        "wilson": list(wilson(right, n)),
         "replicas": tests.mean_interval(several) if several else None,
         "opened": len(v.test),
         # The record keeps the most confident errors; where it has all, it is known which examples were right.

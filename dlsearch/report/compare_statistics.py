@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from dlsearch.report.statistics import wilson
+from dlsearch.report.intervals import wilson
 
 #: Up to so many values in a permutation test every assignment is gone through.
 EXACT_PAIRED, EXACT_UNPAIRED = 12, 16

@@ -53,7 +53,7 @@ class PerceptronLearning(Classification):
         self.manual_backward(-(error * sums).sum())
         step = self.trainer.global_step
         optimizer.step()  # type: ignore[union-attr]
-        self._seen += len(x)
+        self._sums["seen"] += len(x)
         self._add("loss", loss * len(x))
         self.count_training(sums.detach(), y)
         if step % self._log_every == 0:
