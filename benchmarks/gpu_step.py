@@ -169,7 +169,8 @@ def main() -> None:
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.exit(2, "gpu_step.py needs a CUDA device: there is none here (--device cpu --small rehearses it)\n")
     if given.small:
-        given.rounds, given.steps, given.batch_size, given.compile = 1, 2, 8, "aot_eager"
+        given.rounds, given.steps, given.batch_size = 1, 2, 8
+        given.compile = "none" if given.compile == "none" else "aot_eager"
     warnings.filterwarnings("ignore")
     torch.set_float32_matmul_precision("high")
     register()
