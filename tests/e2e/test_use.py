@@ -24,7 +24,7 @@ WORDS += ["study.confirm.top=1", "study.confirm.seeds=2"]
 def site(place: Callable[..., Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Two finished studies and one that is not, their data set gone; five digits as pictures."""
     site = place("use")
-    for name, more in (("one", ["study.seed=0"]), ("two", ["study.seed=1"]), ("open", ["study.finalize=false"])):
+    for name, more in (("one", ["seed=0"]), ("two", ["seed=1"]), ("open", ["study.finalize=false"])):
         site.run("-m", *WORDS, f"study.name={name}", *more)
     shutil.rmtree(site.store / "cache")
     pixels, labels = load_digits(return_X_y=True)

@@ -161,3 +161,27 @@ def test_folders_are_searched_and_what_is_missing_is_said(tmp_path: Path) -> Non
         find([str(tmp_path / "gone.png")], "image")
     with pytest.raises(ConfigError, match="the folder holds none of csv, npy, tsv"):
         find([str(tmp_path / "in")], "table")
+
+
+def test_a_checkpoint_carries_what_makes_a_row_an_input(tmp_path: Path) -> None:
+    from dlsearch.data.tabular import Diabetes
+
+    data = Diabetes(cache=str(tmp_path / "cache"))
+    data.prepare_data()
+    raw = data.decode()["train"][:7]
+    lines = [",".join(Diabetes.columns), *(",".join(map(repr, row)) for row in raw.tolist())]
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    spec = data.state_dict()["input"]
+    found = np.stack([x for _, x in Reader(spec).read(tmp_path / "x.csv")])
+    np.testing.assert_allclose(found, data.arrays("train")[0][:7].numpy(), atol=1e-5)
+    assert spec["targets"][0]["name"] == "disease progression"
+
+
+def test_a_checkpoint_carries_what_makes_a_picture_an_input(tmp_path: Path) -> None:
+    from dlsearch.data.image import Digits
+
+    data = Digits(root="", cache=str(tmp_path / "cache"), shape=[1, 8, 8], num_classes=10)
+    data.prepare_data()
+    Image.fromarray(data.arrays("train")[0][data.index("val")[0], 0].numpy()).save(tmp_path / "x.png")
+    seen = next(iter(data.val_dataloader()))[0][0].numpy()
+    np.testing.assert_allclose(one(Reader(data.state_dict()["input"]), tmp_path / "x.png"), seen, atol=2e-6)
