@@ -83,11 +83,12 @@ def _add_piece(whole: NDArray[np.uint8], images: NDArray[np.uint8], patch: int, 
     """Lay one piece of another image on each of `whole`; the brighter pixel wins."""
     height, width = images.shape[-2:]
     side = whole.shape[-1]
-    limits = (len(images), height - patch + 1, width - patch + 1, side - patch + 1, side - patch + 1)
-    for target, numbers in zip(whole, chance, strict=True):
-        other, y, x, top, left = (int(u * n) for u, n in zip(numbers, limits, strict=True))
-        place = target[:, top : top + patch, left : left + patch]
-        np.maximum(place, images[other, :, y : y + patch, x : x + patch], out=place)
+    limits = np.array((len(images), height - patch + 1, width - patch + 1, side - patch + 1, side - patch + 1))
+    other, y, x, top, left = (chance * limits).astype(np.int64).T[..., None, None]  # (B, 1, 1) each
+    rows, columns = np.arange(patch)[:, None], np.arange(patch)
+    target = np.arange(len(whole))[:, None, None]
+    place = (target, slice(None), top + rows, left + columns)
+    whole[place] = np.maximum(whole[place], images[other, :, y + rows, x + columns])
 
 
 class DistortedMNIST(MNIST):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,13 +106,3 @@ def test_an_image_depends_on_the_seed_and_its_index_alone(digits: np.ndarray) ->
     whole = distort(digits, 42, **settings)
     assert np.array_equal(distort(digits[:10], 42, **settings), whole[:10])
     assert not np.array_equal(distort(digits, 42, seed=1, **settings), whole)
-
-
-@pytest.mark.data
-@pytest.mark.filterwarnings("default")  # torchvision's own
-def test_distorted_mnist_is_whole(make_data: Make) -> None:
-    data = make_data("distorted_mnist", data_root=Path(os.environ["DLSEARCH_DATA"]))
-    assert data.describe()["sizes"] == {"train": 50_000, "val": 10_000, "test": 10_000}
-    x, y = next(iter(data.train_dataloader()))
-    assert x.shape == (64, 1, 42, 42)
-    assert set(y.tolist()) <= set(range(10))

@@ -51,11 +51,11 @@ def test_of_one_sample_every_block_is_the_exact_fisher() -> None:
     """A and G of a layer are independent of each other where there is one input only."""
     net, x = small_net(), torch.randn(1, 4)
     optimizer = measured(net, x, fisher="exact")
-    state = optimizer.state[net[2].weight]
-    torch.testing.assert_close(product(optimizer, net[2]), exact_fisher(net, net[2], x, "categorical"))
-    torch.testing.assert_close(product(optimizer, net[0]), exact_fisher(net, net[0], x, "categorical"))
+    g, found = optimizer.state[net[2].weight]["G"], [product(optimizer, net[i]) for i in (0, 2)]
+    for i, block in zip((0, 2), found, strict=True):
+        torch.testing.assert_close(block, exact_fisher(net, net[i], x, "categorical"))
     p = net(x)[0].softmax(0).detach()
-    torch.testing.assert_close(state["G"], torch.diag(p) - torch.outer(p, p))
+    torch.testing.assert_close(g, torch.diag(p) - torch.outer(p, p))
 
 
 def test_of_a_linear_gaussian_net_every_block_is_the_exact_fisher() -> None:
@@ -63,8 +63,9 @@ def test_of_a_linear_gaussian_net_every_block_is_the_exact_fisher() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.randn(16, 4)
     optimizer = measured(net, x, fisher="exact", likelihood="gaussian")
-    for layer in net:
-        torch.testing.assert_close(product(optimizer, layer), exact_fisher(net, layer, x, "gaussian"))
+    found = [product(optimizer, layer) for layer in net]  # before anything else runs through the net
+    for layer, block in zip(net, found, strict=True):
+        torch.testing.assert_close(block, exact_fisher(net, layer, x, "gaussian"))
 
 
 def test_a_convolution_over_one_position_is_a_linear_layer() -> None:
