@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +83,8 @@ class SplitData(pl.LightningDataModule):
 
     # -- the seal ------------------------------------------------------------------------------------------------
     def unseal(self) -> None:
-        """Allow the test set to be opened."""
+        """Allow the test set to be opened; whoever holds the seal may refuse."""
+        sys.audit("dlsearch.unseal", self.name)
         self._sealed = False
 
     def include_validation(self) -> None:
@@ -101,7 +103,12 @@ class SplitData(pl.LightningDataModule):
             SealedTestSet: :meth:`unseal` was not called.
         """
         if self._sealed:
+            sys.audit("dlsearch.sealed", f"the test split of {self.name}")
             raise SealedTestSet
+
+    def test_files(self) -> list[Path]:
+        """Files and folders that hold the test split, and that nothing needs to open before it is unsealed."""
+        return []
 
     # -- Lightning -----------------------------------------------------------------------------------------------
     def setup(self, stage: str | None = None) -> None:
@@ -186,6 +193,15 @@ class ArrayData(SplitData):
 
     shape: tuple[int, ...]
     num_classes: int
+
+    def test_files(self) -> list[Path]:
+        """The decoded arrays, and what they were decoded from."""
+        decoded = [self.decoded_folder() / f"test{kind}.npy" for kind in ("", "_labels", "_hashes")]
+        return [*decoded, *self.source_test_files()]
+
+    def source_test_files(self) -> list[Path]:
+        """The files that :meth:`decode` reads the test split from."""
+        return []
 
     @abstractmethod
     def decode(self) -> dict[str, NDArray[Any]]:

@@ -211,6 +211,8 @@ class ImageFolder(SplitData):
 
     def loader(self, split: str) -> StreamingLoader:
         """Batches of ``train``, ``val`` or ``test``, made on the trainer's device."""
+        if split == "test":
+            self.check_unsealed()
         self.prepare_data()
         training = split == "train"
         statistics = self.record()["statistics"]
@@ -227,6 +229,13 @@ class ImageFolder(SplitData):
             device=self.device,
             **self.share,
         )
+
+    def test_files(self) -> list[Path]:
+        """The ``test`` folder; where there is none, the files that were drawn."""
+        if (self.root / "test").is_dir():
+            return [self.root / "test"]
+        paths = (self.split_folder() / "paths.txt").read_text().split("\n")
+        return [self.root / paths[int(index)] for index in np.load(self.split_folder() / "test_index.npy")]
 
     def test_example(self, index: int) -> NDArray[np.uint8]:
         """A test image as nets see it before standardisation: (H, W, C) uint8.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from dlsearch.data.base import ArrayData
+from dlsearch.data.image import packaged
 from dlsearch.data.split import check_size, count, take
 
 if TYPE_CHECKING:
@@ -69,6 +71,10 @@ class Diabetes(ArrayData):
     def source(self) -> dict[str, Any]:
         """There is no official test set: the arrays depend on the split too."""
         return {**super().source(), "test_size": self.test_size, "split_seed": self.split_seed}
+
+    def source_test_files(self) -> list[Path]:
+        """All patients are in one table."""
+        return packaged("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz")
 
     def decode(self) -> dict[str, NDArray[Any]]:
         """As measured; targets are (N, 1)."""

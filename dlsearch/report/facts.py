@@ -47,7 +47,8 @@ def facts(view: View) -> dict[str, Any]:
     }
     out["claim"] = prose.claim(out)
     out["limits"] = prose.limits(out)
-    return _rounded(out)
+    # What a repetition starts from and compares is exact, unlike what is shown.
+    return {**_rounded(out), "study": view.study, "replay": list(view.replay), "again": view.again}
 
 
 def varied(view: View) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dlsearch.report.formats import epoch
@@ -15,6 +15,12 @@ STATES = ("complete", "pruned", "failed", "running", "waiting")
 
 #: Metrics that are rates in [0, 1] and read best in per cent.
 RATES = ("accuracy", "f1", "precision", "recall", "auroc", "auc", "top1", "top5", "specificity", "iou")
+
+#: What a repetition needs of a trial, and compares.
+REPLAY = (
+    "number", "state", "reason", "params", "values", "intermediate", "seed", "epochs", "best_epoch", "duplicate_of",
+    "default", "enqueued", "resumed_epoch", "state_sha256", "metrics_sha256", "split_sha256", "inputs",
+)  # fmt: skip
 
 # Control characters cannot stand in XML, lone surrogates not in UTF-8, and the direction overrides make a line read
 # other than it is.
@@ -101,6 +107,8 @@ class View:
     default: Trial | None
     test: tuple[dict[str, Any], ...]
     checks: tuple[dict[str, Any], ...]
+    replay: tuple[dict[str, Any], ...] = ()
+    again: dict[str, Any] = field(default_factory=dict)
 
     @property
     def scored(self) -> list[Trial]:
@@ -249,6 +257,11 @@ def view(record: Mapping[str, Any]) -> View:
         pareto=tuple(front),
         default=next((t for t in trials if t.default), None),
         test=tuple(data.get("test") or []),
+        replay=tuple(
+            {key: t.get(key) for key in REPLAY}
+            for t in sorted(data.get("trials") or [], key=lambda t: int(t["number"]))
+        ),
+        again={key: data.get(key) for key in ("winner", "finalization")},
         checks=tuple(_checks(data, trials, winner, front, len(objectives) > 1)),
     )
 

@@ -58,7 +58,7 @@ def read_record(study: Study) -> dict[str, Any]:
             "seconds": round(row.seconds, 3),
             "slots": [{"worker": w, "slot": s, "device": d, "host": h} for w, s, d, h in sorted(slots)],
             **{key: document[key] for key in ("sampler", "pruner", "config", "overrides", "command", "space", "sha")},
-            **{key: document[key] for key in ("provenance", "data", "model")},
+            **{key: document[key] for key in ("provenance", "data", "model", "options")},
             "sessions": document.get("sessions", []),
         },
         "trials": trials,
@@ -106,7 +106,8 @@ def _trial(study: Study, trial: FrozenTrial, attempts: list[Attempt]) -> dict[st
         "n_params": result.get("n_params"),
         "peak_memory_mib": result.get("peak_memory_mib"),
         "summary": result.get("summary", {}),
-        **{key: result.get(key) for key in DIGESTS},
+        **{key: result.get(key) for key in (*DIGESTS, "inputs", "resumed_epoch")},
+        **{key: result.get(key) or [] for key in ("nondeterministic", "breaches")},
         "attempts": [_attempt(a) for a in attempts],
     }
 

@@ -49,6 +49,17 @@ def grid(space: Space, seed: int = 0) -> BaseSampler:
     return GridSampler(space, seed)
 
 
+def recorded(last_epochs: Mapping[str, int]) -> BasePruner:
+    """Prunes each trial where it was pruned before; see :mod:`dlsearch.search.replay`.
+
+    Args:
+        last_epochs: The last epoch of every pruned trial, by its number.
+    """
+    from dlsearch.search.proposals import RecordedPruner
+
+    return RecordedPruner(last_epochs)
+
+
 def build_sampler(
     cfg_node: Any,
     *,

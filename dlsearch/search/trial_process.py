@@ -76,12 +76,15 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
     Args:
         channel: To the worker.
         payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``, ``threads``, ``epochs`` (of a
-            training on train + validation, else None).
+            training on train + validation, else None), ``params`` and ``origin`` (the digests of the environment and
+            the code).
     """
     control = _Control(channel)
+    from dlsearch.search import inputs
     from dlsearch.tracking.journal import Journal
     from dlsearch.train.fit import fit
     from dlsearch.train.run import FitResult, Interrupted, Run
+    from dlsearch.train.seal import breaches
 
     _threads(payload["threads"])
     cfg = OmegaConf.create(payload["cfg"])
@@ -96,7 +99,9 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
         refit_epochs=payload["epochs"],
         system_metrics_s=cfg.tracking.system_metrics_s,
     )
+    met = None
     try:
+        met = inputs.met(payload)
         result = fit(cfg, run)
     except Interrupted:
         journal.close()
@@ -104,6 +109,7 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
     except Exception as error:
         result = FitResult("failed", "exception", _note(error, Path(payload["folder"])))
         journal.artifact(Path(payload["folder"]) / "error" / "traceback.txt", "error")
+    result.inputs, result.breaches = met, breaches(run.folder)
     journal.close()
     channel.send({"type": "done", "result": result.to_json()})
 

@@ -24,7 +24,7 @@ from dlsearch.search.finalization import kept_folder
 from dlsearch.search.leases import Holder
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds
 from dlsearch.search.trial_config import trial_config
-from dlsearch.tracking import layout
+from dlsearch.tracking import layout, provenance
 from dlsearch.tracking.masking import mask
 
 if TYPE_CHECKING:
@@ -175,6 +175,8 @@ class Worker:
             "objectives": study.document["objectives"],
             "directions": study.directions,
             "threads": slot.threads,
+            "params": claim.params,
+            "origin": provenance.origin(tuple(study.document["allow_targets"])),
         }
         if claim.kind == TEST:
             payload |= self._trained()

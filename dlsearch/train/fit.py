@@ -23,8 +23,11 @@ from dlsearch.config.errors import ConfigError
 from dlsearch.tracking.layout import SYSTEM_PREFIX
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
+from dlsearch.train import determinism
 from dlsearch.train.callbacks import RunCallback
+from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.run import FitResult, Run
+from dlsearch.train.seal import Seal
 from dlsearch.train.steps import make_lean
 
 for _chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
@@ -38,12 +41,18 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
         ConfigError: The config describes nothing that can be built.
         Interrupted: `run.stop` said so.
     """
+    with Seal(run.folder) as seal:
+        return _fit(cfg, run, seal)
+
+
+def _fit(cfg: DictConfig, run: Run, seal: Seal) -> FitResult:
     started = time.perf_counter()
     seed_everything(cfg.seed)
     data = build_data(cfg)
     if run.refit_epochs is not None:
         check_refit(data)
         data.include_validation()  # type: ignore[attr-defined]  # it was looked for
+    seal.watch(data)
     task = build_task(cfg)
     keeper = RunCallback(run)
     trainer = build_trainer(cfg, run, [*build_callbacks(cfg, run), keeper])
@@ -51,9 +60,11 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
     n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
     run.journal.metrics({"model/n_params": n_params}, 0)
     try:
-        with SystemSampler(run.journal, run.system_metrics_s), quick_cuda_check():
+        with SystemSampler(run.journal, run.system_metrics_s), quick_cuda_check(), determinism.noted() as met:
             trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
         result = _result(trainer, keeper, run, n_params)
+        _fingerprint(result, keeper, task, data)
+        result.nondeterministic = sorted(met)
     except (torch.OutOfMemoryError, MemoryError) as error:
         result = FitResult("failed", "oom", _line(error))
     except RuntimeError as error:  # of CUDA's context or a library's workspace: no allocation of torch's own
@@ -64,6 +75,7 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
         result = FitResult("failed", "disk" if error.errno in (27, 28, 122) else "exception", _line(error))
     result.seconds = time.perf_counter() - started
     result.resumed_epoch, result.history = keeper.resumed_epoch, keeper.history
+    seal.lift()
     if run.test and result.state == "complete":
         result.test = _test(trainer, task, data, run)
     if torch.cuda.is_initialized():
@@ -165,6 +177,7 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
 def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
     """A Trainer for small steps: no sanity check, no summary, no checkpointing but ours, no bar unless asked."""
     settings = {k: v for k, v in resolve(cfg, "trainer").items() if v is not None}
+    determinism.check(settings.get("deterministic"))
     if run.refit_epochs is not None:
         settings["limit_val_batches"] = 0
     for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
@@ -187,7 +200,8 @@ def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl
 
 
 def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -> FitResult:
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    # Nothing is left to train, and so to log, where a kill came between the last checkpoint and the result.
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()} or keeper.final
     result = FitResult(
         "failed", keeper.failure, epochs=trainer.current_epoch, n_params=n_params, summary=_finite("final/", metrics)
     )
@@ -211,6 +225,18 @@ def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -
         else:
             result.state, result.values = "complete", [known[name] for name in run.objectives]
     return result
+
+
+def _fingerprint(result: FitResult, keeper: RunCallback, task: pl.LightningModule, data: Any) -> None:
+    """Note the digests by which a repetition is compared."""
+    kept = keeper.folder / ("best.ckpt" if result.state == "complete" else "last.ckpt")
+    if result.state in ("complete", "pruned"):  # what was kept, not what a callback made of the weights since
+        weights = torch.load(kept, weights_only=True, map_location="cpu", mmap=True)["state_dict"]
+    else:
+        weights = task.state_dict()
+    result.state_sha256, result.metrics_sha256 = state_digest(weights), keeper.metrics_sha256 or None
+    described = data.describe() if hasattr(data, "describe") else {}
+    result.split_sha256 = described.get("digests") or None
 
 
 def _finite(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

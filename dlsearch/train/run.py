@@ -76,6 +76,12 @@ class FitResult:
         test: The test report, where the test set was opened.
         peak_memory_mib: What torch's allocator held on the GPU at the peak, without the CUDA context; None on the CPU.
         history: (epoch, first objective) of every validated epoch, those before a resumption included.
+        state_sha256: Digest of the weights: of the best epoch where complete, of the last otherwise.
+        metrics_sha256: Digest of the metrics of all validated epochs.
+        split_sha256: Digests of the splits, where the data module knows them.
+        inputs: What the training depends on, as it was met (see :mod:`dlsearch.search.inputs`).
+        nondeterministic: Operations met that have no deterministic implementation (``trainer.deterministic=warn``).
+        breaches: What reached for the sealed test set: ``how``, ``what``, whether it was ``stopped``.
     """
 
     state: str
@@ -92,6 +98,12 @@ class FitResult:
     test: dict[str, Any] | None = None
     peak_memory_mib: float | None = None
     history: list[list[float]] = field(default_factory=list)
+    state_sha256: str | None = None
+    metrics_sha256: str | None = None
+    split_sha256: dict[str, str] | None = None
+    inputs: dict[str, Any] | None = None
+    nondeterministic: list[str] = field(default_factory=list)
+    breaches: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""

@@ -27,5 +27,7 @@ VERBS: dict[str, Verb] = {
     "ui": _lazy("service", "ui"),
     "sync": _lazy("service", "sync"),
     "describe": _lazy("machine", "describe"),
+    "verify": _lazy("again", "verify"),
+    "reproduce": _lazy("again", "reproduce"),
     "doctor": _lazy("machine", "doctor"),
 }
