@@ -174,7 +174,7 @@ class Again:
             "objectives": self.document["objectives"],
             "directions": self.document["directions"],
             "threads": self._threads or trial["inputs"]["threads"],
-            "confirm": False,
+            "epochs": None,
             "params": trial["params"],
             "origin": provenance.origin(tuple(self.document["allow_targets"])),
         }

@@ -149,8 +149,8 @@ class RunCallback(Checkpoint):
             return
         if self.run.refit_epochs is not None:
             self.best = {"value": None, "epoch": epoch, "step": step, "metrics": metrics}
+            trainer.should_stop = trainer.should_stop or epoch + 1 >= self.run.refit_epochs
             self._keep(trainer, metrics)
-            trainer.should_stop = epoch + 1 >= self.run.refit_epochs
         elif self._validated:
             self._validated = False
             self._note_best(metrics, epoch, step)
@@ -163,19 +163,11 @@ class RunCallback(Checkpoint):
     def _keep(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         """Write the last checkpoint, which may be the best one too."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._epoch, self._step, self.final = trainer.current_epoch, trainer.global_step, metrics
-        self._stopped = trainer.should_stop
+        self._epoch, self._step = trainer.current_epoch, trainer.global_step
+        self.final, self._stopped = metrics, trainer.should_stop
         save_atomically(trainer, self.folder / "last.ckpt")
-        if self.best is not None and self.best["epoch"] == trainer.current_epoch:
+        if self.best is not None and self.best["epoch"] == self._epoch:
             self._link_best()
-
-    def _link_best(self) -> None:
-        """The last checkpoint is the best one."""
-        best, part = self.folder / "best.ckpt", self.folder / f"best.part{os.getpid()}"
-        part.unlink(missing_ok=True)
-        os.link(self.folder / "last.ckpt", part)  # the next last.ckpt is a new file: the link keeps this one
-        part.replace(best)
-        part.unlink(missing_ok=True)  # of two links to one file, a rename removes neither
 
     def _note_best(self, metrics: dict[str, float], epoch: int, step: int) -> None:
         if self.run.monitor not in metrics:
@@ -187,6 +179,14 @@ class RunCallback(Checkpoint):
         if self.best is None or sign * value > sign * self.best["value"]:
             self.best = {"value": value, "epoch": epoch, "step": step, "metrics": metrics}
 
+    def _link_best(self) -> None:
+        """The last checkpoint is the best: the next last.ckpt is a new file, so that a link keeps this one."""
+        part = self.folder / f"best.part{os.getpid()}"
+        part.unlink(missing_ok=True)
+        os.link(self.folder / "last.ckpt", part)
+        part.replace(self.folder / "best.ckpt")
+        part.unlink(missing_ok=True)  # a rename between two links to one file removes neither
+
     # -- what a resumption needs ---------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """Into the checkpoint: the best so far, the metrics' digest, and every RNG (Lightning saves none)."""
@@ -195,9 +195,10 @@ class RunCallback(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best so far. The RNGs come back in :meth:`on_train_start`, after all set-up that draws from them."""
-        self.best, self.history = state_dict["best"], state_dict["history"]
-        self.metrics_sha256, self.final = state_dict["metrics_sha256"], state_dict["final"]
-        self._epoch, self._step, self._stopped = (state_dict[key] for key in ("epoch", "step", "stopped"))
+        self.best, self.metrics_sha256 = state_dict["best"], state_dict.get("metrics_sha256", "")
+        self.history = state_dict.get("history", [])
+        self.final, self._stopped = state_dict.get("final", {}), state_dict.get("stopped", False)
+        self._epoch, self._step = state_dict.get("epoch", -1), state_dict.get("step", -1)
         if self.best is not None and self.best["epoch"] == self._epoch:
             self._link_best()  # a kill may have come between last.ckpt and best.ckpt
         self._rng = state_dict["rng"]
@@ -216,8 +217,6 @@ class RunCallback(Checkpoint):
             self.resumed_epoch = trainer.current_epoch
             trainer.should_stop = self._stopped or self.pruned  # Lightning would train one more epoch, and then stop
             self._rng = None
-        if self.run.refit_epochs is not None and trainer.current_epoch >= self.run.refit_epochs:
-            trainer.should_stop = True  # its last epoch was kept before it was interrupted
 
 
 def _not_finite(metrics: Mapping[str, float], objectives: list[str]) -> str | None:

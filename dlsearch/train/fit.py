@@ -49,10 +49,10 @@ def _fit(cfg: DictConfig, run: Run, seal: Seal) -> FitResult:
     started = time.perf_counter()
     seed_everything(cfg.seed)
     data = build_data(cfg)
-    seal.watch(data)
     if run.refit_epochs is not None:
         check_refit(data)
         data.include_validation()  # type: ignore[attr-defined]  # it was looked for
+    seal.watch(data)
     task = build_task(cfg)
     keeper = RunCallback(run)
     trainer = build_trainer(cfg, run, [*build_callbacks(cfg, run), keeper])
@@ -177,9 +177,9 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
 def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
     """A Trainer for small steps: no sanity check, no summary, no checkpointing but ours, no bar unless asked."""
     settings = {k: v for k, v in resolve(cfg, "trainer").items() if v is not None}
+    determinism.check(settings.get("deterministic"))
     if run.refit_epochs is not None:
         settings["limit_val_batches"] = 0
-    determinism.check(settings.get("deterministic"))
     for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)  # of Lightning's own making, or known and meant
     try:

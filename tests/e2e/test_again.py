@@ -188,7 +188,7 @@ def test_anyway_trains_and_says_what_it_comes_to(study, here):
     assert "although code planted/__init__.py" in said
 
     with closing(sqlite3.connect(study.store / "dlsearch.db")) as connection, connection:
-        query = "SELECT id, result FROM dlsearch_attempt WHERE number=1"
+        query = "SELECT id, result FROM dlsearch_attempt WHERE kind='trial' AND number=1"
         ((row, result),) = connection.execute(query).fetchall()
         forged = json.dumps(json.loads(result) | {"state_sha256": "0" * 64})
         connection.execute("UPDATE dlsearch_attempt SET result=? WHERE id=?", (forged, row))

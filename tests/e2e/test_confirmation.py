@@ -14,7 +14,7 @@ from tests.e2e.running import TINY, new_child, until
 COMMAND = [
     "-m", *TINY, "study.name=s", "study.n_trials=3", "hydra.launcher.workers=2", "study.finalize=true",
     "study.confirm.top=3", "study.confirm.seeds=6", "study.confirm.racing=false", "worker.lease_s=2",
-    "trainer.max_epochs=40", "callbacks=none",
+    "trainer.max_epochs=30", "callbacks=none",
 ]  # fmt: skip
 
 
