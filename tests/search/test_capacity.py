@@ -137,7 +137,7 @@ def test_a_worker_fills_a_card_as_far_as_its_memory_is_known(tmp_path: Any) -> N
 
     def step() -> int:
         """One round of the worker's loop; how many trials run after it."""
-        worker._wait()
+        worker._wait(0.0)
         worker._fill()
         return len(trials.live)
 
