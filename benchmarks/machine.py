@@ -6,9 +6,13 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+#: Options whose value is a folder of the machine that ran it.
+PLACES = ("--data", "--peers")
 
 
 def cpu() -> str:
@@ -26,6 +30,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def gpu() -> str | None:
+    """Name and driver of the first visible GPU, asked without torch; None without one."""
+    index = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    query = ["nvidia-smi", f"--id={index}", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    name, _, driver = said.rpartition(", ")
+    return f"{name}, driver {driver}"
+
+
 def caption(n: str, packages: Sequence[str]) -> str:
     """One line below a table: command, n, machine and versions. No date: git knows it."""
     versions = []
@@ -40,16 +56,18 @@ def caption(n: str, packages: Sequence[str]) -> str:
 
 
 def _public(words: Sequence[str]) -> list[str]:
-    """Arguments without the place that the table goes to."""
+    """Arguments without the place that the table goes to; other places are of no interest either."""
     kept: list[str] = []
-    skip = False
+    before = ""
     for word in words:
-        if skip or word.startswith("--out="):
-            skip = False
-        elif word == "--out":
-            skip = True
-        else:
+        option, equals, _ = word.partition("=")
+        if before in PLACES:
+            kept.append("DIR")
+        elif equals and option in PLACES:
+            kept.append(f"{option}=DIR")
+        elif "--out" not in (before, option):
             kept.append(word)
+        before = word
     return kept
 
 

@@ -9,6 +9,16 @@ from omegaconf import MISSING
 
 
 @dataclass
+class ConfirmConfig:
+    """What happens to the leaders of a search, and to the default configuration, once it is over."""
+
+    top: int = 3  # so many trials are trained again
+    seeds: int = 5  # on so many fresh seeds, the same for each
+    racing: bool = True  # no further seeds for those that can no longer win
+    refit: bool = False  # then train the winner once more, on train + validation
+
+
+@dataclass
 class StudyConfig:
     """What a study is: its goal, its budget, its name."""
 
@@ -23,7 +33,8 @@ class StudyConfig:
     default_first: bool = True  # trial 0 is the default configuration
     allow_drift: bool = False  # resume although config, space, data or sampler changed
     max_attempts: int = 3  # how often a lost trial is tried
-    finalize: bool = True  # retrain the winner and score it on the test set, once
+    finalize: bool = True  # confirm the leaders on fresh seeds, and score the winner on the test set, once
+    confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     workers: Optional[int] = None  # jobs to launch, under launchers other than local
     storage: Optional[str] = None  # null: SQLite in the store
 
@@ -34,6 +45,7 @@ class WorkerConfig:
 
     join: Optional[str] = None  # the study to serve
     slots: Any = "auto"  # trials at a time: GPUs, else cores
+    slots_per_gpu: Any = None  # trials that share a GPU: a number, or auto (by measured memory); null: slots / GPUs
     threads: Optional[int] = None  # CPU threads a trial; null: cores / slots
     lease_s: float = 30.0  # a trial whose worker is silent for so long is lost
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,11 +79,23 @@ class SplitData(pl.LightningDataModule):
         self.train_size, self.val_size = train_size, val_size
         self.split_seed, self.seed = split_seed, seed
         self._sealed = True
+        self._input: dict[str, Any] | None = None
+        self._whole = False
 
     # -- the seal ------------------------------------------------------------------------------------------------
     def unseal(self) -> None:
-        """Allow the test set to be opened."""
+        """Allow the test set to be opened; whoever holds the seal may refuse."""
+        sys.audit("dlsearch.unseal", self.name)
         self._sealed = False
+
+    def include_validation(self) -> None:
+        """Train on train + validation from now on, with the statistics of the training split."""
+        self._whole = True
+
+    def index(self, split: str) -> Indices:
+        """Which samples ``train`` or ``val`` has."""
+        parts = ("train", "val") if split == "train" and self._whole else (split,)
+        return np.sort(np.concatenate([np.load(self.split_folder() / f"{part}_index.npy") for part in parts]))
 
     def check_unsealed(self) -> None:
         """Refuse to go on towards the test set.
@@ -91,7 +104,12 @@ class SplitData(pl.LightningDataModule):
             SealedTestSet: :meth:`unseal` was not called.
         """
         if self._sealed:
+            sys.audit("dlsearch.sealed", f"the test split of {self.name}")
             raise SealedTestSet
+
+    def test_files(self) -> list[Path]:
+        """Files and folders that hold the test split, and that nothing needs to open before it is unsealed."""
+        return []
 
     # -- Lightning -----------------------------------------------------------------------------------------------
     def setup(self, stage: str | None = None) -> None:
@@ -141,6 +159,16 @@ class SplitData(pl.LightningDataModule):
         record = self.record()
         return {key: record[key] for key in keys}
 
+    def input_spec(self) -> dict[str, Any]:
+        """How an input of one's own becomes what the net sees, as JSON (``docs/using-models.md`` has the keys)."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Into every checkpoint: :meth:`input_spec`, so that a model can be used where its data are not."""
+        if self._input is None:
+            self._input = self.input_spec()
+        return {"input": self._input}
+
     # -- where and among whom it trains --------------------------------------------------------------------------
     @property
     def device(self) -> torch.device:
@@ -176,6 +204,15 @@ class ArrayData(SplitData):
 
     shape: tuple[int, ...]
     num_classes: int
+
+    def test_files(self) -> list[Path]:
+        """The decoded arrays, and what they were decoded from."""
+        decoded = [self.decoded_folder() / f"test{kind}.npy" for kind in ("", "_labels", "_hashes")]
+        return [*decoded, *self.source_test_files()]
+
+    def source_test_files(self) -> list[Path]:
+        """The files that :meth:`decode` reads the test split from."""
+        return []
 
     @abstractmethod
     def decode(self) -> dict[str, NDArray[Any]]:
@@ -231,13 +268,7 @@ class ArrayData(SplitData):
     def _write_split(self, folder: Path) -> None:
         decoded = self.decoded_folder()
         inputs, labels = read_array(decoded / "train.npy"), read_array(decoded / "train_labels.npy")
-        strata = labels if self.is_classified else None
-        rng = np.random.default_rng(self.split_seed)
-        splits: dict[str, Indices] = {}
-        splits["val"], rest = take(strata, np.arange(len(inputs)), count(self.val_size, len(inputs), "val_size"), rng)
-        splits["train"], _ = take(strata, rest, count(self.train_size, len(rest), "train_size"), rng)
-        if not len(splits["train"]):
-            raise ValueError(f"train_size: expected samples to train on, got 0 of {len(inputs)} (hint: lower val_size)")
+        splits = self.choose(labels)
         check_disjoint(splits)
         hashes = read_array(decoded / "train_hashes.npy")
         overlap = repeated(hashes[splits["train"]], hashes[splits["val"]], read_array(decoded / "test_hashes.npy"))
@@ -266,6 +297,21 @@ class ArrayData(SplitData):
             },
         )
 
+    def choose(self, labels: NDArray[Any]) -> dict[str, Indices]:
+        """Which of the samples that are not test are ``val`` and ``train``, by the split's seed.
+
+        Raises:
+            ValueError: A size asks for more than there are, or leaves nothing to train on.
+        """
+        strata = labels if self.is_classified else None
+        rng = np.random.default_rng(self.split_seed)
+        splits: dict[str, Indices] = {}
+        splits["val"], rest = take(strata, np.arange(len(labels)), count(self.val_size, len(labels), "val_size"), rng)
+        splits["train"], _ = take(strata, rest, count(self.train_size, len(rest), "train_size"), rng)
+        if not len(splits["train"]):
+            raise ValueError(f"train_size: expected samples to train on, got 0 of {len(labels)} (hint: lower val_size)")
+        return splits
+
     @abstractmethod
     def statistics(self, inputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, list[float]]:
         """What standardisation needs, of the training split alone."""
@@ -291,7 +337,7 @@ class ArrayData(SplitData):
         """Batches of ``train``, ``val`` or ``test``, on the trainer's device."""
         self.prepare_data()
         inputs, labels = self.arrays("test" if split == "test" else "train")
-        index = None if split == "test" else torch.from_numpy(np.load(self.split_folder() / f"{split}_index.npy"))
+        index = None if split == "test" else torch.from_numpy(self.index(split))
         training = split == "train"
         return TensorLoader(
             inputs,

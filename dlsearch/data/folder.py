@@ -12,7 +12,7 @@ import numpy as np
 from dlsearch.data.augment import Augment, ImageTransform
 from dlsearch.data.base import SplitData
 from dlsearch.data.cache import key_of, publish, write_json
-from dlsearch.data.image import channel_statistics, check_statistics, histograms
+from dlsearch.data.image import channel_statistics, check_statistics, histograms, image_spec
 from dlsearch.data.split import Indices, check_disjoint, check_size, class_counts, count, take
 from dlsearch.data.streaming import ImageFiles, StreamingLoader
 
@@ -211,13 +211,15 @@ class ImageFolder(SplitData):
 
     def loader(self, split: str) -> StreamingLoader:
         """Batches of ``train``, ``val`` or ``test``, made on the trainer's device."""
+        if split == "test":
+            self.check_unsealed()
         self.prepare_data()
         training = split == "train"
         statistics = self.record()["statistics"]
         mean, std = self.mean or statistics["mean"], self.std or statistics["std"]
         return StreamingLoader(
             self.files(),
-            np.load(self.split_folder() / f"{split}_index.npy"),
+            self.index(split),
             batch_size=self.batch_size if training else self.eval_batch_size,
             shuffle=training and self.shuffles,
             seed=self.seed,
@@ -227,6 +229,17 @@ class ImageFolder(SplitData):
             device=self.device,
             **self.share,
         )
+
+    def test_files(self) -> list[Path]:
+        """The ``test`` folder; where there is none, the files that were drawn."""
+        if (self.root / "test").is_dir():
+            return [self.root / "test"]
+        paths = (self.split_folder() / "paths.txt").read_text().split("\n")
+        return [self.root / paths[int(index)] for index in np.load(self.split_folder() / "test_index.npy")]
+
+    def input_spec(self) -> dict[str, Any]:
+        """The shape of an image, the statistics that standardise it, and the classes."""
+        return image_spec(self.shape, self.mean, self.std, self.record())
 
     def test_example(self, index: int) -> NDArray[np.uint8]:
         """A test image as nets see it before standardisation: (H, W, C) uint8.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,10 @@ class ImageArrays(ArrayData):
         mean, std = self.mean or statistics["mean"], self.std or statistics["std"]
         return ImageTransform(mean, std, self.augment if split == "train" else None, self.seed)
 
+    def input_spec(self) -> dict[str, Any]:
+        """The shape of an image, the statistics that standardise it, and the classes."""
+        return image_spec(self.shape, self.mean, self.std, self.record())
+
     def test_example(self, index: int) -> NDArray[np.uint8]:
         """A test image as it is stored: (H, W, C) uint8.
 
@@ -113,6 +118,20 @@ def channel_statistics(counts: NDArray[Any]) -> dict[str, list[float]]:
     return {"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}
 
 
+def image_spec(
+    shape: Sequence[int], mean: list[float] | None, std: list[float] | None, record: dict[str, Any]
+) -> dict[str, Any]:
+    """How a picture becomes an input: converted to `shape`, scaled to [0, 1], standardised by channel."""
+    found = record["statistics"]
+    return {
+        "kind": "image",
+        "shape": list(shape),
+        "mean": mean or found["mean"],
+        "std": std or found["std"],
+        "classes": list(record["classes"]),
+    }
+
+
 def check_statistics(
     mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[list[float] | None, list[float] | None]:
@@ -131,6 +150,12 @@ def check_statistics(
     return (None if mean is None else list(mean)), (None if std is None else list(std))
 
 
+def packaged(*names: str) -> list[Path]:
+    """Where scikit-learn keeps the data sets that come with it; found without importing it."""
+    spec = importlib.util.find_spec("sklearn")
+    return [Path(spec.origin or "").parent / "datasets/data" / name for name in names] if spec else []
+
+
 class Digits(ImageArrays):
     """The 1,797 digits of 8×8 pixels that come with scikit-learn (Alpaydin and Kaynak, 1998). No file, no download."""
 
@@ -141,6 +166,10 @@ class Digits(ImageArrays):
     def source(self) -> dict[str, Any]:
         """There is no official test set: the arrays depend on the split too."""
         return {**super().source(), "test_size": self.test_size, "split_seed": self.split_seed}
+
+    def source_test_files(self) -> list[Path]:
+        """All digits are in one file."""
+        return packaged("digits.csv.gz")
 
     def decode(self) -> dict[str, NDArray[Any]]:
         """Grey levels 0..16 become 0..255."""
@@ -163,8 +192,14 @@ class TorchvisionImages(ImageArrays):
 
     #: its class in torchvision.datasets
     reader: str
+    #: files of the test set below `root`
+    test_names: tuple[str, ...] = ()
 
     official_test = True
+
+    def source_test_files(self) -> list[Path]:
+        """As torchvision lays them out."""
+        return [self.root / name for name in self.test_names]
 
     def decode(self) -> dict[str, NDArray[Any]]:
         """The official training and test sets, channels first."""
@@ -194,11 +229,18 @@ class TorchvisionImages(ImageArrays):
         return np.asarray(data.data), np.asarray(data.targets, dtype=np.int64)
 
 
+def idx_files(name: str) -> tuple[str, ...]:
+    """The test set's files of the MNIST family, packed and unpacked."""
+    kinds = ("images-idx3", "labels-idx1")
+    return tuple(f"{name}/raw/t10k-{kind}-ubyte{packed}" for kind in kinds for packed in ("", ".gz"))
+
+
 class MNIST(TorchvisionImages):
     """70,000 handwritten digits of 28×28 pixels (LeCun et al., 1998)."""
 
     name = "mnist"
     reader = "MNIST"
+    test_names = idx_files("MNIST")
     native_shape = (1, 28, 28)
     classes = tuple("0123456789")
 
@@ -208,6 +250,7 @@ class FashionMNIST(TorchvisionImages):
 
     name = "fashion_mnist"
     reader = "FashionMNIST"
+    test_names = idx_files("FashionMNIST")
     native_shape = (1, 28, 28)
     classes = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
@@ -217,5 +260,6 @@ class CIFAR10(TorchvisionImages):
 
     name = "cifar10"
     reader = "CIFAR10"
+    test_names = ("cifar-10-batches-py/test_batch",)
     native_shape = (3, 32, 32)
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

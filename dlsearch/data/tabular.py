@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from dlsearch.data.base import ArrayData
+from dlsearch.data.image import packaged
 from dlsearch.data.split import check_size, count, take
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Diabetes(ArrayData):
 
     name = "diabetes"
     native_shape = (10,)
+    columns = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+    target = "disease progression"
 
     def __init__(
         self,
@@ -70,6 +74,10 @@ class Diabetes(ArrayData):
         """There is no official test set: the arrays depend on the split too."""
         return {**super().source(), "test_size": self.test_size, "split_seed": self.split_seed}
 
+    def source_test_files(self) -> list[Path]:
+        """All patients are in one table."""
+        return packaged("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz")
+
     def decode(self) -> dict[str, NDArray[Any]]:
         """As measured; targets are (N, 1)."""
         from sklearn.datasets import load_diabetes
@@ -92,6 +100,20 @@ class Diabetes(ArrayData):
             "std": inputs.std(0, dtype=np.float64).tolist(),
             "target_mean": labels.mean(0, dtype=np.float64).tolist(),
             "target_std": labels.std(0, dtype=np.float64).tolist(),
+        }
+
+    def input_spec(self) -> dict[str, Any]:
+        """The columns of a row, and the statistics that standardise them and the target."""
+        found = self.record()["statistics"]
+        target = {"mean": found["target_mean"], "std": found["target_std"]} if self.standardise_target else {}
+        return {
+            "kind": "table",
+            "shape": list(self.shape),
+            "columns": list(self.columns),
+            "mean": found["mean"],
+            "std": found["std"],
+            "targets": [{"name": self.target, **{k: v[0] for k, v in target.items()}}],
+            "classes": [],
         }
 
     def arrays(self, part: str) -> tuple[torch.Tensor, torch.Tensor]:

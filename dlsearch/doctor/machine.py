@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dlsearch.doctor.problems import Problems, first_line, size
+from dlsearch.search.capacity import cgroup as _cgroup
+from dlsearch.search.capacity import tightest_quota
 from dlsearch.search.slots import cores
 
 NETWORK_FILESYSTEMS = frozenset(
@@ -29,21 +31,8 @@ def cpu(problems: Problems) -> dict[str, Any]:
     return {"cores": os.cpu_count(), "usable": usable, "quota": quota}
 
 
-def _cgroup(name: str) -> list[str]:
-    """What the cgroup file `name` says in this process's group and in each one above it."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    group = root / next((line.partition("::")[2] for line in lines if line.startswith("0::")), "").lstrip("/")
-    files = [folder / name for folder in (group, *group.parents) if folder.is_relative_to(root)]
-    return [path.read_text().strip() for path in files if path.is_file()]
-
-
 def _quota() -> float | None:
-    limits = [text.split() for text in _cgroup("cpu.max")]
-    return min((int(limit[0]) / int(limit[1]) for limit in limits if limit[0] != "max"), default=None)
+    return tightest_quota(_cgroup("cpu.max"))
 
 
 def gpus(problems: Problems) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ class LocalLauncherConf:
     """The launcher's config."""
 
     _target_: str = "hydra_plugins.dlsearch_plugins.LocalLauncher"
-    workers: Any = "auto"  # slots: GPUs, else cores
+    workers: Any = "auto"  # slots: GPUs × worker.slots_per_gpu, else cores / worker.threads
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="dlsearch")
@@ -42,7 +42,7 @@ class LocalLauncher(Launcher):
     """Runs jobs in forked processes.
 
     Args:
-        workers: How many trials (or jobs) at a time; ``auto`` is one to a GPU, else one to a core.
+        workers: How many trials (or jobs) at a time; ``auto`` goes by GPUs, else by cores.
     """
 
     def __init__(self, workers: Any = "auto") -> None:

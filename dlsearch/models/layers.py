@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -38,6 +39,40 @@ class Maxout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, pieces·C, ...) to (B, C, ...)."""
         return reduce(torch.maximum, x.chunk(self.pieces, dim=1))
+
+
+class LocalResponseNorm(nn.Module):
+    """Divide each activity by those of its neighbours among the channels (Krizhevsky et al., 2012, section 3.3).
+
+    ``b_i = a_i / (k + alpha · Σ a_j²)^beta`` over the `size` channels around i. torch's own layer divides `alpha` by
+    `size`, and the average pooling that it is made of has no deterministic gradient on CUDA; sums of slices have.
+
+    Args:
+        size: Neighbours, the channel itself among them; an odd number.
+        alpha: Of the sum of squares.
+        beta: Exponent.
+        k: Where no neighbour is active, the divisor is k^beta.
+    """
+
+    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W), same shape."""
+        return x / self.divisor(x)
+
+    def divisor(self, x: Tensor) -> Tensor:
+        """What each activity is divided by."""
+        half = self.size // 2
+        squares = F.pad(x.square(), (0, 0, 0, 0, half, half))
+        channels = x.shape[1]
+        total = sum(squares[:, i : i + channels] for i in range(self.size))
+        return (self.k + self.alpha * total) ** self.beta
+
+    def extra_repr(self) -> str:
+        """Its constants."""
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -147,3 +182,82 @@ def check_image(in_shape: Sequence[int], smallest: int) -> tuple[int, int, int]:
     if min(shape[1:]) < smallest:
         raise ValueError(f"in_shape: expected sides of {smallest} pixels or more, got {shape[1]}×{shape[2]}")
     return shape[0], shape[1], shape[2]
+
+
+def check_positive(**arguments: int) -> None:
+    """Positive integers.
+
+    Raises:
+        ValueError: One is none; its name is the keyword.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def scaled(channels: Sequence[int], width: float) -> list[int]:
+    """Numbers of channels times `width`, at least 1 each.
+
+    Raises:
+        ValueError: `width` is not positive.
+    """
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or width <= 0:
+        raise ValueError(f"width: expected a positive factor, got {width!r}")
+    return [max(1, round(c * width)) for c in channels]
+
+
+STEMS = ("auto", "paper", "small")
+
+
+def small_stem(stem: str, in_shape: Sequence[int], smallest: int) -> bool:
+    """Whether the first layers are those for small images.
+
+    Args:
+        stem: ``paper`` as documented, ``small``, or ``auto``: small where a side is below `smallest`.
+        in_shape: (channels, height, width).
+        smallest: Pixels that the documented first layers leave something of.
+
+    Raises:
+        ValueError: There is no such stem, or the images are too small for the paper's.
+    """
+    if stem not in STEMS:
+        raise ValueError(f"stem: expected one of {', '.join(STEMS)}, got {stem!r}")
+    side = min(in_shape[1:])
+    if stem == "paper" and side < smallest:
+        raise ValueError(f"stem: expected small for sides below {smallest} pixels, got paper for {side}")
+    return stem == "small" or side < smallest
+
+
+def output_side(layer: nn.Module, side: int, axis: int = 0) -> int:
+    """``(N + 2·pad − F) / stride + 1`` of a convolution or a pool, rounded as the layer does; others keep the side."""
+    if not isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        return side
+    kernel, stride, pad = (
+        value if isinstance(value, int) else int(value[axis])
+        for value in (layer.kernel_size, layer.stride, layer.padding)
+    )
+    return (side + 2 * pad - kernel) // stride + 1
+
+
+def output_sides(layers: Iterable[nn.Module], sides: Sequence[int]) -> list[int]:
+    """Height and width after convolutions and pools, one after another."""
+    found = list(sides)
+    for layer in layers:
+        found = [output_side(layer, side, axis) for axis, side in enumerate(found)]
+    return found
+
+
+def widened(conv: nn.Conv2d, outputs: int) -> nn.Conv2d:
+    """A convolution like `conv` with `outputs` output channels, and weights drawn as He et al. (2015) do."""
+    made = nn.Conv2d(
+        conv.in_channels,
+        outputs,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        bias=conv.bias is not None,
+    )
+    nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
+    if made.bias is not None:
+        nn.init.zeros_(made.bias)
+    return made

@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["build"]
 
 
-def build(record: dict[str, Any], out: Path) -> Path:
+def build(record: dict[str, Any], out: Path, *, interactive: bool = False) -> Path:
     """Write the report of a study: ``report.json``, ``index.html``, ``report.md``, ``figures/``, ``SHA256SUMS``.
 
     The same record gives the same bytes. The report is written beside `out` and takes its place in the end, so that
@@ -21,6 +21,7 @@ def build(record: dict[str, Any], out: Path) -> Path:
     Args:
         record: The study record.
         out: The folder of the report; what a former report left there is replaced.
+        interactive: Write ``interactive.html`` as well, whose figures plotly draws in the reader's browser.
 
     Returns:
         The path of ``index.html``.
@@ -28,6 +29,7 @@ def build(record: dict[str, Any], out: Path) -> Path:
     Raises:
         RecordError: The record lacks what a report cannot be written without.
         FileExistsError: `out` holds something that is no report.
+        ConfigError: plotly is wanted and not installed.
     """
     from dlsearch.report.facts import facts
     from dlsearch.report.figures import draw, svg
@@ -41,6 +43,10 @@ def build(record: dict[str, Any], out: Path) -> Path:
     content = json.loads(canonical)
     with svg.settings():
         files = {"report.json": canonical, **pages(content, draw(content))}
+    if interactive:
+        from dlsearch.report.interactive import page
+
+        files["interactive.html"] = page(content)
     sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in sorted(files.items()))
 
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlsearch.report.load import View
+    from dlsearch.report.study import View
 
 # What steers a search and means nothing to the training of one configuration.
 _OF_THE_SEARCH = ("study.", "worker.", "space", "hydra/", "hydra.")
@@ -18,18 +18,31 @@ _CONSTANTS = {"true", "false", "null", "nan", "inf", "on", "off", "yes", "no"}
 def reproduce(view: View) -> dict[str, Any]:
     """The command of the study as it was given and, where there is a winner, the one that trains it alone."""
     provenance = view.study.get("provenance") or {}
+    name = shlex.quote(str(view.study["name"]))
     out: dict[str, Any] = {
         "study": view.study.get("command"),
+        "again": f"dlsearch reproduce {name}",
         "winner": None,
+        "verify": None,
+        "predict": None,
         "commit": provenance.get("commit"),
         "dirty": bool(provenance.get("dirty")),
     }
-    winner = view.winner
-    if winner is not None:
-        words = [w for w in map(str, view.study.get("overrides") or []) if _kept(w, set(winner.params))]
-        words += [f"{name}={hydra_value(value)}" for name, value in winner.params.items()]
-        if winner.seed is not None:
-            words = [w for w in words if not w.startswith("seed=")] + [f"seed={winner.seed}"]
+    if view.winner is not None:
+        out["verify"] = f"dlsearch verify {name}/{view.winner.number}"
+    final = view.finalization
+    confirmed = None if final is None else final.winner
+    params, seed = (None, None) if view.winner is None else (view.winner.params, view.winner.seed)
+    if final is not None and confirmed is not None:
+        # The model that is kept is one of the replicas: their seeds are not the trial's.
+        kept = (final.kept or {}).get("replica")
+        params, seed = confirmed.params, next((r.seed for r in confirmed.replicas if r.replica == kept), None)
+        out["predict"] = f"dlsearch predict {name} FILE"
+    if params is not None:
+        words = [w for w in map(str, view.study.get("overrides") or []) if _kept(w, set(params))]
+        words += [f"{key}={hydra_value(value)}" for key, value in params.items()]
+        if seed is not None:
+            words = [w for w in words if not w.startswith("seed=")] + [f"seed={seed}"]
         out["winner"] = "dlsearch " + " ".join(shlex.quote(w) for w in words)
     return out
 

@@ -6,14 +6,21 @@ Pages and figures are drawn from this document and from nothing else.
 from __future__ import annotations
 
 import math
+import re
 import statistics as plain
 from typing import Any
 
-from dlsearch.report import prose
+from dlsearch.report import confirmation, testset
 from dlsearch.report import statistics as stats
+from dlsearch.report.checklist import checklist
+from dlsearch.report.claim import claim
 from dlsearch.report.command import reproduce
-from dlsearch.report.formats import epoch
-from dlsearch.report.load import STATES, Objective, Trial, View
+from dlsearch.report.intervals import resolution
+from dlsearch.report.limits import limits
+from dlsearch.report.study import STATES, Objective, Trial, View
+
+#: The version of report.json; ``report.schema.json`` beside this file says what is in it.
+SCHEMA = 1
 
 #: Rows of the table of top trials.
 TOP = 10
@@ -24,13 +31,16 @@ LEADERS = 5
 def facts(view: View) -> dict[str, Any]:
     """Compute the whole report from a view of the record."""
     objective = view.objectives[0]
+    confirmed = confirmation.confirmation(view)
     out: dict[str, Any] = {
-        "schema": 1,
+        "schema": SCHEMA,
         "study": view.study,
         "objectives": [{"name": o.name, "maximize": o.maximize, "percent": o.percent} for o in view.objectives],
         "trials": [_row(t) for t in view.trials],
+        "best": None if view.best is None else view.best.number,
         "winner": None if view.winner is None else view.winner.number,
         "default": None if view.default is None else view.default.number,
+        "won": _won(view, confirmed),
         "pareto": list(view.pareto),
         "top": [t.number for t in _ranked(view)[:TOP]],
         "leaders": [t.number for t in _ranked(view)[:LEADERS] if len(t.intermediate) > 1],
@@ -41,13 +51,39 @@ def facts(view: View) -> dict[str, Any]:
         "importances": stats.importances(view),
         "edges": _edges(view),
         "resolution": _resolution(view, objective),
-        "test": _test(view),
+        "test": testset.facts(view),
+        "confirmation": confirmed,
+        "optimism": confirmation.optimism(view, confirmed),
+        "breaches": testset.breaches(view),
+        "data": _data(view),
         "reproduce": reproduce(view),
         "checks": list(view.checks),
     }
-    out["claim"] = prose.claim(out)
-    out["limits"] = prose.limits(out)
-    return _rounded(out)
+    out["gaps"] = _gaps(out)
+    out["kept_sha256"] = _kept_sha256(out)
+    out["claim"] = claim(out)
+    out["limits"] = limits(out)
+    out["checklist"] = checklist(out)
+    # What a repetition starts from and compares is exact, unlike what is shown.
+    return {**_rounded(out), "study": view.study, "replay": list(view.replay), "again": view.again}
+
+
+def _won(view: View, confirmed: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The configuration that the study names, whether or not a trial ran it: the confirmed one, else the best."""
+    if confirmed is not None and confirmed["winner"] is not None:
+        row = confirmed["finalists"][confirmed["winner"]]
+        keys = ("name", "trial_number", "default", "params", "search_value", "n", "sd", "interval", "student")
+        return {key: row[key] for key in keys} | {"value": row["mean"], "confirmed": True, "label": _label(row)}
+    best = view.best
+    if best is None:
+        return None
+    row = {"name": f"trial {best.number}", "trial_number": best.number, "default": best.default}
+    row |= {"params": best.params, "search_value": best.values[0], "n": 1, "sd": None, "interval": None}
+    return row | {"student": None, "value": best.values[0], "confirmed": False, "label": f"Trial {best.number}"}
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"Trial {row['trial_number']}" if row["trial_number"] is not None else "Default"
 
 
 def varied(view: View) -> list[str]:
@@ -87,6 +123,8 @@ def _row(t: Trial) -> dict[str, Any]:
         "n_params": t.n_params,
         "summary": t.summary,
         "attempts": [vars(a) for a in t.attempts],
+        "breaches": [list(b) for b in t.breaches],
+        "state_sha256": t.state_sha256,
     }
 
 
@@ -154,7 +192,9 @@ def _compute(view: View) -> dict[str, Any]:
     devices: dict[str, int] = {}
     for t in view.trials:
         for a in t.attempts:
-            device = " on ".join(part for part in (a.device, a.host) if part) or "not recorded"
+            # The cores of one machine, or its equal GPUs, are one kind: `cpu:0` and `cpu:1` are `cpu`.
+            kind = re.sub(r":\d+$", "", a.device) if a.device else None
+            device = " on ".join(part for part in (kind, a.host) if part) or "not recorded"
             devices[device] = devices.get(device, 0) + 1
     return {
         "device_seconds": total,
@@ -181,25 +221,51 @@ def _course(view: View, objective: Objective) -> dict[str, Any]:
         "best_so_far": [] if view.multi else [list(s) for s in stats.best_so_far(view.trials, objective.maximize)],
         "distribution": [list(p) for p in stats.empirical(values)] if values else [],
         "median": plain.median(values) if values else None,
+        "spread": [] if view.multi else _spread(values, objective.maximize),
+        "quarters": [] if view.multi else _quarters(view, objective.maximize),
         "independent": free,
         "expected_best": [list(row) for row in curve],
     }
+
+
+def _spread(values: list[float], maximize: bool) -> list[list[Any]]:
+    """Best, quartiles and worst of the completed trials."""
+    if len(values) < 2:
+        return []
+    ordered = sorted(values, reverse=maximize)
+    better, median, worse = plain.quantiles(ordered, n=4, method="inclusive")
+    if maximize:
+        better, worse = worse, better
+    named = ("best", "better quartile", "median", "worse quartile", "worst")
+    return [[n, v] for n, v in zip(named, (ordered[0], better, median, worse, ordered[-1]), strict=True)]
+
+
+def _quarters(view: View, maximize: bool) -> list[list[Any]]:
+    """The best score after each quarter of the trials, those that were pruned or failed counted."""
+    steps = stats.best_so_far(view.trials, maximize)
+    rows = []
+    for quarter in (1, 2, 3, 4):
+        n = -(-len(view.trials) * quarter // 4)
+        best = [value for number, value in steps if number < n]
+        if best and len(view.trials) >= 8:
+            rows.append([n, best[-1]])
+    return rows
 
 
 def _resolution(view: View, objective: Objective) -> dict[str, Any] | None:
     """What the size of the validation set lets one tell apart, where the objective is an accuracy."""
     n = ((view.study.get("data") or {}).get("sizes") or {}).get("val")
     if (
-        view.winner is None
+        view.best is None
         or len(view.scored) < 2
         or not n
         or not objective.percent
         or not objective.name.endswith("accuracy")
     ):
         return None
-    best = view.winner.values[0]
-    width = stats.resolution(best, int(n))
-    near = [t.number for t in view.scored if t is not view.winner and abs(t.values[0] - best) < width]
+    best = view.best.values[0]
+    width = resolution(best, int(n))
+    near = [t.number for t in view.scored if t is not view.best and abs(t.values[0] - best) < width]
     return {"n": int(n), "width": width, "near": near}
 
 
@@ -223,90 +289,50 @@ def _edges(view: View) -> list[dict[str, Any]]:
     return out
 
 
-def _test(view: View) -> dict[str, Any]:
-    rows = sorted(view.test, key=lambda r: (str(r.get("evaluated_at") or ""), str(r.get("ledger_id"))))
-    # The first evaluation after selection is the one that was not informed by another.
-    main = next((r for r in rows if r.get("kind") == "confirm"), rows[0] if rows else None)
-    out: dict[str, Any] = {
-        "rows": [
-            {k: r.get(k) for k in ("ledger_id", "kind", "trial_number", "seed", "evaluated_at", "n")} for r in rows
-        ],
-        "main": None,
-    }
-    for row, r in zip(out["rows"], rows, strict=True):
-        row["metrics"] = r.get("metrics") or {}
-    if main is None:
-        return out
-    n, confusion = int(main.get("n") or 0), main.get("confusion") or []
-    accuracy = (main.get("metrics") or {}).get("test/accuracy")
-    right = sum(confusion[i][i] for i in range(len(confusion))) if confusion else None
-    if right is None and accuracy is not None and n:
-        right = round(accuracy * n)
-    classes = [str(c) for c in main.get("classes") or (view.study.get("data") or {}).get("classes") or []]
-    if len(classes) != len(confusion):
-        classes = [str(i) for i in range(len(confusion))]
-    trial = next((t for t in view.trials if t.number == main.get("trial_number")), None)
-    objective = view.objectives[0]
-    out["main"] = {
-        "index": rows.index(main),
-        "n": n,
-        "accuracy": accuracy,
-        "right": right,
-        "wilson": list(stats.wilson(right, n)) if right is not None and n else None,
-        "clopper_pearson": list(stats.clopper_pearson(right, n)) if right is not None and n else None,
-        "metrics": main.get("metrics") or {},
-        "classes": classes,
-        "confusion": confusion,
-        "per_class": _per_class(confusion, classes),
-        "confusions": _confusions(confusion, classes),
-        "errors": list(main.get("errors") or [])[:16],
-        "trial_number": main.get("trial_number"),
-        "seed": main.get("seed"),
-        "trial_seed": trial.seed if trial else None,
-        "search_value": trial.values[0] if trial and trial.values else None,
-        "retrained_value": main.get("value") if len(view.objectives) == 1 else None,
-        "objective": objective.name,
-        "delay": _delay(view, main),
-    }
-    return out
-
-
-def _delay(view: View, main: dict[str, Any]) -> float | None:
-    """Seconds from the end of the last trial to the evaluation; negative where the search went on after it."""
-    ends = [a.ended for t in view.trials for a in t.attempts if a.ended is not None]
-    try:
-        return epoch(main["evaluated_at"]) - max(ends) if ends else None
-    except (KeyError, TypeError, ValueError):
+def _data(view: View) -> dict[str, Any] | None:
+    """How far from even the classes are, a split each, and how many examples stand in more than one split."""
+    data = view.study.get("data") or {}
+    if not data:
         return None
-
-
-def _per_class(confusion: list[list[int]], classes: list[str]) -> list[dict[str, Any]]:
-    rows = []
-    for i, name in enumerate(classes):
-        support, hit = sum(confusion[i]), confusion[i][i]
-        named = sum(line[i] for line in confusion)
-        precision, recall = hit / named if named else None, hit / support if support else None
-        total = named + support
-        rows.append(
-            {
-                "class": name,
-                "support": support,
-                "precision": precision,
-                "recall": recall,
-                "f1": 2 * hit / total if total else None,
+    balance = {}
+    for split, counts in (data.get("class_counts") or {}).items():
+        total = sum(counts)
+        if total:
+            balance[split] = {
+                "shares": [n / total for n in counts],
+                "smallest": min(counts),
+                "largest": max(counts),
+                "ratio": max(counts) / min(counts) if min(counts) else None,
             }
-        )
-    return rows
+    overlap = data.get("overlap")
+    return {
+        "balance": balance,
+        "overlap_index": None if not overlap else overlap.get("index"),
+        "overlap_content": None if not overlap else overlap.get("content"),
+    }
 
 
-def _confusions(confusion: list[list[int]], classes: list[str]) -> list[dict[str, Any]]:
-    pairs: list[dict[str, Any]] = [
-        {"label": classes[i], "prediction": classes[j], "count": n, "share": n / sum(line)}
-        for i, line in enumerate(confusion)
-        for j, n in enumerate(line)
-        if i != j and n
+def _kept_sha256(f: dict[str, Any]) -> str | None:
+    """The digest of the weights of the model that is kept."""
+    c = f["confirmation"]
+    if c is None or c["winner"] is None or not c["kept"]:
+        return None
+    replicas = c["finalists"][c["winner"]]["replicas"]
+    return next((r["state_sha256"] for r in replicas if r["replica"] == c["kept"].get("replica")), None)
+
+
+def _gaps(f: dict[str, Any]) -> list[dict[str, Any]]:
+    """Training against validation: of the finalists over their seeds, else of the leaders of the search."""
+    if f["confirmation"] is not None:
+        return [
+            {"name": "default" if row["default"] else row["name"], "first": row["winner"], "gap": row["gap"]}
+            for row in f["confirmation"]["finalists"]
+        ]
+    rows = {t["number"]: t for t in f["trials"]}
+    return [
+        {"name": f"trial {n}", "first": i == 0, "gap": confirmation.gap([rows[n]["summary"]])}
+        for i, n in enumerate(f["leaders"])
     ]
-    return sorted(pairs, key=lambda p: (-p["count"], p["label"], p["prediction"]))[:8]
 
 
 def _rounded(node: Any) -> Any:

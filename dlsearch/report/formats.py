@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,14 +55,31 @@ def score(x: float | None, percent: bool) -> str:
     return text.replace("-", "−") if text.startswith("-") else text
 
 
-def difference(x: float | None, percent: bool) -> str:
-    """Write the difference of two scores with its sign; of two rates, in percentage points."""
+def difference(x: float | None, percent: bool, *, bare: bool = False) -> str:
+    """Write the difference of two scores with its sign; of two rates, in percentage points (`bare`: the number)."""
     if x is None:
         return NONE
     if percent:
-        return f"{100 * x:+.2f} points".replace("-", "−")
+        return f"{100 * x:+.2f}{'' if bare else ' points'}".replace("-", "−")
     text = score(float(x), False)
     return text if text.startswith("−") else f"+{text}"
+
+
+def interval(ends: Sequence[float] | None, percent: bool) -> str:
+    """Write an interval of scores: ``98.96 to 99.32 %``; empty where there is none."""
+    if not ends:
+        return ""
+    low, high = (score(x, percent) for x in ends)
+    return f"{low.removesuffix(f'{THIN}%')} to {high}"
+
+
+def probability(p: float | None) -> str:
+    """Write a probability in per cent, and never as certain."""
+    if p is None:
+        return NONE
+    if p > 0.999:
+        return f"more than 99.9{THIN}%"
+    return f"less than 0.1{THIN}%" if p < 0.001 else f"{100 * p:.1f}{THIN}%"
 
 
 def percent(x: float | None, digits: int = 1) -> str:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dlsearch.report.formats import epoch
+from dlsearch.report.study import STATES, Attempt, Finalist, Finalization, Objective, Replica, Trial, View
 
-#: The states of a trial, in the order in which the report names them.
-STATES = ("complete", "pruned", "failed", "running", "waiting")
+# What the states of a replica are in those of a trial.
+_REPLICA_STATES = {"complete": "complete", "failed": "failed", "lost": "failed", "running": "running"} | {
+    "waiting": "waiting",
+    "pruned": "pruned",
+}
 
 #: Metrics that are rates in [0, 1] and read best in per cent.
 RATES = ("accuracy", "f1", "precision", "recall", "auroc", "auc", "top1", "top5", "specificity", "iou")
+
+#: What a repetition needs of a trial, and compares.
+REPLAY = (
+    "number", "state", "reason", "params", "values", "intermediate", "seed", "epochs", "best_epoch", "duplicate_of",
+    "default", "enqueued", "resumed_epoch", "state_sha256", "metrics_sha256", "split_sha256", "inputs",
+)  # fmt: skip
 
 # Control characters cannot stand in XML, lone surrogates not in UTF-8, and the direction overrides make a line read
 # other than it is.
@@ -25,92 +35,6 @@ _UNSAFE = re.compile(
 
 class RecordError(ValueError):
     """The study record lacks what a report cannot be written without."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try of a trial on one slot. Times are seconds since 1970."""
-
-    attempt: int
-    state: str
-    reason: str | None
-    slot: str
-    device: str | None
-    host: str | None
-    started: float | None
-    ended: float | None
-    seconds: float | None
-    run_id: str | None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial. ``values`` is empty unless it is complete with a finite value for each objective."""
-
-    number: int
-    state: str
-    reason: str | None
-    error: str | None
-    params: dict[str, Any]
-    values: tuple[float, ...]
-    intermediate: tuple[tuple[int, float], ...]
-    started: float | None
-    seconds: float | None
-    seed: int | None
-    duplicate_of: int | None
-    default: bool
-    enqueued: bool
-    epochs: int | None
-    best_epoch: int | None
-    n_params: int | None
-    summary: dict[str, float]
-    attempts: tuple[Attempt, ...]
-
-    @property
-    def scored(self) -> bool:
-        """Whether the trial counts as a result of the search."""
-        return self.state == "complete" and bool(self.values)
-
-    @property
-    def standing(self) -> float | None:
-        """Its (first) objective, or the last score it reported where it was stopped earlier."""
-        if self.values:
-            return self.values[0]
-        return self.intermediate[-1][1] if self.intermediate else None
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One objective of the study."""
-
-    name: str
-    maximize: bool
-    percent: bool
-
-
-@dataclass(frozen=True)
-class View:
-    """The typed view of a record that facts and statistics are computed from."""
-
-    study: dict[str, Any]
-    objectives: tuple[Objective, ...]
-    trials: tuple[Trial, ...]
-    asked: int
-    winner: Trial | None
-    pareto: tuple[int, ...]
-    default: Trial | None
-    test: tuple[dict[str, Any], ...]
-    checks: tuple[dict[str, Any], ...]
-
-    @property
-    def scored(self) -> list[Trial]:
-        """The completed trials with a finite value, by number."""
-        return [t for t in self.trials if t.scored]
-
-    @property
-    def multi(self) -> bool:
-        """Whether the study has more than one objective."""
-        return len(self.objectives) > 1
 
 
 def clean(node: Any) -> Any:
@@ -188,6 +112,71 @@ def _trial(raw: Mapping[str, Any], n_objectives: int) -> Trial:
         n_params=raw.get("n_params"),
         summary={k: float(v) for k, v in (raw.get("summary") or {}).items() if _finite(v) is not None},
         attempts=attempts,
+        breaches=_breaches(raw),
+        state_sha256=raw.get("state_sha256"),
+    )
+
+
+def _breaches(raw: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(b.get("how") or "unnamed"), str(b.get("what") or "")) for b in raw.get("breaches") or [])
+
+
+def _replica(raw: Mapping[str, Any]) -> Replica:
+    """A replica, read as a trial of one objective is."""
+    trial = _trial({**raw, "number": raw.get("replica", 0), "state": _REPLICA_STATES.get(str(raw.get("state")))}, 1)
+    return Replica(
+        replica=trial.number,
+        seed=trial.seed,
+        state=str(raw.get("state")),
+        reason=trial.reason,
+        value=trial.values[0] if trial.values else None,
+        epochs=trial.epochs,
+        best_epoch=trial.best_epoch,
+        seconds=trial.seconds if trial.seconds is not None else _summed(trial.attempts),
+        intermediate=trial.intermediate,
+        summary=trial.summary,
+        state_sha256=trial.state_sha256,
+        attempts=trial.attempts,
+        breaches=trial.breaches,
+    )
+
+
+def _summed(attempts: tuple[Attempt, ...]) -> float | None:
+    known = [a.seconds for a in attempts if a.seconds is not None]
+    return sum(known) if known else None
+
+
+def _finalization(raw: Mapping[str, Any] | None) -> Finalization | None:
+    if not raw or not raw.get("configurations"):
+        return None
+    finalists = []
+    for c in raw["configurations"]:
+        replicas = sorted((_replica(r) for r in c.get("replicas") or []), key=lambda r: r.replica)
+        finalists.append(
+            Finalist(
+                trial_number=c.get("trial_number"),
+                default=bool(c.get("default")),
+                params=dict(c.get("params") or {}),
+                search_value=_finite(c.get("search_value")),
+                dropped_after=c.get("dropped_after"),
+                winner=bool(c.get("winner")),
+                replicas=tuple(replicas),
+            )
+        )
+    # The winner first, the default last, the others by number: whatever the order of the rows was.
+    finalists.sort(key=lambda c: (not c.winner, c.default, c.trial_number is None, c.trial_number or 0))
+    number = int(raw.get("round") or 1)
+    return Finalization(
+        round=number,
+        rounds=int(raw.get("rounds") or number),
+        top=raw.get("top"),
+        seeds=tuple(raw.get("seeds") or ()),
+        racing=bool(raw.get("racing")),
+        refit=bool(raw.get("refit")),
+        state=str(raw.get("state") or "partial"),
+        configurations=tuple(finalists),
+        kept=raw.get("kept"),
+        checkpoint=raw.get("checkpoint"),
     )
 
 
@@ -220,6 +209,8 @@ def view(record: Mapping[str, Any]) -> View:
     if len(directions) != len(names):
         raise RecordError(f"study.directions: expected {len(names)}, one an objective, got {len(directions)}")
 
+    from dlsearch.report.checks import checks
+
     trials = tuple(sorted((_trial(t, len(names)) for t in data.get("trials") or []), key=lambda t: t.number))
     scored = [t for t in trials if t.scored]
     seen = [v for t in scored for v in t.values[:1]] + [v for t in trials for _, v in t.intermediate]
@@ -227,91 +218,57 @@ def view(record: Mapping[str, Any]) -> View:
         Objective(
             name=str(name),
             maximize=str(direction).lower() == "maximize",
-            percent=_is_rate(str(name), seen if i == 0 else [t.values[i] for t in scored]),
+            percent=is_rate(str(name), seen if i == 0 else [t.values[i] for t in scored]),
         )
         for i, (name, direction) in enumerate(zip(names, directions, strict=True))
     )
-    winner: Trial | None = None
+    best: Trial | None = None
     front: list[int] = []
     if len(objectives) > 1:
         front = pareto_front([(t.number, t.values) for t in scored], [o.maximize for o in objectives])
     elif scored:
         sign = 1 if objectives[0].maximize else -1
-        winner = max(scored, key=lambda t: (sign * t.values[0], -t.number))
+        best = max(scored, key=lambda t: (sign * t.values[0], -t.number))
+    final = _finalization(data.get("finalization"))
+    default = next((t for t in trials if t.default), None)
     limit = study.get("n_trials")
     asked = max(int(limit), len(trials)) if limit is not None else len(trials)
-    return View(
+    openings = data.get("openings")
+    out = View(
         study=study,
         objectives=objectives,
         trials=trials,
         asked=asked,
-        winner=winner,
+        best=best,
+        winner=_winner(final, trials, best, default),
         pareto=tuple(front),
-        default=next((t for t in trials if t.default), None),
+        default=default,
+        finalization=final,
         test=tuple(data.get("test") or []),
-        checks=tuple(_checks(data, trials, winner, front, len(objectives) > 1)),
+        openings=None if openings is None else tuple(openings),
+        checks=(),
+        replay=tuple(
+            {key: t.get(key) for key in REPLAY}
+            for t in sorted(data.get("trials") or [], key=lambda t: int(t["number"]))
+        ),
+        again={key: data.get(key) for key in ("winner", "finalization")},
     )
+    return replace(out, checks=tuple(checks(out, data)))
 
 
-def _is_rate(name: str, values: list[float]) -> bool:
+def _winner(
+    final: Finalization | None, trials: tuple[Trial, ...], best: Trial | None, default: Trial | None
+) -> Trial | None:
+    """The trial of the configuration that the study names."""
+    confirmed = None if final is None else final.winner
+    if confirmed is None:
+        return best
+    if confirmed.trial_number is None:
+        return default if confirmed.default else None
+    return next((t for t in trials if t.number == confirmed.trial_number), None)
+
+
+def is_rate(name: str, values: Sequence[float] = ()) -> bool:
+    """Whether a metric of this name, with these values, is a share in [0, 1] that reads best in per cent."""
     last = name.replace("-", "_").rsplit("/", 1)[-1].lower()
     return any(last == r or last.endswith(f"_{r}") for r in RATES) and all(0 <= v <= 1 for v in values)
-
-
-def _checks(
-    data: dict[str, Any], trials: tuple[Trial, ...], winner: Trial | None, front: list[int], multi: bool
-) -> list[dict[str, Any]]:
-    """Hold the record against itself; each check says what was found where it fails."""
-    out: list[dict[str, Any]] = []
-
-    def check(name: str, found: list[str]) -> None:
-        out.append({"check": name, "ok": not found, "found": "; ".join(found[:5])})
-
-    numbers = [t.number for t in trials]
-    check(
-        "Trials are numbered 0, 1, 2, … without gap or repetition.",
-        [] if numbers == list(range(len(numbers))) else [f"{len(numbers)} trials, {len(set(numbers))} numbers"],
-    )
-    check(
-        "Every completed trial has a finite value for each objective.",
-        [f"trial {t.number} has none" for t in trials if t.state == "complete" and not t.values],
-    )
-    check(
-        "Every failed trial names its reason.",
-        [f"trial {t.number} names none" for t in trials if t.state == "failed" and not t.reason],
-    )
-    check(
-        "A study that is over holds no running trial.",
-        [f"trial {t.number} is running" for t in trials if t.state == "running"]
-        if data["study"].get("state") == "complete"
-        else [],
-    )
-    said = data.get("winner")
-    if multi:
-        named = sorted(data.get("pareto") or (said or {}).get("pareto") or front)
-        check(
-            "The recorded Pareto set is the set of completed trials that none dominates.",
-            [] if named == front else [f"recorded {named}, found {front}"],
-        )
-    else:
-        same = (said is None) == (winner is None)
-        if said and winner:
-            # Two trials may tie: what counts is that the recorded one scored as much.
-            twin = next((t for t in trials if t.number == said.get("number")), None)
-            same = twin is not None and twin.values == winner.values
-        check(
-            "The recorded winner is the best of the completed trials.",
-            []
-            if same
-            else [f"recorded trial {said['number'] if said else 'none'}, found {winner.number if winner else 'none'}"],
-        )
-    known = set(numbers)
-    check(
-        "Every test-set evaluation belongs to a trial of this study.",
-        [
-            f"ledger row {r.get('ledger_id')} names trial {r.get('trial_number')}"
-            for r in data.get("test") or []
-            if r.get("trial_number") not in known
-        ],
-    )
-    return out

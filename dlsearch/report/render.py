@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlsearch.report import formats
 from dlsearch.report.figures import svg
+from dlsearch.report.load import is_rate
 from dlsearch.report.pictures import data_address
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ def _environment(*, markdown: bool) -> jinja2.Environment:
         "short": formats.short,
         "plural": formats.plural,
         "listed": formats.listed,
+        "interval": formats.interval,
+        "prob": formats.probability,
+        "bare": bare,
+        "spread": spread,
+        "rate": is_rate,
+        "items_by": items_by,
+        "grouped": grouped,
         "bounds": bounds,
         "flat": flat,
         "code": code,
@@ -98,6 +106,29 @@ def bounds(d: dict[str, Any]) -> str:
         return ", ".join(formats.number(c) for c in d["choices"])
     step = f", step {formats.number(d['step'])}" if d.get("step") not in (None, 1) else ""
     return f"{formats.number(d.get('low'))} to {formats.number(d.get('high'))}{step}"
+
+
+def bare(x: float | None, percent: bool) -> str:
+    """The difference of two scores without its unit, for a column that names it."""
+    return formats.difference(x, percent, bare=True)
+
+
+def spread(x: float | None, percent: bool) -> str:
+    """A standard deviation, of a rate in percentage points."""
+    return formats.NONE if x is None else f"{100 * x:.3f}" if percent else formats.number(x, 3)
+
+
+def items_by(rows: list[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
+    """The rows by the text of one of their values."""
+    return {str(row[key]): row for row in rows}
+
+
+def grouped(rows: list[dict[str, Any]], key: str) -> list[tuple[Any, list[dict[str, Any]]]]:
+    """The rows by one of their values, in the order in which these first come."""
+    out: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        out.setdefault(row[key], []).append(row)
+    return list(out.items())
 
 
 def flat(config: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The statistics of the report: intervals, best-so-far, distributions, expected best, importances, utilisation.
+"""The statistics of the search: best-so-far, distributions, expected best, importances, utilisation.
 
 Pure functions of numbers; each names its source. Nothing here draws or formats.
 """
@@ -6,53 +6,15 @@ Pure functions of numbers; each names its source. Nothing here draws or formats.
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlsearch.report.load import Trial, View
+    from dlsearch.report.study import Trial, View
 
 #: Classes of Optuna's samplers whose trials do not depend on earlier results.
 INDEPENDENT = ("random", "qmc", "grid", "bruteforce")
-
-
-def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson, 1927).
-
-    Args:
-        k: Successes.
-        n: Trials, at least 1.
-        level: Coverage.
-    """
-    from scipy.stats import norm
-
-    z = float(norm.ppf(0.5 + level / 2))
-    p = k / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact, conservative interval of a proportion (Clopper and Pearson, 1934)."""
-    from scipy.stats import beta
-
-    tail = (1 - level) / 2
-    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
-    return low, high
-
-
-def resolution(p: float, n: int, level: float = 0.95) -> float:
-    """Half-width of the interval of the difference of two scores near `p`, each from `n` examples, unpaired.
-
-    Two trials that lie closer than this are not told apart by the examples they were scored on.
-    """
-    from scipy.stats import norm
-
-    return float(norm.ppf(0.5 + level / 2)) * math.sqrt(2 * p * (1 - p) / n)
 
 
 def best_so_far(trials: Sequence[Trial], maximize: bool) -> list[tuple[int, float]]:
@@ -155,6 +117,8 @@ def importances(view: View) -> dict[str, Any]:
         out["why_not"] = f"it takes at least 10 completed trials, and there are {len(scored)}"
         return out
     import optuna
+
+    import dlsearch.search.importance  # noqa: F401  # importances without scikit-learn's import
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

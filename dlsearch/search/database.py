@@ -64,7 +64,7 @@ class Attempt(Base):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     study: Mapped[str] = mapped_column(sa.String(512), index=True)
-    kind: Mapped[str] = mapped_column(sa.String(16), default="trial")  # trial, or confirm
+    kind: Mapped[str] = mapped_column(sa.String(16), default="trial")  # or confirm, refit, test
     number: Mapped[int]
     attempt: Mapped[int]
     token: Mapped[str] = mapped_column(sa.String(32))
@@ -95,6 +95,19 @@ class TestEvaluation(Base):
     seed: Mapped[int]
     opened: Mapped[float]
     document: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class RoundRow(Base):
+    """A round of confirmation: its finalists, seeds and settings, and, once it has one, its outcome."""
+
+    __tablename__ = "dlsearch_round"
+    __table_args__ = (sa.UniqueConstraint("study", "round"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study: Mapped[str] = mapped_column(sa.String(512), index=True)
+    round: Mapped[int]
+    opened: Mapped[float]
+    finished: Mapped[float | None]
+    document: Mapped[str] = mapped_column(sa.Text)
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dlsearch.config.build import check_targets
 from dlsearch.config.compose import explain, resolve, seconds
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.confirm import LIMIT
 from dlsearch.search.space import MISSING, Dimension, Space
 from dlsearch.search.trial_config import check_name, lookup, trial_config
 
@@ -30,7 +31,7 @@ from dlsearch.search.trial_config import check_name, lookup, trial_config
 VOLATILE = (
     "paths", "tracking", "worker", "name", "test",
     "study.n_trials", "study.timeout", "study.trial_timeout", "study.target", "study.allow_drift", "study.storage",
-    "study.workers", "study.finalize", "study.max_attempts", "study.enqueue", "study.name",
+    "study.workers", "study.finalize", "study.confirm", "study.max_attempts", "study.enqueue", "study.name",
 )  # fmt: skip
 GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "trainer")
 
@@ -290,6 +291,14 @@ def _check(draft: Draft, base: DictConfig) -> None:
     for group in ("task", "data"):
         if not isinstance(draft.config.get(group), Mapping) or "_target_" not in draft.config[group]:
             raise ConfigError(group, "expected a config with a _target_", f"{group}=… chooses one; see dlsearch --help")
+    for key, least, most in (("top", 1, LIMIT), ("seeds", 1, LIMIT)):
+        if not least <= study["confirm"][key] <= most:
+            shown = f"expected {least} to {most}, got {study['confirm'][key]}"
+            raise ConfigError(f"study.confirm.{key}", shown, "study.finalize=false leaves the confirmation out")
+    schedulers = [draft.config.get("scheduler"), *draft.options.get("scheduler", {}).values()]
+    if study["confirm"]["refit"] and any("monitor" in (node or {}) for node in schedulers):
+        shown = "on train + validation there is no validation score for the scheduler to watch"
+        raise ConfigError("study.confirm.refit", shown, "another scheduler, or study.confirm.refit=false")
     for key, least in (("n_trials", 1), ("max_attempts", 1)):
         if study[key] < least:
             raise ConfigError(f"study.{key}", f"expected at least {least}, got {study[key]}", f"study.{key}=20")

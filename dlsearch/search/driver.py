@@ -21,14 +21,20 @@ from dlsearch.search import serve
 from dlsearch.search.draft import Compose, Draft, make_draft
 from dlsearch.search.forkserver import ForkServer
 from dlsearch.search.place import check_storage, exists, storage_url
-from dlsearch.search.slots import slots
+from dlsearch.search.slots import slots_and_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 INTERRUPTED = 130
 #: What the report at the end imports, seconds in all.
-REPORT_IMPORTS = ("matplotlib.figure", "matplotlib.backends.backend_svg", "scipy.stats", "jinja2", "optuna.importance")
+REPORT_IMPORTS = (
+    "matplotlib.figure",
+    "matplotlib.backends.backend_svg",
+    "scipy.stats",
+    "jinja2",
+    "dlsearch.search.importance",
+)
 
 
 @dataclass
@@ -78,7 +84,11 @@ def search(
     count = launcher.workers if local else draft.study["workers"] or 1
     key = "hydra.launcher.workers" if local else "study.workers"
     accelerator = draft.config["trainer"]["accelerator"]
-    places = slots(count, threads=draft.config["worker"]["threads"], accelerator=accelerator, key=key)
+    asked = draft.config["worker"]
+    places, reason = slots_and_reason(
+        count, threads=asked["threads"], accelerator=accelerator, per_gpu=asked["slots_per_gpu"], key=key
+    )
+    draft.notices += [reason] if reason and local else []
     if "joblib" in type(launcher).__module__:  # its jobs share this machine; those of other launchers have their own
         draft.config["worker"]["threads"] = places[0].threads
     store = check_store(Path(draft.config["paths"]["store"]))
@@ -105,6 +115,7 @@ def _search(
 ) -> None:
     # Imported while the fork server imports torch beside it.
     from dlsearch.search import database, opening
+    from dlsearch.search.rounds import Rounds
     from dlsearch.search.study import read_row
     from dlsearch.search.watch import Watch
     from dlsearch.tracking import provenance
@@ -141,13 +152,15 @@ def _search(
     started, interrupted = time.monotonic(), False
     say = Watch(study, store, total_slots=local_slots or int(jobs), notices=draft.notices, resumed=resumed)
     say.open_run(draft, found.get("diff"))
+    if ship is not None:
+        ship.yield_to_training()
     try:
         interrupted = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
     finally:
         study.add_seconds(time.monotonic() - started)
         storage.close()
     study.reap()
-    study.settle(interrupted=interrupted)
+    study.settle(interrupted=interrupted, confirmed=Rounds(study).done())
     say.close(interrupted=interrupted)
 
     def finish(report: Path | None) -> bool:

@@ -182,6 +182,10 @@ class Ledger:
                 sa.update(TestEvaluation).where(TestEvaluation.id == row).values(document=json.dumps(document))
             )
 
+    def documents(self) -> list[dict[str, Any]]:
+        """What was seen, of those rows that have it, oldest first."""
+        return [json.loads(row["document"]) for row in self.rows() if row["document"]]
+
     def rows(self) -> list[dict[str, Any]]:
         """All rows of the study, oldest first."""
         query = sa.select(TestEvaluation).where(TestEvaluation.study == self.study).order_by(TestEvaluation.id)

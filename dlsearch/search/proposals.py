@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
 
 from dlsearch.search.space import Space
@@ -113,6 +114,23 @@ class GridSampler(BaseSampler):
         if param_name in point:
             return point[param_name]
         return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+
+class RecordedPruner(BasePruner):
+    """Prunes each trial after the epoch that a record names, and no other.
+
+    Args:
+        last_epochs: By the trial's number.
+    """
+
+    def __init__(self, last_epochs: Mapping[str, int]) -> None:
+        """Take over the epochs."""
+        self._last = {int(number): epoch for number, epoch in last_epochs.items()}
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial's last report is of its last epoch."""
+        epoch = self._last.get(trial.number)
+        return epoch is not None and trial.last_step is not None and trial.last_step >= epoch
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:

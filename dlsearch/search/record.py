@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from dlsearch.search.finalization import DIGESTS, finalization, progress, winner
+from dlsearch.search.rounds import Rounds
 from dlsearch.search.seeds import trial_seed
 from dlsearch.search.study import DUPLICATE, REASON, Study
 
@@ -35,16 +37,12 @@ def read_record(study: Study) -> dict[str, Any]:
     """Everything about a study, as plain JSON (see ``docs/record.md``)."""
     row, document = study.row(), study.document
     attempts: dict[int, list[Attempt]] = {}
-    confirmations = []
-    for attempt in study.leases.rows():
-        if attempt.kind == "trial":
-            attempts.setdefault(attempt.number, []).append(attempt)
-        else:
-            confirmations.append(attempt)
+    for attempt in study.leases.rows(kind="trial"):
+        attempts.setdefault(attempt.number, []).append(attempt)
     trials = [_trial(study, t, attempts.get(t.number, [])) for t in study.trials()]
     slots = {(a.worker, a.slot, a.device, a.host) for each in attempts.values() for a in each}
     state = "running" if any(t["state"] == "running" for t in trials) else "complete" if row.finished else "partial"
-    best = study.best()
+    ledger, now = study.ledger.rows(), Rounds(study).last()
     record = {
         "schema": 1,
         "study": {
@@ -60,15 +58,21 @@ def read_record(study: Study) -> dict[str, Any]:
             "seconds": round(row.seconds, 3),
             "slots": [{"worker": w, "slot": s, "device": d, "host": h} for w, s, d, h in sorted(slots)],
             **{key: document[key] for key in ("sampler", "pruner", "config", "overrides", "command", "space", "sha")},
-            **{key: document[key] for key in ("provenance", "data", "model")},
+            **{key: document[key] for key in ("provenance", "data", "model", "options")},
             "sessions": document.get("sessions", []),
         },
         "trials": trials,
-        "winner": None
-        if best is None
-        else {"number": best.number, "params": study.params_of(best), "value": best.values[0], "values": best.values},
-        "test": [_test(row) for row in study.ledger.rows() if row["document"]],
-        "confirmations": [_attempt(a) | {"number": a.number} for a in confirmations],
+        "winner": winner(study, now),
+        "finalization": None if now is None else finalization(study, now, _attempt),
+        "test": [_test(row) for row in ledger if row["document"]],
+        "openings": [
+            {
+                **_opening(row),
+                "round": json.loads(row["document"] or "{}").get("round"),
+                "scored": bool(row["document"]),
+            }
+            for row in ledger
+        ],
     }
     if len(study.directions) > 1:
         record["pareto"] = sorted(t.number for t in study.optuna.best_trials)
@@ -100,7 +104,10 @@ def _trial(study: Study, trial: FrozenTrial, attempts: list[Attempt]) -> dict[st
         "epochs": result.get("epochs"),
         "best_epoch": result.get("best_epoch"),
         "n_params": result.get("n_params"),
+        "peak_memory_mib": result.get("peak_memory_mib"),
         "summary": result.get("summary", {}),
+        **{key: result.get(key) for key in (*DIGESTS, "inputs", "resumed_epoch")},
+        **{key: result.get(key) or [] for key in ("nondeterministic", "breaches")},
         "attempts": [_attempt(a) for a in attempts],
     }
 
@@ -122,23 +129,26 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _test(row: dict[str, Any]) -> dict[str, Any]:
+def _opening(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "ledger_id": row["id"],
         "kind": row["kind"],
         "trial_number": row["number"],
         "seed": row["seed"],
         "evaluated_at": iso(row["opened"]),
-        **json.loads(row["document"]),
     }
+
+
+def _test(row: dict[str, Any]) -> dict[str, Any]:
+    return {**_opening(row), **json.loads(row["document"])}
 
 
 def read_status(study: Study) -> dict[str, Any]:
     """How a study goes: the document of ``status --json``."""
     row = study.row()
     counts = dict.fromkeys(ORDER, 0) | {STATES[state]: count for state, count in study.counts().items()}
-    best = study.best()
-    live = study.leases.live()
+    best, ledger = study.best(), study.ledger.rows()
+    live, now = study.leases.live(), Rounds(study).last()
     return {
         "name": study.name,
         "state": "running" if live else "complete" if row.finished else "partial",
@@ -153,7 +163,7 @@ def read_status(study: Study) -> dict[str, Any]:
         "seconds": round(row.seconds, 3),
         "running": [
             {
-                "number": a.number,
+                **({"number": a.number} if a.kind == "trial" or now is None else now.of(a)),
                 "kind": a.kind,
                 "attempt": a.attempt,
                 "worker": a.worker,
@@ -164,9 +174,8 @@ def read_status(study: Study) -> dict[str, Any]:
             }
             for a in live
         ],
-        "test": [{k: t[k] for k in ("trial_number", "metrics")} for t in map(_test, _scored(study))],
+        "confirmation": progress(now) if now is not None else None,
+        "winner": winner(study, now),
+        "openings": len(ledger),
+        "test": [{k: t[k] for k in ("trial_number", "metrics")} for t in (_test(r) for r in ledger if r["document"])],
     }
-
-
-def _scored(study: Study) -> list[dict[str, Any]]:
-    return [row for row in study.ledger.rows() if row["document"]]

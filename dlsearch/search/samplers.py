@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAX_GRID = 100_000
 _CMAES, _QMC = "optuna.samplers.CmaEsSampler", "optuna.samplers.QMCSampler"
 _GRID = "dlsearch.search.samplers.grid"
+_HYPERBAND = ("dlsearch.search.pruners.Hyperband", "optuna.pruners.HyperbandPruner")
 
 
 def grid(space: Space, seed: int = 0) -> BaseSampler:
@@ -46,6 +47,17 @@ def grid(space: Space, seed: int = 0) -> BaseSampler:
     from dlsearch.search.proposals import GridSampler
 
     return GridSampler(space, seed)
+
+
+def recorded(last_epochs: Mapping[str, int]) -> BasePruner:
+    """Prunes each trial where it was pruned before; see :mod:`dlsearch.search.replay`.
+
+    Args:
+        last_epochs: The last epoch of every pruned trial, by its number.
+    """
+    from dlsearch.search.proposals import RecordedPruner
+
+    return RecordedPruner(last_epochs)
 
 
 def build_sampler(
@@ -210,7 +222,7 @@ def _check_pruner(node: Mapping[str, Any], key: str, max_epochs: int | None, dir
         if node.get(bound) is None:
             where = f"{key}.{bound}"
             raise ConfigError(where, f"expected a bound, for study.direction={direction}", f"{where}=0.2")
-    if target == "optuna.pruners.HyperbandPruner" and isinstance(node.get("max_resource"), int):
+    if target in _HYPERBAND and isinstance(node.get("max_resource"), int):
         least = node.get("min_resource", 1)
         if least > node["max_resource"]:
             raise ConfigError(f"{key}.min_resource", f"{least} lies beyond max_resource={node['max_resource']}")

@@ -14,3 +14,13 @@ def derive(study_seed: int, number: int, purpose: str) -> int:
 def trial_seed(study_seed: int, number: int) -> int:
     """The seed with which trial `number` trains."""
     return derive(study_seed, number, "trial")
+
+
+def replica_seed(study_seed: int, number: int, replica: int) -> int:
+    """The seed of replica `replica` of every finalist of round `number`: paired, and fresh in each round."""
+    return derive(study_seed, replica, f"confirm:{number}")
+
+
+def refit_seed(study_seed: int, number: int) -> int:
+    """The seed of the training on train + validation that may end round `number`."""
+    return derive(study_seed, 0, f"refit:{number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.compose import resolve, seconds
+from dlsearch.search.capacity import Cards
 from dlsearch.search.forkserver import ForkServer
 from dlsearch.search.place import storage_url
-from dlsearch.search.slots import slots
+from dlsearch.search.slots import gpu_memory, slots
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from dlsearch.search.study import Study
 
 #: The warm fork server of the process that opened the study, inherited by jobs that were forked from it.
 warm: ForkServer | None = None
@@ -62,7 +66,10 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
     storage = Storage(storage_url(store, cfg.study.storage))
     study = Study(storage, str(cfg.worker.join), lease_s=cfg.worker.lease_s)
     config = study.document["config"]
-    places = slots(cfg.worker.slots, threads=cfg.worker.threads, accelerator=config["trainer"]["accelerator"])
+    per_gpu = cfg.worker.slots_per_gpu
+    places = slots(
+        cfg.worker.slots, threads=cfg.worker.threads, accelerator=config["trainer"]["accelerator"], per_gpu=per_gpu
+    )
     options = [option for nodes in study.document["options"].values() for option in nodes.values()]
 
     def start() -> ForkServer:
@@ -76,6 +83,7 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
         study,
         store=store,
         slots=places,
+        cards=_cards(study, {place.device for place in places}) if per_gpu == "auto" else None,
         server=server,
         revive=start,
         paths={key: str(Path(value).resolve()) for key, value in paths.items()},
@@ -94,6 +102,15 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
         storage.close()
 
 
+def _cards(study: Study, devices: set[str]) -> Cards | None:
+    """The GPUs among `devices`, with what the study's earlier trials took on them; None without a GPU."""
+    cards = Cards({uuid: memory for uuid, memory in gpu_memory().items() if uuid in devices})
+    for attempt in study.leases.rows():
+        if attempt.device in devices and attempt.result:
+            cards.measured(attempt.device, json.loads(attempt.result).get("peak_memory_mib"))
+    return None if all(device.startswith("cpu") for device in devices) else cards
+
+
 def worker_overrides(name: str, cfg: Mapping[str, Any], slot_count: Any) -> list[str]:
     """The overrides of a job that serves study `name`: its place and budgets, nothing of its configuration.
 
@@ -106,6 +123,7 @@ def worker_overrides(name: str, cfg: Mapping[str, Any], slot_count: Any) -> list
     values = {
         "worker.join": name,
         "worker.slots": slot_count,
+        "worker.slots_per_gpu": cfg["worker"].get("slots_per_gpu"),
         "worker.threads": cfg["worker"]["threads"],
         "worker.lease_s": cfg["worker"]["lease_s"],
         "paths.store": str(Path(paths["store"]).resolve()),

@@ -104,6 +104,7 @@ def _fit(cfg: DictConfig, store: Path, folder: Path, journal: Any, objective: st
     from dlsearch.search.place import storage_url
     from dlsearch.train.fit import fit
     from dlsearch.train.run import Run
+    from dlsearch.train.seal import breaches
 
     ledger, rows = None, []
     if cfg.test:
@@ -138,6 +139,8 @@ def _fit(cfg: DictConfig, store: Path, folder: Path, journal: Any, objective: st
         result = fit(cfg, run)
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for breach in breaches(folder):
+        sys.stderr.write(f"dlsearch: the sealed test set was reached for: {breach['what']} ({breach['how']})\n")
     if result.state != "complete":
         sys.stderr.write(f"dlsearch: failed({result.reason}): {result.error}\n")
         return 1, "failed"

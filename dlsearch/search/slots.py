@@ -1,4 +1,4 @@
-"""Slots: where a machine's trials run. One to a GPU, else one to a CPU core, each with its share of threads."""
+"""Slots: where a machine's trials run. By default one to a GPU, else one to a core, each with its share of threads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.capacity import Machine, available_mib, cgroup, check_per_gpu, choose_workers, tightest_quota
 
 
 @dataclass(frozen=True)
@@ -42,40 +43,67 @@ def cores() -> int:
 
 def gpus() -> list[str]:
     """UUIDs of the GPUs that this process may use, found without torch (which must not touch CUDA before a fork)."""
-    if not Path("/dev/nvidia0").exists():
-        return []
-    try:
-        asked = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return []
-    found = dict(line.split(", ", 1) for line in asked.stdout.splitlines() if ", " in line)
+    found = {index: uuid for index, uuid, *_ in _ask_driver("index", "uuid")}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
+    if visible is None or not found:
         return list(found.values())
     return [found.get(each.strip(), each.strip()) for each in visible.split(",") if each.strip()]
 
 
-def slots(wanted: Any, *, threads: int | None, accelerator: str, key: str = "worker.slots") -> list[Slot]:
-    """The slots of this machine.
+def gpu_memory() -> dict[str, tuple[int, int]]:
+    """For each GPU's UUID its memory and what is free of it now, MiB; slices of a GPU are not listed."""
+    rows = _ask_driver("uuid", "memory.total", "memory.free")
+    return {uuid: (int(total), int(free)) for uuid, total, free in rows if total.isdigit() and free.isdigit()}
+
+
+def _ask_driver(*fields: str) -> list[list[str]]:
+    if not Path("/dev/nvidia0").exists():
+        return []
+    try:
+        asked = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.split(", ") for line in asked.stdout.splitlines()]
+    return [row for row in rows if len(row) == len(fields)]
+
+
+def slots(
+    wanted: Any, *, threads: int | None, accelerator: str, per_gpu: Any = None, key: str = "worker.slots"
+) -> list[Slot]:
+    """The slots of this machine; see :func:`slots_and_reason`."""
+    return slots_and_reason(wanted, threads=threads, accelerator=accelerator, per_gpu=per_gpu, key=key)[0]
+
+
+def slots_and_reason(
+    wanted: Any, *, threads: int | None, accelerator: str, per_gpu: Any = None, key: str = "worker.slots"
+) -> tuple[list[Slot], str | None]:
+    """The slots of this machine, and why so many in one line; None where their number was given.
 
     Args:
-        wanted: How many, or ``auto``: one to a device.
+        wanted: How many, or ``auto``: see :func:`~dlsearch.search.capacity.choose_workers`.
         threads: CPU threads of each; None shares the cores out.
         accelerator: Lightning's word; ``cpu`` leaves GPUs alone.
+        per_gpu: ``worker.slots_per_gpu``; on machines without a GPU it says nothing.
         key: Where `wanted` was configured, for messages.
 
     Raises:
-        ConfigError: `wanted` is neither ``auto`` nor a positive number.
+        ConfigError: `wanted` is neither ``auto`` nor a positive number, or more than `per_gpu` allows.
     """
+    per_gpu = check_per_gpu(per_gpu)
     devices = [] if accelerator == "cpu" else gpus()
+    machine = Machine(cores(), tightest_quota(cgroup("cpu.max")), available_mib(), len(devices))
+    reason = None
     if wanted == "auto":
-        count = len(devices) or cores()
+        count, reason = choose_workers(machine, threads=threads, per_gpu=per_gpu)
     elif isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= 1024:
         count = wanted
     else:
         raise ConfigError(key, f"expected auto or a number from 1, got {wanted!r}", f"{key}=2")
-    share = threads or max(1, cores() // count)
-    return [Slot(i, devices[i % len(devices)] if devices else f"cpu:{i}", share) for i in range(count)]
+    if devices and isinstance(per_gpu, int) and count > per_gpu * len(devices):
+        most = per_gpu * len(devices)
+        raise ConfigError(key, f"{count} is more than worker.slots_per_gpu={per_gpu} allows here", f"{key}={most}")
+    share = threads or max(1, machine.usable // count)
+    return [Slot(i, devices[i % len(devices)] if devices else f"cpu:{i}", share) for i in range(count)], reason

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dlsearch.config.errors import ConfigError
 from dlsearch.search.database import Attempt, Storage, StudyRow
 from dlsearch.search.index import TrialIndex, best_id, counts, params_key, running_with
-from dlsearch.search.leases import LIVE, Holder, Leases, Ledger
+from dlsearch.search.leases import Holder, Leases, Ledger
 from dlsearch.search.samplers import build_pruner, build_sampler
 from dlsearch.search.seeds import trial_seed
 from dlsearch.search.space import Space
@@ -38,16 +38,16 @@ REASON = "reason"
 
 @dataclass
 class Claim:
-    """A trial, or the confirmation of the winner, held by one worker.
+    """A trial, or a part of the confirmation, held by one worker.
 
     Args:
-        kind: ``trial`` or ``confirm``.
-        number: The trial's number.
+        kind: ``trial``; ``confirm``, ``refit`` or ``test``.
+        number: The trial's number; of the attempt's row where it is no trial.
         attempt: Which try this is, from 1.
         token: The fencing token.
         params: Searched values, decoded.
         seed: The trial's seed.
-        trial: Optuna's handle, for reports; None for a confirmation.
+        trial: Optuna's handle, for reports; None where it is no trial.
     """
 
     kind: str
@@ -228,25 +228,12 @@ class Study:
         else:
             self.optuna.tell(number, state=other.state)
 
-    def claim_confirmation(
-        self, holder: Holder, *, deadline: float | None = None, target: float | None = None
-    ) -> Claim | None:
-        """Claim the confirmation of the winner, once no trial is left to run; None when there is nothing to do."""
-        if not self.finalize:
-            return None
-        with self._section():
-            self._reap()
-            best, open_trials = self.best(), [t for t in self.trials() if not t.state.is_finished()]
-            stopped = (deadline is not None and time.time() >= deadline) or self.reached(target)
-            if best is None or any(t.state is TrialState.RUNNING or not stopped for t in open_trials):
-                return None
-            attempts = [a for a in self.leases.rows(kind="confirm") if a.number == best.number]
-            ended = sum(a.state in ("lost", "failed") for a in attempts)
-            if any(a.state in (LIVE, "complete") for a in attempts) or ended >= self.max_attempts:
-                return None
-            _, attempt, token = self.leases.open("confirm", best.number, holder)
-            seed = trial_seed(self.seed, best.number)
-            return Claim("confirm", best.number, attempt, token, self.params_of(best), seed, None)
+    def searching(self, deadline: float | None = None, target: float | None = None) -> bool:
+        """Whether a trial runs, or one may yet be claimed: until the confirmation can begin."""
+        trials = self.trials()
+        stopped = (deadline is not None and time.time() >= deadline) or self.reached(target)
+        waiting = len(trials) < self.row().n_trials or any(t.state is TrialState.WAITING for t in trials)
+        return any(t.state is TrialState.RUNNING for t in trials) or (waiting and not stopped)
 
     def params_of(self, trial: FrozenTrial) -> dict[str, Any]:
         """A trial's searched values, decoded."""
@@ -309,10 +296,10 @@ class Study:
                 )
             self._copy(duplicate, original)
 
-    def release(self, claim: Claim, reason: str = "interrupted") -> bool:
+    def release(self, claim: Claim, reason: str = "interrupted", error: str | None = None) -> bool:
         """Give an attempt back: the trial waits, and its next attempt goes on from the last checkpoint."""
         with self._section():
-            if not self.leases.close(claim.token, reason, reason=reason, error=None, result=None):
+            if not self.leases.close(claim.token, reason, reason=reason, error=error, result=None):
                 return False
             if claim.kind == "trial":
                 self._requeue(claim.number)
@@ -375,12 +362,10 @@ class Study:
         """Add wall time that a driver spent."""
         _update_row(self.storage, self.name, seconds=StudyRow.seconds + seconds)
 
-    def settle(self, *, interrupted: bool) -> bool:
-        """Note whether the study is finished: nothing left to run, and the winner confirmed where that is wanted."""
+    def settle(self, *, interrupted: bool, confirmed: bool) -> bool:
+        """Note whether the study is finished: nothing left to run, and its leaders confirmed where that is wanted."""
         running = any(t.state is TrialState.RUNNING for t in self.trials())
-        best = self.best()
-        confirmed = {a.number for a in self.leases.rows(kind="confirm") if a.state == "complete"}
-        finished = not interrupted and not running and (not self.finalize or best is None or best.number in confirmed)
+        finished = not interrupted and not running and confirmed
         _update_row(self.storage, self.name, finished=finished)
         return finished
 

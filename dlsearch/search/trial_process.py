@@ -1,4 +1,4 @@
-"""What runs in a forked child: one trial, the confirmation of a winner, or the check before a study is opened.
+"""What runs in a forked child: one training, the scoring of a winner, or the check before a study is opened.
 
 The child knows no database and no MLflow. It appends rows to its journal and talks JSON with the worker over a socket;
 when the worker is gone, so is the child.
@@ -75,12 +75,16 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
 
     Args:
         channel: To the worker.
-        payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``, ``threads``, ``confirm``.
+        payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``, ``threads``, ``epochs`` (of a
+            training on train + validation, else None), ``params`` and ``origin`` (the digests of the environment and
+            the code).
     """
     control = _Control(channel)
+    from dlsearch.search import inputs
     from dlsearch.tracking.journal import Journal
     from dlsearch.train.fit import fit
     from dlsearch.train.run import FitResult, Interrupted, Run
+    from dlsearch.train.seal import breaches
 
     _threads(payload["threads"])
     cfg = OmegaConf.create(payload["cfg"])
@@ -92,25 +96,64 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
         directions=payload["directions"],
         report=control.report,
         stop=control.stop,
-        unseal=control.unseal,
-        test=payload["confirm"],
+        refit_epochs=payload["epochs"],
         system_metrics_s=cfg.tracking.system_metrics_s,
     )
+    met = None
     try:
+        met = inputs.met(payload)
         result = fit(cfg, run)
     except Interrupted:
         journal.close()
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
-        failed = Path(payload["folder"]) / "error"
-        failed.mkdir(exist_ok=True)
-        (failed / "traceback.txt").write_text(traceback.format_exc())
-        traceback.print_exc()
-        line = (str(error).splitlines() or [""])[0]
-        text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}"
-        result = FitResult("failed", "exception", text)
-        journal.artifact(failed / "traceback.txt", "error")
+        result = FitResult("failed", "exception", _note(error, Path(payload["folder"])))
+        journal.artifact(Path(payload["folder"]) / "error" / "traceback.txt", "error")
+    result.inputs, result.breaches = met, breaches(run.folder)
     journal.close()
+    channel.send({"type": "done", "result": result.to_json()})
+
+
+def _note(error: Exception, folder: Path) -> str:
+    """Keep the traceback in the folder; one line of it."""
+    failed = folder / "error"
+    failed.mkdir(exist_ok=True)
+    (failed / "traceback.txt").write_text(traceback.format_exc())
+    traceback.print_exc()
+    line = (str(error).splitlines() or [""])[0]
+    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}"
+
+
+def run_test(channel: Channel, payload: dict[str, Any]) -> None:
+    """Score the trainings of the configuration that won on the test set, and send the result.
+
+    Args:
+        channel: To the worker, which writes the ledger's row when it is told that the test set is about to be opened.
+        payload: ``trained`` (``cfg``, ``folder`` and ``epochs`` each), ``kept`` (which of them), ``folder``,
+            ``objectives``, ``directions``, ``threads``.
+    """
+    control = _Control(channel)
+    from dlsearch.tracking.journal import Journal
+    from dlsearch.train.run import FitResult, Interrupted, Run
+    from dlsearch.train.score import Trained, score
+
+    _threads(payload["threads"])
+    folder = Path(payload["folder"])
+    trained = [Trained(OmegaConf.create(e["cfg"]), Path(e["folder"]), e["epochs"]) for e in payload["trained"]]
+    run = Run(
+        folder=folder,
+        journal=Journal(Path(os.devnull)),
+        objectives=payload["objectives"],
+        directions=payload["directions"],
+        stop=control.stop,
+        unseal=control.unseal,
+    )
+    try:
+        result = FitResult("complete", test=score(trained, payload["kept"], run))
+    except Interrupted:
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        result = FitResult("failed", "exception", _note(error, folder))
     channel.send({"type": "done", "result": result.to_json()})
 
 
@@ -144,13 +187,22 @@ def check_built(cfg: DictConfig, objectives: list[str], directions: list[str]) -
     import torch
 
     from dlsearch.tracking.journal import Journal
-    from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer, check_optimizer
+    from dlsearch.train.fit import (
+        build_callbacks,
+        build_data,
+        build_task,
+        build_trainer,
+        check_optimizer,
+        check_refit,
+    )
     from dlsearch.train.run import Run
 
     with torch.device("meta"):
         task = build_task(cfg)
     check_optimizer(cfg)
     data = build_data(cfg)
+    if OmegaConf.select(cfg, "study.confirm.refit"):
+        check_refit(data)
     run = Run(Path("/nonexistent"), Journal(Path(os.devnull)), objectives, directions)
     build_trainer(cfg, run, build_callbacks(cfg, run))
     try:

@@ -53,6 +53,7 @@ class Watch:
         self.started = time.monotonic()
         self._told = {t.number for t in study.trials() if t.state.is_finished()}
         self._at_start = len(self._told)
+        self._told_replicas = {_which(each) for each in _replicas(read_status(study))}
         self._journal = Journal(store / layout.study_folder(study.name) / "journal.jsonl")
         row = study.row()
         what = f"resumed, {self._at_start} of {row.n_trials} trials are there" if resumed else f"{row.n_trials} trials"
@@ -141,6 +142,11 @@ class Watch:
                 self._note(status, trial.number)
                 if lines:
                     self.say(_line(trial, status))
+        for each in _replicas(status):
+            if _which(each) not in self._told_replicas:
+                self._told_replicas.add(_which(each))
+                if lines:
+                    self.say(_replica_line(each, status))
         return status
 
     def _time_left(self, status: dict[str, Any]) -> float | None:
@@ -162,13 +168,53 @@ class Watch:
             self.say(
                 f"study {self.study.name}: {total} trials ({counts}) in {duration(time.monotonic() - self.started)}"
             )
-        best = status["best"]
+        best, winner = status["best"], status["winner"]
         if best is not None:
             shown = ", ".join(f"{key}={short(value)}" for key, value in best["params"].items())
             self.say(f"best: trial {best['number']}, {status['objective']} {best['value']:.4f} ({shown})")
+        if winner is not None and winner["confirmed"]:
+            self.say(f"winner: {confirmed(status)}")
         for test in status["test"][-1:]:
             scores = ", ".join(f"{name} {value:.4f}" for name, value in sorted(test["metrics"].items()))
-            self.say(f"test set, opened once for trial {test['trial_number']}: {scores}")
+            self.say(f"test set, opened {times(status['openings'])} for {who(test['trial_number'])}: {scores}")
+
+
+def who(number: int | None) -> str:
+    """A configuration in words."""
+    return "the default configuration" if number is None else f"trial {number}"
+
+
+def times(count: int) -> str:
+    """``once``, ``twice``, ``3 times``; how often the test set was opened."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def confirmed(status: dict[str, Any]) -> str:
+    """The winner of a confirmation and the default configuration, in words."""
+    rows = status["confirmation"]["configurations"]
+    won = next(row for row in rows if row["winner"])
+    words = f"{who(won['trial_number'])}, {status['objective']} {won['mean']:.4f} on average over {won['done']} seeds"
+    default = next((row for row in rows if row["default"] and not row["winner"] and row["mean"] is not None), None)
+    if default is not None:
+        words += f"; the default configuration {default['mean']:.4f}"
+    return words
+
+
+def _replicas(status: dict[str, Any]) -> list[dict[str, Any]]:
+    confirmation = status["confirmation"]
+    return [{**each, "round": confirmation["round"]} for each in confirmation["replicas"]] if confirmation else []
+
+
+def _which(replica: dict[str, Any]) -> tuple[Any, ...]:
+    return replica["round"], replica["trial_number"], replica["replica"]
+
+
+def _replica_line(replica: dict[str, Any], status: dict[str, Any]) -> str:
+    confirmation = status["confirmation"]
+    name = "default" if replica["trial_number"] is None else f"trial {replica['trial_number']:>3}"
+    value = "" if replica["value"] is None else f"  {replica['value']:.4f}"
+    seed = f"seed {replica['replica'] + 1}/{confirmation['seeds']}"
+    return f"confirm {name:<9}  {seed}  {replica['state']:<8}{value}  {confirmation['done']}/{confirmation['planned']}"
 
 
 def _line(trial: Any, status: dict[str, Any]) -> str:
@@ -202,8 +248,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _name(running: dict[str, Any]) -> str:
+    name = "default" if running["number"] is None else f"{running['number']}"
+    if running["kind"] != "trial":
+        name = f"{running['kind']} {name}"
+    if running.get("replica") is not None:
+        name += f" seed {running['replica'] + 1}"
+    return name + (f".a{running['attempt']}" if running["attempt"] > 1 else "")
+
+
 def table(status: dict[str, Any], total_slots: int | None = None, left: float | None = None) -> Any:
-    """The table of a study: running trials, counts, the best so far.
+    """The table of a study: what runs, counts, the best so far, and how far the confirmation is.
 
     Args:
         status: From :func:`~dlsearch.search.record.read_status`.
@@ -230,10 +285,9 @@ def table(status: dict[str, Any], total_slots: int | None = None, left: float | 
         from datetime import datetime
 
         since = now - datetime.fromisoformat(str(each["started"])).timestamp()
-        name = f"{each['number']}" + (f".a{each['attempt']}" if each["attempt"] > 1 else "")
         value = each.get("value")
         rows.add_row(
-            f"confirm {name}" if each["kind"] == "confirm" else name,
+            _name(each),
             f"{each.get('epoch', 0)}/{each.get('max_epochs', '?')}",
             "" if value is None else f"{value:.4f}",
             str(each["device"]),
@@ -246,11 +300,34 @@ def table(status: dict[str, Any], total_slots: int | None = None, left: float | 
     head = f"{status['name']}   {done}/{status['n_trials']} trials   {counts}"
     if total_slots:
         head += f"   {len(status['running'])}/{total_slots} slots"
-    if left is not None:
+    confirmation = status["confirmation"]
+    if confirmation is not None:
+        head += f"   confirmation {confirmation['done']}/{confirmation['planned']}"
+    if left is not None and confirmation is None:
         head += f"   ~{duration(left)} left"
     best = status["best"]
     foot = ""
     if best is not None:
         shown = "  ".join(f"{key}={short(value)}" for key, value in best["params"].items())
         foot = f"best  trial {best['number']}  {objective} {best['value']:.4f}  {shown}"
-    return Group(Text(head, style="bold"), rows, Text(foot))
+    return Group(Text(head, style="bold"), rows, *([_confirmation(confirmation)] if confirmation else []), Text(foot))
+
+
+def _confirmation(confirmation: dict[str, Any]) -> Any:
+    """A row for each configuration that is trained again."""
+    from rich import box
+    from rich.table import Table
+
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("confirmation", "seeds", "mean", ""):
+        rows.add_column(heading, justify="left" if heading in ("confirmation", "") else "right")
+    for each in confirmation["configurations"]:
+        notes = ["won"] if each["winner"] else []
+        notes += [f"out after {each['dropped_after']}"] if each["dropped_after"] else []
+        notes += [f"{each['failed']} failed"] if each["failed"] else []
+        name = who(each["trial_number"]) + (
+            " (default)" if each["default"] and each["trial_number"] is not None else ""
+        )
+        mean = "" if each["mean"] is None else f"{each['mean']:.4f}"
+        rows.add_row(name, f"{each['done']}/{confirmation['seeds']}", mean, ", ".join(notes))
+    return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import socket
 import time
@@ -18,16 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from dlsearch.search import run_journals
+from dlsearch.search.finalization import kept_folder
 from dlsearch.search.leases import Holder
+from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds
 from dlsearch.search.trial_config import trial_config
-from dlsearch.tracking import layout
-from dlsearch.tracking.journal import Journal
+from dlsearch.tracking import layout, provenance
 from dlsearch.tracking.masking import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dlsearch.search.capacity import Cards
     from dlsearch.search.forkserver import Child, ForkServer
     from dlsearch.search.slots import Slot
     from dlsearch.search.study import Claim, Study
@@ -43,12 +47,13 @@ class _Running:
     claim: Claim
     slot: Slot
     child: Child
-    journal: Path
+    journal: Path | None
     started: float
     result: dict[str, Any] | None = None
     ledger_row: int | None = None
     killed_for: str | None = None
     progress: dict[str, Any] = field(default_factory=dict)
+    sharing: int = 1  # trials on its device at the busiest, itself included
 
 
 class Worker:
@@ -65,6 +70,7 @@ class Worker:
         target: No trial is claimed once the objective has reached this.
         trial_timeout: Seconds that an attempt may take.
         owner: The process whose death ends the service; None where a user's shell may well end before.
+        cards: How many of the slots of each GPU are open; None opens all.
     """
 
     def __init__(
@@ -80,9 +86,11 @@ class Worker:
         target: float | None = None,
         trial_timeout: float | None = None,
         owner: int | None = None,
+        cards: Cards | None = None,
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
-        self._owner = owner
+        self._owner, self._cards = owner, cards
+        self.rounds = Rounds(study)
         self.study, self.store, self.slots, self.paths = study, store, slots, dict(paths)
         self.server, self._revive = server, revive
         self.deadline, self.target, self.trial_timeout = deadline, target, trial_timeout
@@ -117,6 +125,7 @@ class Worker:
             if not self.stopping:
                 busy = self._fill()
                 if not self.running and not busy:
+                    self._close_round()
                     return True
             elif not self.running:
                 return False
@@ -125,53 +134,86 @@ class Worker:
                 self._signal_all(signal.SIGTERM)
             elif time.monotonic() > stopped_at + GRACE_S:
                 self._signal_all(signal.SIGKILL)
-            self._wait()
+            self._wait(TICK_S if self.running else TICK_S / 2)
             self._keep_alive()
 
     # -- claiming and starting -----------------------------------------------------------------------------------
     def _fill(self) -> bool:
-        """Give free slots work; True while other workers' trials are worth waiting for."""
+        """Give free slots work; True while there was some, or other workers' trials are worth waiting for."""
+        started = False
         for slot in self.slots:
-            if slot.index in self.running:
+            if slot.index in self.running or not self._open(slot):
                 continue
             holder = Holder(self.id, self.host, os.getpid(), slot.index, slot.device)
             claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
-            if claim is None and not self.running:
-                claim = self.study.claim_confirmation(holder, deadline=self.deadline, target=self.target)
+            if claim is None and not any(r.claim.kind == "trial" for r in self.running.values()):
+                claim = self.rounds.claim(holder, deadline=self.deadline, target=self.target)
             if claim is None:
                 break
-            self._start(claim, slot)
-        if self.running:
-            return True
-        return self.study.others_running()
+            self._start(claim, holder, slot)
+            started = True
+            # Filling many slots takes longer than a lease may: who runs already is heard, and stays alive, in between.
+            self._wait(0.0)
+            self._keep_alive()
+            if self.stopping:
+                break
+        return started or bool(self.running) or self.study.others_running()
 
-    def _start(self, claim: Claim, slot: Slot) -> None:
+    def _open(self, slot: Slot) -> bool:
+        """Whether the slot's card has room for one more trial."""
+        return self._cards is None or len(self._beside(slot)) < self._cards.limit(slot.device)
+
+    def _beside(self, slot: Slot) -> list[_Running]:
+        return [running for running in self.running.values() if running.slot.device == slot.device]
+
+    def _start(self, claim: Claim, holder: Holder, slot: Slot) -> None:
         study = self.study
-        confirm = claim.kind == "confirm"
-        folder = self.store / layout.trial_folder(study.name, claim.number, confirm=confirm)
+        folder = self.store / run_journals.folder_of(study.name, claim)
         folder.mkdir(parents=True, exist_ok=True)
-        cfg = trial_config(study.document, claim.params, seed=claim.seed, paths=self.paths)
-        OmegaConf.save(OmegaConf.create(mask(cfg)), folder / "config.yaml")
-        journal_path = folder / f"journal.a{claim.attempt}.jsonl"
-        self._open_journal(journal_path, claim, slot, folder)
         payload = {
-            "cfg": cfg,
             "folder": str(folder),
-            "journal": str(journal_path),
             "objectives": study.document["objectives"],
             "directions": study.directions,
             "threads": slot.threads,
-            "confirm": confirm,
+            "params": claim.params,
+            "origin": provenance.origin(tuple(study.document["allow_targets"])),
         }
+        if claim.kind == TEST:
+            payload |= self._trained()
+        else:
+            cfg = trial_config(study.document, claim.params, seed=claim.seed, paths=self.paths)
+            OmegaConf.save(OmegaConf.create(mask(cfg)), folder / "config.yaml")
+            payload |= {"cfg": cfg, "epochs": getattr(claim, "epochs", None)}
+        journal_path = run_journals.begin(study, claim, holder, self.store)
+        payload["journal"] = str(journal_path)
         child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
         running = _Running(claim, slot, child, journal_path, time.monotonic())
         running.progress = {"epoch": 0, "max_epochs": study.document["config"]["trainer"]["max_epochs"], "value": None}
         self.running[slot.index] = running
+        for each in (together := self._beside(slot)):
+            each.sharing = max(each.sharing, len(together))
         self._selector.register(child.channel, selectors.EVENT_READ, (running, "message"))
         self._selector.register(child.status_fd, selectors.EVENT_READ, (running, "exit"))
 
+    def _trained(self) -> dict[str, Any]:
+        """What there is to score: all replicas of the winner that ended, and its training on train + validation."""
+        now = self.rounds.last()
+        assert now is not None
+        runs, kept = now.to_score(self.study.max_attempts)
+        return {
+            "kept": kept,
+            "trained": [
+                {
+                    "cfg": trial_config(self.study.document, run.params, seed=run.seed, paths=self.paths),
+                    "folder": str(self.store / layout.confirm_folder(self.study.name, run.name)),
+                    "epochs": run.epochs,
+                }
+                for run in runs
+            ],
+        }
+
     def _spawn(self, claim: Claim, payload: dict[str, Any], slot: Slot, log: Path) -> Child:
-        target = "dlsearch.search.trial_process:run_trial"
+        target = f"dlsearch.search.trial_process:{'run_test' if claim.kind == TEST else 'run_trial'}"
         try:
             try:
                 return self.server.spawn(target, payload, env=slot.env, log=log)
@@ -184,58 +226,14 @@ class Worker:
             self.study.release(claim)
             raise
 
-    def _open_journal(self, path: Path, claim: Claim, slot: Slot, folder: Path) -> None:
-        document = self.study.document
-        parent = layout.study_folder(self.study.name)
-        if claim.kind == "confirm":
-            parent = self._confirm_parent()
-        journal = Journal(path)
-        journal.open(
-            "replicate" if claim.kind == "confirm" else "trial",
-            layout.run_name(self.study.name, claim.number, claim.attempt, confirm=claim.kind == "confirm"),
-            document["experiment"],
-            f"{parent}/journal.jsonl",
-            {
-                **layout.study_tags(document),
-                layout.TRIAL_NUMBER: str(claim.number),
-                layout.TRIAL_ATTEMPT: str(claim.attempt),
-                layout.TRIAL_STATE: "running",
-                layout.TEST_EVALUATED: "false",
-                layout.WORKER_ID: self.id,
-                layout.WORKER_HOST: self.host,
-                **({} if slot.device.startswith("cpu") else {layout.WORKER_GPU: slot.device}),
-            },
-        )
-        journal.params({**{f"hp/{name}": value for name, value in claim.params.items()}})
-        journal.artifact(folder / "config.yaml", "")
-        for split, digest in document.get("data", {}).get("digests", {}).items():
-            if split != "test" or claim.kind == "confirm":
-                context = {"train": "train", "val": "validation", "test": "test"}[split]
-                journal.dataset(document["data"]["name"], digest, context, document["data"]["name"])
-        journal.close()
-
-    def _confirm_parent(self) -> str:
-        """The level-0 run of confirmations, opened once."""
-        folder = f"{layout.study_folder(self.study.name)}/confirm"
-        path = self.store / folder / "journal.jsonl"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            journal = Journal(path)
-            document = self.study.document
-            journal.open(
-                "confirm", f"confirm:{self.study.name}", document["experiment"], None, layout.study_tags(document)
-            )
-            journal.close()
-        return folder
-
     # -- listening -----------------------------------------------------------------------------------------------
-    def _wait(self) -> None:
-        for key, _ in self._selector.select(TICK_S if self.running else TICK_S / 2):
-            running, what = key.data
+    def _wait(self, timeout: float) -> None:
+        ready = [key.data for key, _ in self._selector.select(timeout)]
+        for running, what in ready:
             if what == "message":
                 self._listen(running)
-        for running in list(self.running.values()):
-            if self._has_exited(running):
+        for running, what in ready:
+            if what == "exit":
                 self._end(running)
 
     def _listen(self, running: _Running) -> None:
@@ -262,7 +260,9 @@ class Worker:
             }
             answer = {"prune": bool(prune)}
         elif message["type"] == "unseal":
-            running.ledger_row = self.study.ledger.opened(running.claim.kind, running.claim.number, running.claim.seed)
+            claim = running.claim
+            assert isinstance(claim, ConfirmClaim)
+            running.ledger_row = self.study.ledger.opened("confirm", claim.finalist.trial_number, claim.seed)
             answer = {}
         elif message["type"] == "done":
             running.result = message["result"]
@@ -271,11 +271,6 @@ class Worker:
                 running.child.channel.send(answer)
             except OSError:
                 return
-
-    def _has_exited(self, running: _Running) -> bool:
-        poll = selectors.SelectSelector()
-        poll.register(running.child.status_fd, selectors.EVENT_READ)
-        return bool(poll.select(0))
 
     # -- ending --------------------------------------------------------------------------------------------------
     def _end(self, running: _Running) -> None:
@@ -289,10 +284,17 @@ class Worker:
         channel.close()
         del self.running[running.slot.index]
         claim, result = running.claim, running.result
-        if result is not None:
-            state, reason, accepted = result["state"], result.get("reason"), self.study.finish(claim, result)
-            if accepted and claim.kind == "confirm":
-                self._score(running, result)
+        crowded = self._cards is not None and result and self._cards.ended(running.slot.device, result, running.sharing)
+        reason: str | None
+        if crowded:
+            why = f"out of memory beside {running.sharing - 1} on {running.slot.device}"
+            state, reason, accepted = "interrupted", "interrupted", self.study.release(claim, error=why)
+        elif result is not None:
+            state, reason = result["state"], result.get("reason")
+            if isinstance(claim, ConfirmClaim) and claim.kind == TEST:
+                accepted = self.rounds.score(claim, result, running.ledger_row)
+            else:
+                accepted = self.study.finish(claim, result)
         elif running.killed_for == "timeout":
             epochs = int(running.progress.get("epoch", 0))
             failed = {"state": "failed", "reason": "timeout", "epochs": epochs, "seconds": self.trial_timeout}
@@ -303,42 +305,35 @@ class Worker:
         else:
             died = f"killed by {_signal_name(-code)}" if code < 0 else f"exit status {code}"
             state, reason, accepted = "lost", "lost", self.study.lose(claim, died)
-        self._close_journal(running, state if accepted else "lost", reason if accepted else "lost")
+        if running.journal is not None:
+            ended = (state, reason) if accepted else ("lost", "lost")
+            run_journals.end(running.journal, claim.attempt, *ended)
+        if claim.kind == TEST and accepted and state != "interrupted":
+            self._close_round()
 
-    def _score(self, running: _Running, result: dict[str, Any]) -> None:
-        test = result.get("test")
-        if running.ledger_row is not None and test is not None:
-            values = result.get("values") or [None]
-            self.study.ledger.scored(running.ledger_row, {**test, "value": values[0]})
-
-    def _close_journal(self, running: _Running, state: str, reason: str | None) -> None:
-        claim = running.claim
-        journal = Journal(running.journal)
-        tags = {layout.TRIAL_STATE: state}
-        if reason:
-            tags[layout.TRIAL_FAIL_REASON] = reason
-        if running.ledger_row is not None:
-            tags[layout.TEST_EVALUATED] = "true"
-            test = (running.result or {}).get("test") or {}
-            journal.metrics(test.get("metrics", {}), (running.result or {}).get("best_step") or 0)
-        journal.tags(tags)
-        if (running.journal.parent / f"worker.a{claim.attempt}.log").is_file():
-            journal.artifact(running.journal.parent / f"worker.a{claim.attempt}.log", "logs")
-        if claim.kind == "confirm" and state == "complete":
-            folder = running.journal.parent
-            journal.model(folder / "ckpt" / "best.ckpt", folder / "config.yaml", "winner", {})
-        journal.status(layout.status_of(state))
-        journal.close()
-        if claim.kind == "confirm":
-            parent = Journal(self.store / self._confirm_parent() / "journal.jsonl")
-            parent.status(layout.status_of(state))
-            parent.close()
+    def _close_round(self) -> None:
+        """Once a round is over: what it showed goes to its runs, and of this machine's checkpoints one is kept."""
+        now = self.rounds.close()
+        if now is None:
+            return
+        folder = self.store / layout.confirm_folder(self.study.name)
+        closed = folder / f"r{now.number}-closed"
+        if closed.exists() or not folder.is_dir():
+            return
+        run_journals.close_round(self.study, self.store, now)
+        kept = kept_folder(self.study, now)
+        for each in folder.glob(f"r{now.number}-*/ckpt"):
+            if each.parent != self.store / str(kept):
+                shutil.rmtree(each, ignore_errors=True)
+            (each / "last.ckpt").unlink(missing_ok=True)
+        closed.touch()
 
     # -- time ----------------------------------------------------------------------------------------------------
     def _keep_alive(self) -> None:
         now = time.monotonic()
         for running in self.running.values():
-            if self.trial_timeout is not None and now > running.started + self.trial_timeout and not running.killed_for:
+            timed = self.trial_timeout is not None and running.claim.kind != TEST and not running.killed_for
+            if timed and now > running.started + (self.trial_timeout or 0.0):
                 running.killed_for = "timeout"
                 running.child.signal(signal.SIGKILL)
         if now - self._renewed > min(1.0, self.study.leases.lease_s / 3):

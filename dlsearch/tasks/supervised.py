@@ -65,8 +65,7 @@ class Supervised(pl.LightningModule):
     # -- training ------------------------------------------------------------------------------------------------
     def on_train_epoch_start(self) -> None:
         """Sums start at 0."""
-        self._sums: dict[str, Tensor] = {}
-        self._seen = 0
+        self._sums: dict[str, Any] = {"seen": 0}
         self._log_every: int = max(1, getattr(self.trainer, "log_every_n_steps", 50))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -74,13 +73,13 @@ class Supervised(pl.LightningModule):
         x, y = batch
         outputs = self.net(x)
         loss = self._loss(outputs, y)
-        measured = loss.detach()
-        self._seen += len(x)
-        self._add("loss", measured * len(x))
+        measured, size = loss.detach(), len(x)
+        self._add("loss", measured * size)
+        self._sums["seen"] += size
         self.count_training(outputs.detach(), y)
         if self._weights:
             penalty = self._penalty(self._weights)
-            self._add("penalty", penalty.detach() * len(x))
+            self._add("penalty", penalty.detach() * size)
             loss = loss + penalty
         trainer = self.trainer
         if batch_idx % trainer.accumulate_grad_batches == 0:
@@ -106,8 +105,9 @@ class Supervised(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means over samples."""
+        seen = self._sums.pop("seen")
         for name, value in self._sums.items():
-            self._log_epoch(f"train/{name}", value / self._seen)
+            self._log_epoch(f"train/{name}", value / seen)
 
     def _log_epoch(self, name: str, value: Tensor) -> None:
         self.log(name, value, sync_dist=self.trainer.world_size > 1)
@@ -143,6 +143,8 @@ class Supervised(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser over what is trainable, and its schedule."""
         optimizer = self._make_optimizer([p for p in self.parameters() if p.requires_grad])
+        if hasattr(optimizer, "attach"):  # one that measures more than gradients
+            optimizer.attach(self.net)
         if self._schedule is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches

@@ -36,6 +36,13 @@ WORKER_HOST = "dlsearch.worker.host"
 WORKER_GPU = "dlsearch.worker.gpu_uuid"
 BEST = "dlsearch.best"
 BEST_TRIAL = "dlsearch.best.trial"
+REPLICA_ROUND = "dlsearch.confirm.round"
+REPLICA_NUMBER = "dlsearch.confirm.replica"
+REPLICA_SEED = "dlsearch.confirm.seed"
+REPLICA_DEFAULT = "dlsearch.confirm.default"
+REPLICA_REFIT = "dlsearch.confirm.refit"
+REPLICA_KEPT = "dlsearch.confirm.kept"
+WINNER = "dlsearch.winner"  # of a study's or a confirmation's run: the trial that won, or "default"
 TEST_EVALUATED = "dlsearch.test_evaluated"
 MODEL_ID = "dlsearch.model.id"
 MODEL_ERROR = "dlsearch.model.error"
@@ -98,10 +105,23 @@ def confirm_run_name(study: str) -> str:
     return f"confirm:{study}"
 
 
-def run_name(study: str, number: int, attempt: int = 1, *, confirm: bool = False) -> str:
-    """The name of one attempt's run: ``nightly/t00042``, ``nightly/t00042.a2``; a replicate's is ``confirm/…``."""
-    middle = "/confirm" if confirm else ""
-    return f"{study}{middle}/t{number:05d}" + (f".a{attempt}" if attempt > 1 else "")
+def run_name(study: str, number: int, attempt: int = 1) -> str:
+    """The name of one attempt's run: ``nightly/t00042``, ``nightly/t00042.a2``."""
+    return f"{study}/t{number:05d}{_of_attempt(attempt)}"
+
+
+def replica_name(number: int, trial: int | None, replica: int) -> str:
+    """What a replica is called in round `number`: ``r1-t00042-s0``, and without a trial ``r1-default-s0``."""
+    return f"r{number}-{'default' if trial is None else f't{trial:05d}'}-s{replica}"
+
+
+def replica_run_name(study: str, name: str, attempt: int = 1) -> str:
+    """The name of one attempt's run in the confirmation: ``nightly/confirm/r1-t00042-s0``."""
+    return f"{study}/confirm/{name}{_of_attempt(attempt)}"
+
+
+def _of_attempt(attempt: int) -> str:
+    return f".a{attempt}" if attempt > 1 else ""
 
 
 def study_folder(study: str) -> str:
@@ -109,9 +129,14 @@ def study_folder(study: str) -> str:
     return f"studies/{study}"
 
 
-def trial_folder(study: str, number: int, *, confirm: bool = False) -> str:
+def trial_folder(study: str, number: int) -> str:
     """A trial's folder, relative to the store."""
-    return f"{study_folder(study)}/{'confirm/' if confirm else ''}t{number:05d}"
+    return f"{study_folder(study)}/t{number:05d}"
+
+
+def confirm_folder(study: str, name: str = "") -> str:
+    """The folder of a study's confirmation, or of something in it, relative to the store."""
+    return f"{study_folder(study)}/confirm{f'/{name}' if name else ''}"
 
 
 # -- keys and values ----------------------------------------------------------------------------------------------

@@ -139,6 +139,15 @@ def load_net(config: Path, checkpoint: Path) -> tuple[Any, Any]:
     return (net if isinstance(net, torch.nn.Module) else task).eval(), cfg
 
 
+def input_of(checkpoint: Path) -> dict[str, Any]:
+    """How an input is made, as the data module put it into the checkpoint; empty where it put nothing."""
+    import torch
+
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    found = [v["input"] for v in saved.values() if isinstance(v, dict) and isinstance(v.get("input"), dict)]
+    return dict(found[0]) if found else {}
+
+
 def example_input(task: Any, cfg: Any) -> Any:
     """Two inputs for the network, as an array: the module's own example, an image of the data's shape, or a batch."""
     import numpy as np
@@ -200,6 +209,7 @@ def log_model(job: dict[str, Any]) -> str:
         signature=signature,
         input_example=inputs,
         pip_requirements=requirements,
+        metadata={"input": spec} if (spec := input_of(Path(job["checkpoint"]))) else None,
     )
     metrics = _metrics_of(client, job, info.model_id)
     if metrics:

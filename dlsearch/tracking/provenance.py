@@ -69,9 +69,12 @@ def collect(
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_mb": _memory_mb(),
         "gpus": _gpus(),
         "threads": threads,
         "packages": {name: packages[name] for name in _NAMED if name in packages},
+        "installed": dict(packages),
+        "code": code_files(allow_targets),
         "lock": _lock(folder, state["root"]),
         "hostname": socket.gethostname(),
     }
@@ -79,8 +82,7 @@ def collect(
         "config": digest(config),
         "space": digest(space),
         "data": digest(data),
-        "env": digest({"python": machine["python"], "machine": platform.machine(), "packages": packages}),
-        "code": code_digest(allow_targets),
+        **origin(tuple(allow_targets)),
     }
     return {"provenance": machine, "sha": shas, "diff": _diff(state["root"]) if state["dirty"] else ""}
 
@@ -91,18 +93,38 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@cache
+def origin(allow_targets: tuple[str, ...] = ()) -> dict[str, str]:
+    """The digests ``env`` (Python, machine, every installed package) and ``code``, as of this process's first call."""
+    packages = _all_packages()
+    found = {"python": platform.python_version(), "machine": platform.machine(), "packages": packages}
+    return {"env": digest(found), "code": code_digest(allow_targets)}
+
+
+def present(allow_targets: Iterable[str] = ()) -> dict[str, Any]:
+    """What stands behind :func:`origin`: ``python``, ``installed`` (name → version), ``files`` (path → digest)."""
+    return {"python": platform.python_version(), "installed": dict(_all_packages()), "files": code_files(allow_targets)}
+
+
 def code_digest(packages: Iterable[str] = ()) -> str:
     """SHA-256 over the Python files of dlsearch and of `packages` (the top-level package of each entry)."""
     state = hashlib.sha256()
+    for relative, content in code_files(packages).items():
+        state.update(f"{relative}\0{content}\n".encode())
+    return state.hexdigest()
+
+
+def code_files(packages: Iterable[str] = ()) -> dict[str, str]:
+    """The files of :func:`code_digest`: path below the folder that the package lies in → SHA-256 (16 digits of it)."""
+    found = {}
     for name in sorted({"dlsearch", *(package.split(".")[0] for package in packages)}):
         folder = package_folder(name)
         if folder is None:
             continue
         files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder]
         for path in files:
-            relative = path.relative_to(folder.parent).as_posix()
-            state.update(f"{relative}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return state.hexdigest()
+            found[path.relative_to(folder.parent).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return found
 
 
 def package_folder(name: str) -> Path | None:
@@ -182,6 +204,13 @@ def _cpu() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _memory_mb() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    except (OSError, ValueError):
+        return None
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlsearch.tracking.handle import Shipper, start
+from dlsearch.tracking.handle import Shipper, set_share, start
 from dlsearch.tracking.masking import mask_text
 from dlsearch.tracking.pump import Pump
 from dlsearch.tracking.sender import LOG, Sender
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with suppress(OSError):
-        os.nice(19)  # training comes first
+        os.nice(10)  # where there are no autogroups; what a process gives away it cannot take back
 
     def orphan() -> bool:
         return arguments.owner is not None and os.getppid() != arguments.owner
@@ -118,6 +118,8 @@ def _serve(store: Path, uri: str, prefix: str, stop: threading.Event, orphan: Ca
             alone = orphan()
             sent = pump.round(full=alone)
             sender.models.rest()
+            if alone and give_up is None:
+                set_share(os.getpid(), 0)
             if alone and (give_up is None or sent or sender.models.busy):
                 give_up = time.monotonic() + LINGER_S
             if give_up is not None and (pump.idle or time.monotonic() > give_up):

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.train.fingerprint import metrics_digest
 from dlsearch.train.run import Interrupted, Run
 
 if TYPE_CHECKING:
@@ -94,7 +95,11 @@ class RunCallback(Checkpoint):
         self.pruned = False
         self.failure: str | None = None
         self.best: dict[str, Any] | None = None  # value, values, epoch, step, metrics
+        self.history: list[list[float]] = []  # epoch, first objective
+        self.metrics_sha256 = ""  # of the validated epochs so far, those before a resumption included
         self.resumed_epoch: int | None = None
+        self.final: dict[str, float] = {}  # the metrics of the last epoch that was kept
+        self._epoch, self._step, self._stopped = -1, -1, False
         self._validated = False
         self._epoch_started = self._batch_ended = 0.0
         self._waited = 0.0
@@ -135,43 +140,74 @@ class RunCallback(Checkpoint):
         if torch.cuda.is_initialized():
             times["gpu/peak_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
         self.run.journal.metrics(times, step)
+        if self._validated:
+            self.metrics_sha256 = metrics_digest([(epoch, step, metrics)], self.metrics_sha256)
         self.failure = _not_finite(metrics, self.run.objectives)
         if self.failure:
             trainer.should_stop = True
             self.run.journal.flush()
             return
-        if self._validated:
+        if self.run.refit_epochs is not None:
+            self.best = {"value": None, "epoch": epoch, "step": step, "metrics": metrics}
+            trainer.should_stop = trainer.should_stop or epoch + 1 >= self.run.refit_epochs
+            self._keep(trainer, metrics)
+        elif self._validated:
             self._validated = False
             self._note_best(metrics, epoch, step)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_atomically(trainer, self.folder / "last.ckpt")
-            if self.best is not None and self.best["epoch"] == epoch:
-                best = self.folder / "best.ckpt"
-                best.unlink(missing_ok=True)
-                os.link(self.folder / "last.ckpt", best)  # the next last.ckpt is a new file: the link keeps this one
+            self._keep(trainer, metrics)
             if self.run.report(epoch, step, metrics):
                 self.pruned = True
                 trainer.should_stop = True
         self.run.journal.flush()
+
+    def _keep(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+        """Write the last checkpoint, which may be the best one too."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._epoch, self._step = trainer.current_epoch, trainer.global_step
+        self.final, self._stopped = metrics, trainer.should_stop
+        save_atomically(trainer, self.folder / "last.ckpt")
+        if self.best is not None and self.best["epoch"] == self._epoch:
+            self._link_best()
 
     def _note_best(self, metrics: dict[str, float], epoch: int, step: int) -> None:
         if self.run.monitor not in metrics:
             known = ", ".join(sorted(metrics)) or "nothing"
             raise ConfigError("study.objective", f"{self.run.monitor!r} is not logged", f"the module logs {known}")
         value = metrics[self.run.monitor]
+        self.history.append([epoch, value])
         sign = 1.0 if self.run.mode == "max" else -1.0
         if self.best is None or sign * value > sign * self.best["value"]:
             self.best = {"value": value, "epoch": epoch, "step": step, "metrics": metrics}
 
+    def _link_best(self) -> None:
+        """The last checkpoint is the best: the next last.ckpt is a new file, so that a link keeps this one."""
+        part = self.folder / f"best.part{os.getpid()}"
+        part.unlink(missing_ok=True)
+        os.link(self.folder / "last.ckpt", part)
+        part.replace(self.folder / "best.ckpt")
+        part.unlink(missing_ok=True)  # a rename between two links to one file removes neither
+
     # -- what a resumption needs ---------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint: the best so far, and every RNG (Lightning saves none)."""
-        return {"rng": rng_state(), "best": self.best}
+        """Into the checkpoint: the best so far, the metrics' digest, and every RNG (Lightning saves none)."""
+        state = {"rng": rng_state(), "best": self.best, "history": self.history, "metrics_sha256": self.metrics_sha256}
+        return state | {"epoch": self._epoch, "step": self._step, "final": self.final, "stopped": self._stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best so far. The RNGs come back in :meth:`on_train_start`, after all set-up that draws from them."""
-        self.best = state_dict["best"]
+        self.best, self.metrics_sha256 = state_dict["best"], state_dict.get("metrics_sha256", "")
+        self.history = state_dict.get("history", [])
+        self.final, self._stopped = state_dict.get("final", {}), state_dict.get("stopped", False)
+        self._epoch, self._step = state_dict.get("epoch", -1), state_dict.get("step", -1)
+        if self.best is not None and self.best["epoch"] == self._epoch:
+            self._link_best()  # a kill may have come between last.ckpt and best.ckpt
         self._rng = state_dict["rng"]
+        self.resumed_epoch = self._epoch + 1  # also where none is left to train
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the last epoch of a resumed run again: a kill may have come between its checkpoint and its report."""
+        if self.resumed_epoch is not None and self.final and self.run.refit_epochs is None:
+            self.pruned = self.run.report(self._epoch, self._step, self.final)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the RNGs of a resumed run."""
@@ -179,6 +215,7 @@ class RunCallback(Checkpoint):
         if state is not None:
             restore_rng(state)
             self.resumed_epoch = trainer.current_epoch
+            trainer.should_stop = self._stopped or self.pruned  # Lightning would train one more epoch, and then stop
             self._rng = None
 
 

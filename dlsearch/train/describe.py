@@ -1,13 +1,18 @@
-"""The layer table of a net: shapes, parameters and multiply-adds, found by running it once on no data."""
+"""What a net is: its layer table, found by running it once on no data, and what its first layer looks for."""
 
 from __future__ import annotations
 
+import base64
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+#: Filters of a first layer that are kept as pictures, and the numbers that these may hold in all.
+FILTERS, NUMBERS = 64, 65_536
 
 
 def layer_table(net: nn.Module, in_shape: Sequence[int]) -> list[dict[str, Any]]:
@@ -40,6 +45,53 @@ def summary(net: nn.Module, in_shape: Sequence[int]) -> dict[str, Any]:
         "n_params": sum(p.numel() for p in net.parameters() if p.requires_grad),
         "macs": sum(row["macs"] for row in layers),
         "layers": layers,
+    }
+
+
+def first_layer(model: nn.Module, in_shape: Sequence[int] | None = None) -> dict[str, Any] | None:
+    """The weights of the first layer as small pictures, for the study's record.
+
+    The first layer with a weight is looked at: a convolution over two dimensions, or a linear layer on an image, whose
+    rows then are templates of the image's shape. At most :data:`FILTERS` filters are kept, fewer where these are
+    large, in eight bits each: a weight is ``(byte - 128) * step`` of its filter, so that zero stays zero.
+
+    Args:
+        model: The net, or a task that has it as ``net``.
+        in_shape: Of one input, (C, H, W); what a linear layer needs.
+
+    Returns:
+        ``{"layer", "type", "total", "shape": [filters, C, H, W], "steps": one a filter, "data": base64 of uint8}``;
+        None where the first layer is no picture or has weights that are not finite.
+    """
+    net = getattr(model, "net", None)
+    net = net if isinstance(net, nn.Module) else model
+    found = next(((n, m) for n, m in net.named_modules() if isinstance(getattr(m, "weight", None), Tensor)), None)
+    if found is None:
+        return None
+    name, layer = found
+    weight = layer.weight.detach().float().cpu()
+    if isinstance(layer, nn.Linear) and in_shape is not None and len(in_shape) == 3:
+        if math.prod(in_shape) != weight.shape[1]:
+            return None
+        weight = weight.reshape(-1, *in_shape)
+    if not isinstance(layer, (nn.Conv2d, nn.Linear)) or weight.dim() != 4 or max(weight.shape[2:]) < 2:
+        return None
+    if weight.shape[1] not in (1, 3):
+        weight = weight.mean(dim=1, keepdim=True)
+    total = len(weight)
+    weight = weight[: max(1, min(FILTERS, NUMBERS // weight[0].numel()))]
+    if not bool(torch.isfinite(weight).all()):
+        return None
+    steps = weight.abs().amax(dim=(1, 2, 3)) / 127
+    scaled = weight / torch.where(steps > 0, steps, torch.ones_like(steps))[:, None, None, None]
+    pixels = (scaled.round() + 128).clamp(0, 255).to(torch.uint8).contiguous()
+    return {
+        "layer": name,
+        "type": type(layer).__name__,
+        "total": total,
+        "shape": list(weight.shape),
+        "steps": [float(f"{float(step):.3g}") for step in steps],
+        "data": base64.b64encode(pixels.numpy().tobytes()).decode(),
     }
 
 

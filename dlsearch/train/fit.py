@@ -20,10 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from dlsearch.config.build import build, locate
 from dlsearch.config.compose import resolve
 from dlsearch.config.errors import ConfigError
+from dlsearch.tracking.layout import SYSTEM_PREFIX
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
+from dlsearch.train import determinism
 from dlsearch.train.callbacks import RunCallback
+from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.run import FitResult, Run
+from dlsearch.train.seal import Seal
+from dlsearch.train.steps import make_lean
 
 for _chatty in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
     logging.getLogger(_chatty).setLevel(logging.ERROR)  # devices and tips, once a trial
@@ -36,9 +41,18 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
         ConfigError: The config describes nothing that can be built.
         Interrupted: `run.stop` said so.
     """
+    with Seal(run.folder) as seal:
+        return _fit(cfg, run, seal)
+
+
+def _fit(cfg: DictConfig, run: Run, seal: Seal) -> FitResult:
     started = time.perf_counter()
     seed_everything(cfg.seed)
     data = build_data(cfg)
+    if run.refit_epochs is not None:
+        check_refit(data)
+        data.include_validation()  # type: ignore[attr-defined]  # it was looked for
+    seal.watch(data)
     task = build_task(cfg)
     keeper = RunCallback(run)
     trainer = build_trainer(cfg, run, [*build_callbacks(cfg, run), keeper])
@@ -46,17 +60,27 @@ def fit(cfg: DictConfig, run: Run) -> FitResult:
     n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
     run.journal.metrics({"model/n_params": n_params}, 0)
     try:
-        with SystemSampler(run.journal, run.system_metrics_s), quick_cuda_check():
+        with SystemSampler(run.journal, run.system_metrics_s), quick_cuda_check(), determinism.noted() as met:
             trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
         result = _result(trainer, keeper, run, n_params)
+        _fingerprint(result, keeper, task, data)
+        result.nondeterministic = sorted(met)
     except (torch.OutOfMemoryError, MemoryError) as error:
+        result = FitResult("failed", "oom", _line(error))
+    except RuntimeError as error:  # of CUDA's context or a library's workspace: no allocation of torch's own
+        if "out of memory" not in str(error) and "ALLOC_FAILED" not in str(error):
+            raise
         result = FitResult("failed", "oom", _line(error))
     except OSError as error:
         result = FitResult("failed", "disk" if error.errno in (27, 28, 122) else "exception", _line(error))
     result.seconds = time.perf_counter() - started
-    result.resumed_epoch = keeper.resumed_epoch
+    result.resumed_epoch, result.history = keeper.resumed_epoch, keeper.history
+    seal.lift()
     if run.test and result.state == "complete":
         result.test = _test(trainer, task, data, run)
+    if torch.cuda.is_initialized():
+        result.peak_memory_mib = torch.cuda.max_memory_reserved() / 2**20
+        run.journal.metrics({f"{SYSTEM_PREFIX}peak_memory_mib": result.peak_memory_mib}, trainer.global_step)
     run.journal.metrics({**_summary(run, result), "time/total_s": result.seconds}, trainer.global_step)
     run.journal.flush()
     return result
@@ -93,6 +117,17 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule:
     return _named("data", lambda: build(cfg.data, "data", extra=cfg.allow_targets))
 
 
+def check_refit(data: pl.LightningDataModule) -> None:
+    """Check that a data module can train on train + validation.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if not hasattr(data, "include_validation"):
+        hint = f"give {type(data).__name__} a method include_validation(), or study.confirm.refit=false"
+        raise ConfigError("study.confirm.refit", "expected data that can train on train + validation", hint)
+
+
 def build_task(cfg: DictConfig) -> pl.LightningModule:
     """The LightningModule with all that it is made of."""
     for group in ("model", "optimizer", "scheduler"):  # named by their own group, not by the task that takes them
@@ -104,6 +139,11 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
 
 def check_optimizer(cfg: DictConfig) -> None:
     """Make the optimizer of one parameter: what it refuses is known before anything is written."""
+    clips, half = OmegaConf.select(cfg, "trainer.gradient_clip_val"), OmegaConf.select(cfg, "trainer.precision")
+    if clips and str(half) in ("16", "16-mixed") and OmegaConf.select(cfg, "optimizer.fused"):
+        raise ConfigError(
+            "optimizer.fused", "expected false where trainer.precision=16-mixed clips gradients", "or bf16-mixed"
+        )
     if OmegaConf.select(cfg, "optimizer._partial_"):
         make = build(cfg.optimizer, "optimizer", extra=cfg.allow_targets)
         _named("optimizer", lambda: make([torch.nn.Parameter(torch.zeros(1))]))
@@ -129,16 +169,21 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
             usual = {"monitor": run.monitor, "mode": run.mode, "strict": "monitor" in node}
             defaults = {k: v for k, v in usual.items() if k not in node}
         callbacks.append(build(node, f"callbacks.{name}", extra=cfg.allow_targets, **defaults))
+    if run.refit_epochs is not None:  # nothing is validated, and the length is known
+        callbacks = [each for each in callbacks if not isinstance(each, pl.callbacks.EarlyStopping)]
     return callbacks
 
 
 def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
     """A Trainer for small steps: no sanity check, no summary, no checkpointing but ours, no bar unless asked."""
     settings = {k: v for k, v in resolve(cfg, "trainer").items() if v is not None}
+    determinism.check(settings.get("deterministic"))
+    if run.refit_epochs is not None:
+        settings["limit_val_batches"] = 0
     for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)  # of Lightning's own making, or known and meant
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **settings,
             logger=JournalLogger(run.journal),
             callbacks=callbacks,
@@ -150,17 +195,22 @@ def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError("trainer", _line(error)) from error
+    make_lean(trainer)
+    return trainer
 
 
 def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -> FitResult:
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    # Nothing is left to train, and so to log, where a kill came between the last checkpoint and the result.
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()} or keeper.final
     result = FitResult(
         "failed", keeper.failure, epochs=trainer.current_epoch, n_params=n_params, summary=_finite("final/", metrics)
     )
     if keeper.best is not None:
         result.best_epoch, result.best_step = keeper.best["epoch"], keeper.best["step"]
         result.summary |= _finite("best/", keeper.best["metrics"])
-    if keeper.failure:
+    if run.refit_epochs is not None and keeper.failure is None:
+        result.state = "complete"
+    elif keeper.failure:
         result.error = f"{keeper.failure} after epoch {trainer.current_epoch}"
     elif keeper.pruned:
         result.state = "pruned"
@@ -175,6 +225,18 @@ def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -
         else:
             result.state, result.values = "complete", [known[name] for name in run.objectives]
     return result
+
+
+def _fingerprint(result: FitResult, keeper: RunCallback, task: pl.LightningModule, data: Any) -> None:
+    """Note the digests by which a repetition is compared."""
+    kept = keeper.folder / ("best.ckpt" if result.state == "complete" else "last.ckpt")
+    if result.state in ("complete", "pruned"):  # what was kept, not what a callback made of the weights since
+        weights = torch.load(kept, weights_only=True, map_location="cpu", mmap=True)["state_dict"]
+    else:
+        weights = task.state_dict()
+    result.state_sha256, result.metrics_sha256 = state_digest(weights), keeper.metrics_sha256 or None
+    described = data.describe() if hasattr(data, "describe") else {}
+    result.split_sha256 = described.get("digests") or None
 
 
 def _finite(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
@@ -199,10 +261,24 @@ def _test(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataM
     run.unseal()
     if hasattr(data, "unseal"):
         data.unseal()
+    return report_of(trainer, task, data)
+
+
+def report_of(
+    trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule, *, examples: bool = True
+) -> dict[str, Any]:
+    """Score a task on the test set, which is open: its metrics, and what more the task says.
+
+    Args:
+        trainer: It tests.
+        task: What is tested.
+        data: Unsealed.
+        examples: Whether the report's errors come with their pictures.
+    """
     (metrics,) = trainer.test(task, datamodule=data, verbose=False) or [{}]
     report: dict[str, Any] = {"metrics": {name: float(value) for name, value in metrics.items()}}
     report |= getattr(task, "test_report", None) or {}
-    if hasattr(data, "test_example"):
+    if examples and hasattr(data, "test_example"):
         from base64 import b64encode
 
         for error in report.get("errors", []):

@@ -29,6 +29,7 @@ class Run:
         stop: Asked after every batch; True means raise :class:`Interrupted`.
         unseal: Called once before the test set is opened.
         test: Score the best checkpoint on the test set at the end.
+        refit_epochs: Train on train + validation, for so many epochs and without validation; None trains as usual.
         progress_bar: Show Lightning's progress bar.
         system_metrics_s: Interval of the process's own metrics; None for none.
     """
@@ -41,6 +42,7 @@ class Run:
     stop: Callable[[], bool] = lambda: False
     unseal: Callable[[], None] = lambda: None
     test: bool = False
+    refit_epochs: int | None = None
     progress_bar: bool = False
     system_metrics_s: float | None = None
 
@@ -71,7 +73,15 @@ class FitResult:
         summary: The final and best metrics.
         seconds: Of this attempt.
         resumed_epoch: First epoch of this attempt where it went on from a checkpoint.
-        test: The test report of a confirmation.
+        test: The test report, where the test set was opened.
+        peak_memory_mib: What torch's allocator held on the GPU at the peak, without the CUDA context; None on the CPU.
+        history: (epoch, first objective) of every validated epoch, those before a resumption included.
+        state_sha256: Digest of the weights: of the best epoch where complete, of the last otherwise.
+        metrics_sha256: Digest of the metrics of all validated epochs.
+        split_sha256: Digests of the splits, where the data module knows them.
+        inputs: What the training depends on, as it was met (see :mod:`dlsearch.search.inputs`).
+        nondeterministic: Operations met that have no deterministic implementation (``trainer.deterministic=warn``).
+        breaches: What reached for the sealed test set: ``how``, ``what``, whether it was ``stopped``.
     """
 
     state: str
@@ -86,6 +96,14 @@ class FitResult:
     seconds: float = 0.0
     resumed_epoch: int | None = None
     test: dict[str, Any] | None = None
+    peak_memory_mib: float | None = None
+    history: list[list[float]] = field(default_factory=list)
+    state_sha256: str | None = None
+    metrics_sha256: str | None = None
+    split_sha256: dict[str, str] | None = None
+    inputs: dict[str, Any] | None = None
+    nondeterministic: list[str] = field(default_factory=list)
+    breaches: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""

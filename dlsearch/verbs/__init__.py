@@ -24,8 +24,13 @@ VERBS: dict[str, Verb] = {
     "status": _lazy("study", "status"),
     "trials": _lazy("study", "trials"),
     "report": _lazy("study", "report"),
+    "predict": _lazy("use", "predict"),
+    "export": _lazy("use", "export"),
+    "compare": _lazy("use", "compare"),
     "ui": _lazy("service", "ui"),
     "sync": _lazy("service", "sync"),
     "describe": _lazy("machine", "describe"),
+    "verify": _lazy("again", "verify"),
+    "reproduce": _lazy("again", "reproduce"),
     "doctor": _lazy("machine", "doctor"),
 }

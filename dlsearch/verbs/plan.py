@@ -30,7 +30,7 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
     """The plan as a JSON document."""
     from dlsearch.config.compose import hydra_groups
     from dlsearch.search.draft import make_draft
-    from dlsearch.search.slots import slots
+    from dlsearch.search.slots import slots_and_reason
     from dlsearch.search.space import Space
 
     mine = [o for o in overrides if not o.lstrip("+~").startswith(("hydra.launcher", "hydra/launcher"))]
@@ -51,15 +51,20 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
     if "params" in base.hydra.sweeper and base.hydra.sweeper.params:
         params = dict(base.hydra.sweeper.params)
     draft = make_draft(compose, mine, params=params, groups=groups)
-    places = slots(
+    worker = draft.config["worker"]
+    places, reason = slots_and_reason(
         wanted,
-        threads=draft.config["worker"]["threads"],
+        threads=worker["threads"],
         accelerator=draft.config["trainer"]["accelerator"],
+        per_gpu=worker["slots_per_gpu"],
         key="hydra.launcher.workers",
     )
     config = draft.config
     epochs = config["trainer"]["max_epochs"]
     size = draft.space.size()
+    confirm = draft.study["confirm"]
+    wanted = draft.study["finalize"] and len(draft.directions) == 1
+    confirmations = (confirm["top"] + 1) * confirm["seeds"] + confirm["refit"] if wanted else 0
     if not draft.directions:
         raise ConfigError("study.direction", "expected maximize or minimize")
     return {
@@ -70,7 +75,8 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
         "timeout_s": draft.timeout,
         "trial_timeout_s": draft.trial_timeout,
         "max_epochs": epochs,
-        "epochs_at_most": draft.study["n_trials"] * epochs + (epochs if draft.study["finalize"] else 0),
+        "epochs_at_most": (draft.study["n_trials"] + confirmations) * epochs,
+        "confirmations_at_most": confirmations,
         "sampler": config["sampler"],
         "pruner": config["pruner"],
         "launcher": launcher,
@@ -80,7 +86,7 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
         "space_size": None if math.isinf(size) else int(size),
         "default": draft.default,
         "enqueued": draft.enqueue,
-        "notices": draft.notices,
+        "notices": [*draft.notices, *([reason] if reason else [])],
         "store": config["paths"]["store"],
     }
 
@@ -90,7 +96,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines = [
         f"study {found['name']}: {found['direction']} {found['objective']}",
         f"  {chosen}",
-        f"  {found['n_trials']} trials of {found['max_epochs']} epochs: {found['epochs_at_most']} epochs at most",
+        f"  {found['n_trials']} trials of {found['max_epochs']} epochs, then {found['confirmations_at_most']} trainings"
+        f" to confirm the best: {found['epochs_at_most']} epochs at most",
         f"  {len(found['slots'])} slots: "
         + ", ".join(f"{slot['device']} ({slot['threads']} threads)" for slot in found["slots"]),
         f"  store {found['store']}",

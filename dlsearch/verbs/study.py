@@ -101,7 +101,7 @@ def status(words: list[str]) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from dlsearch.search.watch import table
+    from dlsearch.search.watch import confirmed, table, who
 
     console = Console()
     if options.follow and console.is_terminal:
@@ -112,9 +112,11 @@ def status(words: list[str]) -> int:
                 live.update(table(found), refresh=True)
     else:
         console.print(table(found))
+    if found["winner"] is not None and found["winner"]["confirmed"]:
+        print_lines(f"winner: {confirmed(found)}")
     for test in found["test"]:
         scores = ", ".join(f"{key} {value:.4f}" for key, value in sorted(test["metrics"].items()))
-        print_lines(f"test set, opened for trial {test['trial_number']}: {scores}")
+        print_lines(f"test set, opened for {who(test['trial_number'])}: {scores}")
     return 0
 
 
@@ -173,15 +175,20 @@ def report(words: list[str]) -> int:
     arguments = parser("report", "Rebuild the report of a study from its storage alone.")
     arguments.add_argument("name")
     arguments.add_argument("--out", type=Path, help="folder to write (default: in the store)")
+    arguments.add_argument("--interactive", action="store_true", help="interactive.html as well (needs plotly)")
     options = arguments.parse_args(rest)
     where = place(overrides)
     _open(where, options.name)
-    folder = write_report(options.name, where.storage_url, where.store, out=options.out)
+    folder = write_report(
+        options.name, where.storage_url, where.store, out=options.out, interactive=options.interactive
+    )
     print_lines(f"report: {folder / 'index.html'}")
     return 0
 
 
-def write_report(name: str, storage_url: str, store: Path, *, out: Path | None = None) -> Path:
+def write_report(
+    name: str, storage_url: str, store: Path, *, out: Path | None = None, interactive: bool = False
+) -> Path:
     """Build the report of a study; returns its folder."""
     from dlsearch import report as reports
     from dlsearch.search.database import Storage
@@ -194,4 +201,5 @@ def write_report(name: str, storage_url: str, store: Path, *, out: Path | None =
         record = read_record(Study(storage, name))
     finally:
         storage.close()
-    return reports.build(record, out or store / layout.study_folder(name) / "report").parent
+    folder = out or store / layout.study_folder(name) / "report"
+    return reports.build(record, folder, interactive=interactive).parent

@@ -88,6 +88,24 @@ def test_augmentation_is_of_the_sample_whatever_the_batch() -> None:
     assert torch.equal(shuffled, x[y])
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("augment", [None, Augment(translate=0.2, rotate=20, horizontal_flip=0.5)])
+def test_batches_cut_out_together_are_those_cut_out_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, augment: Augment | None, drop_last: bool
+) -> None:
+    def batches(numbers_at_a_time: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        monkeypatch.setattr("dlsearch.data.loader.CHUNK", numbers_at_a_time)
+        transform = ImageTransform([0.5], [0.25], augment, seed=7)
+        return list(loader(shuffle=True, transform=transform, drop_last=drop_last))
+
+    alone = batches(1)
+    for together in (batches(2 * 5 * 25), batches(1 << 20)):
+        assert [len(y) for _, y in together] == [len(y) for _, y in alone]
+        for (x, y), (a, b) in zip(together, alone, strict=True):
+            assert torch.equal(x, a)
+            assert torch.equal(y, b)
+
+
 def test_processes_share_an_epoch() -> None:
     shares = [loader(shuffle=True, rank=rank, world=2) for rank in range(2)]
     seen = [all_of(share)[1].tolist() for share in shares]

@@ -20,7 +20,8 @@ def study(place):
         "-m", *TINY, "study.name=s", "study.n_trials=3", "hydra.launcher.workers=2", "study.default_first=false",
         "optimizer=sgd", "optimizer.lr=tag(log, interval(1e-12, 1e30))", "space.optimizer.weight_decay=null",
         f"study.enqueue={rates}", "trainer.max_epochs=4", "data.train_size=512", "pruner=threshold", "pruner.lower=0.4",
-        "pruner.n_warmup_steps=1", "study.finalize=true", "tracking.enabled=true", timeout=150,
+        "pruner.n_warmup_steps=1", "study.finalize=true", "tracking.enabled=true", "study.confirm.seeds=2",
+        timeout=150,
     )  # fmt: skip
     assert "has reached MLflow yet" not in said
     return site
@@ -98,19 +99,57 @@ def test_trials_lie_below_the_study_and_are_what_it_searched(runs, study):
     assert runs["s/t00002"].data.metrics["best/val/accuracy"] == rows[2]["value"]
 
 
-def test_the_winner_alone_has_seen_the_test_set(runs, study):
+def test_replicas_lie_below_the_confirmation(runs, study):
     confirm = runs["confirm:s"]
     assert "mlflow.parentRunId" not in confirm.data.tags
-    children = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId") == confirm.info.run_id]
-    assert children
-    assert {r.info.run_id for r in runs.values() if any(m.startswith("test/") for m in r.data.metrics)} == {
-        child.info.run_id for child in children
-    }
-    ((metrics,),) = study.rows("SELECT document FROM dlsearch_test_evaluation")
-    for name, value in json.loads(metrics)["metrics"].items():
-        assert children[0].data.metrics[name] == pytest.approx(value)
-    assert children[0].data.tags["dlsearch.test_evaluated"] == "true"
+    assert confirm.info.status == "FINISHED"
+    children = {n: r for n, r in runs.items() if r.data.tags.get("mlflow.parentRunId") == confirm.info.run_id}
+    assert set(children) == {f"s/confirm/r1-{who}-s{i}" for who in ("t00002", "default") for i in range(2)}
+    for name, run in children.items():
+        assert run.info.status == "FINISHED"
+        tags = run.data.tags
+        assert tags["dlsearch.kind"] == "replicate"
+        assert tags["dlsearch.confirm.default"] == str("default" in name).lower()
+        assert tags["dlsearch.confirm.replica"] == name[-1]
+        assert tags.get("dlsearch.trial.number") == (None if "default" in name else "2")
+    seeds = {n: run.data.tags["dlsearch.confirm.seed"] for n, run in children.items()}
+    for i in range(2):
+        assert seeds[f"s/confirm/r1-t00002-s{i}"] == seeds[f"s/confirm/r1-default-s{i}"], "paired"
+    assert len(set(seeds.values())) == 2
+    assert float(children["s/confirm/r1-t00002-s0"].data.params["hp/optimizer.lr"]) == LEARNS
+    winner = study.json("status", "s")["winner"]
+    assert (winner["number"], winner["confirmed"]) == (2, True)
+    assert confirm.data.tags["dlsearch.winner"] == "2"
+    assert confirm.data.metrics["objective"] == pytest.approx(winner["value"])
+    scores = [children[f"s/confirm/r1-t00002-s{i}"].data.metrics["objective"] for i in range(2)]
+    assert winner["value"] == pytest.approx(sum(scores) / 2)
+
+
+def test_the_winner_alone_has_seen_the_test_set(runs, study):
+    seen = {n for n, r in runs.items() if any(m.startswith("test/") for m in r.data.metrics)}
+    replicas = {f"s/confirm/r1-t00002-s{i}" for i in range(2)}
+    assert seen == {"confirm:s", *replicas}
+    ((text,),) = study.rows("SELECT document FROM dlsearch_test_evaluation")
+    document = json.loads(text)
+    assert [r["replica"] for r in document["replicas"]] == [0, 1]
+    for each in document["replicas"]:
+        run = runs[f"s/confirm/r1-t00002-s{each['replica']}"]
+        for name, value in each["metrics"].items():
+            assert run.data.metrics[name] == pytest.approx(value)
+        assert run.data.tags["dlsearch.test_evaluated"] == "true"
+    (kept,) = [runs[name] for name in replicas if runs[name].data.tags["dlsearch.confirm.kept"] == "true"]
+    assert document["metrics"]["test/accuracy"] == pytest.approx(kept.data.metrics["test/accuracy"])
+    assert sum(map(sum, document["confusion"])) == document["n"]
+    contexts = {t.value for i in kept.inputs.dataset_inputs for t in i.tags if t.key == "mlflow.data.context"}
+    assert contexts == {"train", "validation", "test"}
     assert runs["s/t00002"].data.tags["dlsearch.test_evaluated"] == "false"
+    assert runs["s/confirm/r1-default-s0"].data.tags["dlsearch.test_evaluated"] == "false"
+
+
+def test_one_checkpoint_is_kept(runs, study):
+    confirmation = study.store / "studies/s/confirm"
+    (kept,) = [n for n, r in runs.items() if r.data.tags.get("dlsearch.confirm.kept") == "true"]
+    assert [p.parent.parent.name for p in confirmation.glob("*/ckpt/best.ckpt")] == [kept.rsplit("/", 1)[-1]]
 
 
 @pytest.mark.filterwarnings("ignore")  # mlflow.pyfunc's own
@@ -119,8 +158,7 @@ def test_the_winners_model_is_logged_and_predicts(runs, study):
     import numpy as np
 
     mlflow.set_tracking_uri(f"sqlite:///{study.store / 'mlflow.db'}")
-    confirm = runs["confirm:s"].info.run_id
-    (child,) = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId") == confirm]
+    (child,) = [r for r in runs.values() if r.data.tags.get("dlsearch.confirm.kept") == "true"]
     assert "dlsearch.model.error" not in child.data.tags, child.data.tags
     model = mlflow.pyfunc.load_model(f"models:/{child.data.tags['dlsearch.model.id']}")
     scores = model.predict(np.zeros((3, 1, 8, 8), dtype=np.float32))

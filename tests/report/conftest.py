@@ -85,8 +85,10 @@ def _picture(rng: random.Random, side: int = 28) -> dict[str, Any]:
     return {"shape": [side, side, 1], "data": base64.b64encode(pixels).decode()}
 
 
-def study_record(n: int = 24, slots: int = 2, seed: int = 3, epochs: int = 12) -> dict[str, Any]:
-    """A finished study of `n` trials: completed, pruned, failed by NaN and by an exception, retried, a duplicate."""
+def study_record(
+    n: int = 24, slots: int = 2, seed: int = 3, epochs: int = 12, confirmed: bool = True
+) -> dict[str, Any]:
+    """A study of `n` trials: completed, pruned, failed by NaN and by an exception, retried, a duplicate; finalised."""
     rng = random.Random(seed)
     free = [0.0] * slots
     trials: list[dict[str, Any]] = []
@@ -145,21 +147,128 @@ def study_record(n: int = 24, slots: int = 2, seed: int = 3, epochs: int = 12) -
                 "epochs": len(scores),
                 "best_epoch": best[0] if best else None,
                 "n_params": 61706,
-                "summary": {"best/val/accuracy": value, "final/train/accuracy": round(value + 0.006, 4)}
+                "summary": {"best/val/accuracy": value, "best/train/accuracy": round(value + 0.006, 4)}
                 | {"final/train/loss": round(1.1 - value, 4), "final/val/loss": round(1.15 - value, 4)}
                 if value
                 else {},
                 "attempts": attempts,
+                "state_sha256": sha(f"state {number}"),
+                "metrics_sha256": sha(f"metrics {number}"),
+                "split_sha256": {k: sha(k) for k in ("train", "val")},
+                "breaches": [],
             }
         )
     winner = max((t for t in trials if t["value"] is not None), key=lambda t: (t["value"], -t["number"]), default=None)
     end = max(free, default=0.0)
-    return {
+    record = {
         "schema": 1,
         "study": _study(n, slots, end),
         "trials": trials,
         "winner": {k: winner[k] for k in ("number", "params", "value", "values")} if winner else None,
         "test": [_ledger_row(rng, winner, end)] if winner else [],
+        "finalization": None,
+    }
+    return finalised(record) if confirmed and winner else record
+
+
+def _replica(rng: random.Random, i: int, seed: int, level: float, epochs: int, begun: float) -> dict[str, Any]:
+    """One more training of a configuration whose score is around `level`."""
+    final = level + rng.gauss(0, 0.0004)
+    last = epochs - (3 if i == 2 else 0)
+    scores = [
+        [e, round(final - (final - 0.55) * math.exp(-0.75 * (e + 1)) + rng.gauss(0, 0.0004), 4)] for e in range(last)
+    ]
+    best = max(scores, key=lambda p: p[1])
+    where = {"worker": "w0", "slot": i % 2, "device": f"cpu:{i % 2}", "host": "box"}
+    return {
+        "replica": i,
+        "seed": seed,
+        "state": "complete",
+        "reason": None,
+        "value": best[1],
+        "values": [best[1]],
+        "epochs": last,
+        "best_epoch": best[0],
+        "seconds": 30.0 + i,
+        "intermediate": scores,
+        "summary": {"best/val/accuracy": best[1], "best/train/accuracy": round(best[1] + 0.005 + 0.0003 * i, 4)}
+        | {"best/train/loss": 0.021, "best/val/loss": 0.041},
+        "state_sha256": sha(f"replica {seed} {level}"),
+        "split_sha256": {k: sha(k) for k in ("train", "val")},
+        "attempts": [
+            {"attempt": 1, "state": "complete", "reason": None, **where, "started": iso(begun)}
+            | {"ended": iso(begun + 30 + i), "seconds": 30.0 + i, "run_id": None}
+        ],
+    }
+
+
+def finalised(record: dict[str, Any], top: int = 3, n: int = 5, epochs: int = 12) -> dict[str, Any]:
+    """The record after its confirmation: the second of the search wins, the third is dropped after two seeds."""
+    rng = random.Random(11)
+    end = record["study"]["seconds"]
+    seeds = [70001 + 13 * i for i in range(n)]
+    ranked: list[dict[str, Any]] = []
+    for t in sorted((t for t in record["trials"] if t["value"] is not None), key=lambda t: (-t["value"], t["number"])):
+        if len(ranked) < top and all(t["params"] != other["params"] for other in ranked):
+            ranked.append(t)
+    default = next((t for t in record["trials"] if t["default"]), None)
+    runs = [(t, t["default"]) for t in ranked]
+    if not any(is_default for _, is_default in runs):
+        runs.append((default or {"number": None, "params": {}, "value": None}, True))
+    won = ranked[min(1, len(ranked) - 1)]
+    configurations = []
+    for i, (t, is_default) in enumerate(runs):
+        level = (0.9911 if t is won else 0.9903 - 0.0008 * i) if not is_default else 0.9868
+        done = 2 if i == 2 and not is_default else n
+        replicas = [_replica(rng, k, seeds[k], level, epochs, end + 40 * k) for k in range(done)]
+        mean = sum(r["value"] for r in replicas) / len(replicas)
+        configurations.append(
+            {"trial_number": t["number"], "default": is_default, "params": t["params"], "search_value": t["value"]}
+            | {"mean": mean, "dropped_after": done if done < n else None, "winner": t is won, "replicas": replicas}
+        )
+    mine = next(c for c in configurations if c["winner"])
+    kept = max(mine["replicas"], key=lambda r: (r["value"], -r["replica"]))
+    record["finalization"] = {
+        "round": 1,
+        "rounds": 1,
+        "top": top,
+        "seeds": seeds,
+        "racing": True,
+        "refit": False,
+        "state": "complete",
+        "configurations": configurations,
+        "kept": {"trial_number": won["number"], "replica": kept["replica"]},
+        "checkpoint": f"studies/quickstart/confirm-{won['number']}-{kept['replica']}/best.ckpt",
+    }
+    record["winner"] = {"number": won["number"], "params": won["params"], "value": mine["mean"]} | {
+        "values": [mine["mean"]],
+        "search_value": won["value"],
+        "confirmed": True,
+        "default": mine["default"],
+    }
+    row = record["test"][0]
+    accuracy = row["metrics"]["test/accuracy"]
+    row.update(trial_number=won["number"], round=1, seed=kept["seed"], value=kept["value"], first_layer=_filters(rng))
+    row["replicas"] = [
+        {"replica": i, "seed": s}
+        | {"metrics": {"test/accuracy": round(accuracy + (0 if i == kept["replica"] else 0.0003 * (i - 2)), 4)}}
+        for i, s in enumerate(seeds)
+    ]
+    record["openings"] = [
+        {k: row[k] for k in ("kind", "trial_number", "seed", "round")}
+        | {"ledger_id": 1, "evaluated_at": iso(end + 40), "scored": False},
+        {k: row[k] for k in ("kind", "trial_number", "seed", "round", "evaluated_at")}
+        | {"ledger_id": 2, "scored": True},
+    ]
+    row["ledger_id"] = 2
+    return record
+
+
+def _filters(rng: random.Random) -> dict[str, Any]:
+    """Six filters of 5×5, as the record holds a first layer."""
+    raw = bytes(rng.randrange(1, 256) for _ in range(6 * 25))
+    return {"layer": "features.0", "type": "Conv2d", "total": 6, "shape": [6, 1, 5, 5], "steps": [0.002] * 6} | {
+        "data": base64.b64encode(raw).decode()
     }
 
 
@@ -249,6 +358,12 @@ def _study(n: int, slots: int, end: float) -> dict[str, Any]:
 def make_record() -> Callable[..., dict[str, Any]]:
     """The builder of records."""
     return study_record
+
+
+@pytest.fixture(scope="module")
+def whole_record() -> dict[str, Any]:
+    """The record of the simulated study, for reading alone."""
+    return study_record()
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ def test_the_winner_is_trained_by_what_is_no_search(record: dict[str, Any]) -> N
     words = shlex.split(command)
     winner = record["trials"][record["winner"]["number"]]
     assert words[:2] == ["dlsearch", "experiment=quickstart"]
-    assert words[-1] == f"seed={winner['seed']}"
+    final = record["finalization"]
+    assert words[-1] == f"seed={final['seeds'][final['kept']['replica']]}"
     assert f"optimizer.lr={winner['params']['optimizer.lr']!r}" in words
     assert sum(w.startswith("model=") for w in words) == 1
     assert not any(w.startswith("study.") for w in words)

@@ -10,13 +10,25 @@ import pytest
 from dlsearch.report.load import RecordError, clean, pareto_front, view
 
 
-def test_the_winner_is_the_best_completed_trial(record: dict[str, Any]) -> None:
+def test_the_best_of_the_search_and_the_winner_of_the_confirmation(record: dict[str, Any]) -> None:
     v = view(record)
     done = [t["value"] for t in record["trials"] if t["state"] == "complete"]
+    assert v.best is not None
     assert v.winner is not None
-    assert v.winner.values == (max(done),)
-    assert v.winner.number == record["winner"]["number"]
-    assert all(c["ok"] for c in v.checks)
+    assert v.best.values == (max(done),)
+    # Fresh seeds chose another trial than the search.
+    assert v.winner.number == record["winner"]["number"] != v.best.number
+    assert [c for c in v.checks if not c["ok"]] == []
+
+
+def test_without_a_confirmation_the_best_of_the_search_wins(make_record: Any) -> None:
+    record = make_record(confirmed=False)
+    v = view(record)
+    assert v.finalization is None
+    assert v.winner is v.best
+    assert v.best is not None
+    assert v.best.number == record["winner"]["number"]
+    assert [c for c in v.checks if not c["ok"]] == []
 
 
 def test_of_equal_trials_the_first_wins(record: dict[str, Any]) -> None:
@@ -24,16 +36,16 @@ def test_of_equal_trials_the_first_wins(record: dict[str, Any]) -> None:
         if t["state"] == "complete":
             t.update(value=0.5, values=[0.5])
     v = view(record)
-    assert v.winner is not None
-    assert v.winner.number == 0
+    assert v.best is not None
+    assert v.best.number == 0
 
 
 def test_a_value_that_is_not_finite_never_wins(record: dict[str, Any]) -> None:
     record["trials"][1].update(state="complete", value=float("inf"), values=[float("inf")])
     record["trials"][2].update(state="complete", value=float("nan"), values=None)
     v = view(record)
-    assert v.winner is not None
-    assert v.winner.number == record["winner"]["number"]
+    assert v.best is not None
+    assert v.best.number not in (1, 2)
     assert [c["found"] for c in v.checks if not c["ok"]] == ["trial 1 has none; trial 2 has none"]
 
 
@@ -42,6 +54,16 @@ def test_a_value_that_is_not_finite_never_wins(record: dict[str, Any]) -> None:
     [
         (lambda r: r["winner"].update(number=1), "recorded winner"),
         (lambda r: r.update(winner=None), "recorded winner"),
+        (lambda r: r["finalization"]["configurations"][0]["replicas"][1].update(seed=5), "same seed"),
+        (lambda r: r["trials"][2].update(seed=r["finalization"]["seeds"][0]), "no trial of the search had one"),
+        (lambda r: r["finalization"]["configurations"][-1].update(default=False), "never dropped"),
+        (lambda r: r["finalization"]["configurations"][-1].update(dropped_after=2), "never dropped"),
+        (
+            lambda r: [x.update(value=0.5, values=[0.5]) for x in r["finalization"]["configurations"][1]["replicas"]],
+            "best mean",
+        ),
+        (lambda r: r["openings"].pop(), "ledger of openings"),
+        (lambda r: r["study"]["data"]["overlap"].update(index=3), "two splits"),
         (lambda r: r["trials"].pop(3), "numbered"),
         (lambda r: r["trials"][6].update(reason=None), "reason"),
         (lambda r: r["trials"][23].update(state="running"), "no running trial"),

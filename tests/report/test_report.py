@@ -19,12 +19,23 @@ from xml.etree import ElementTree
 
 import pytest
 
+from dlsearch.config.errors import ConfigError
 from dlsearch.report import build
-from dlsearch.report.formats import score
+from dlsearch.report.formats import interval, score
 from dlsearch.report.pictures import SIDE, data_address
 
 Record = dict[str, Any]
 EVIL = "<script>alert(1)</script>{{7*7}}{% raw %}`|**b** $x^2$ \u202e\x00\x1b[31m ☃ 日本語 \"'><img src=x onerror=a()>"
+
+
+SECTIONS = [
+    *("claim", "provenance", "space", "compute", "accounting", "course", "budget", "hyperparameters", "confirmation"),
+    *("optimism", "test", "training", "model", "limits", "checklist"),
+]
+TITLES = [
+    *("Provenance", "Search space", "Compute", "Trial accounting", "Course of the search", "What the budget bought"),
+    *("Hyperparameters", "Confirmation", "Optimism", "Test", "Curves and data", "The model", "Limits", "Checklist"),
+]
 
 
 class Page(HTMLParser):
@@ -75,7 +86,7 @@ def two_objectives(r: Record) -> Record:
         if t["value"] is not None:
             t["values"] = [t["value"], [6000, 20000, 61706, 400000][t["number"] % 4]]
             t["value"] = None
-    return r | {"winner": None, "test": []}
+    return r | {"winner": None, "test": [], "finalization": None, "openings": []}
 
 
 def partial(r: Record) -> Record:
@@ -86,25 +97,73 @@ def partial(r: Record) -> Record:
     last["attempts"][-1].update(state="running", ended=None, seconds=None)
     r["trials"].append({"number": 9, "state": "waiting", "params": {}, "attempts": []})
     best = max((t for t in r["trials"] if t.get("value")), key=lambda t: t["value"])
-    return r | {"winner": {k: best[k] for k in ("number", "params", "value", "values")}, "test": []}
+    return r | {
+        "winner": {k: best[k] for k in ("number", "params", "value", "values")},
+        "test": [],
+        "finalization": None,
+        "openings": [],
+    }
 
 
 def one_trial(r: Record) -> Record:
     r["study"].update(n_trials=1)
     first = r["trials"][0]
-    return r | {"trials": [first], "winner": {"number": 0, "value": first["value"]}, "test": []}
+    return r | {"trials": [first], "winner": {"number": 0, "value": first["value"]}, "test": [], "finalization": None}
 
 
 def all_failed(r: Record) -> Record:
     for t in r["trials"]:
         t.update(state="failed", reason="nan", error="train/loss is nan", value=None, values=None, summary={})
         t["intermediate"] = [[0, float("nan")]]
-    return r | {"winner": None, "test": []}
+    return r | {"winner": None, "test": [], "finalization": None, "openings": []}
 
 
 def nothing_yet(r: Record) -> Record:
     r["study"].update(state="running", data={}, model={}, provenance={}, sha={}, slots=[], seconds=0, space=[])
-    return r | {"trials": [], "winner": None, "test": []}
+    return r | {"trials": [], "winner": None, "test": [], "finalization": None}
+
+
+def searched(r: Record) -> Record:
+    """A study whose winner was not confirmed."""
+    best = max((t for t in r["trials"] if t["value"] is not None), key=lambda t: (t["value"], -t["number"]))
+    r["winner"] = {k: best[k] for k in ("number", "params", "value", "values")}
+    r["test"][0].pop("replicas")
+    r["test"][0].update(trial_number=best["number"], seed=90001, round=None, first_layer=None)
+    r["test"][0]["value"] = round(best["value"] - 0.0011, 4)
+    r.pop("openings")
+    return r | {"finalization": None}
+
+
+def default_won(r: Record) -> Record:
+    """The default configuration was confirmed as the best, and no trial of the search had run it to its end."""
+    final = r["finalization"]
+    for c in final["configurations"]:
+        c["winner"] = c["default"]
+        for x in c["replicas"]:
+            x["value"] = round(x["value"] + (0.006 if c["default"] else 0), 4)
+            x["values"] = [x["value"]]
+        if c["default"]:
+            c.update(trial_number=None, search_value=None, params={})
+    first = r["trials"][0]
+    first.update(default=False, state="pruned", value=None, values=None)
+    final["kept"] = {"trial_number": None, "replica": 0}
+    r["winner"] = {"number": None, "params": {}, "value": 0.99, "confirmed": True, "default": True}
+    for row in [*r["test"], *r["openings"]]:
+        row["trial_number"] = None
+    return r
+
+
+def half_confirmed(r: Record) -> Record:
+    """Stopped in the confirmation: one seed is done, of which one replica failed; nothing was tested."""
+    final = r["finalization"]
+    final.update(state="partial", kept=None, checkpoint=None)
+    for c in final["configurations"]:
+        c.update(winner=False, replicas=c["replicas"][:1], dropped_after=None)
+    lost = final["configurations"][1]["replicas"][0]
+    lost.update(state="failed", reason="oom", value=None, values=None)
+    best = max((t for t in r["trials"] if t["value"] is not None), key=lambda t: (t["value"], -t["number"]))
+    r["study"]["state"] = "partial"
+    return r | {"winner": {"number": best["number"], "value": best["value"]}, "test": [], "openings": r["openings"][:1]}
 
 
 def hostile(r: Record) -> Record:
@@ -125,6 +184,16 @@ def hostile(r: Record) -> Record:
         t["attempts"][0]["device"] = t["attempts"][0]["worker"] = EVIL
         t["summary"] = {EVIL: 1.0}
     r["winner"]["params"] = {}
+    final = r["finalization"]
+    final["checkpoint"] = EVIL
+    for c in final["configurations"]:
+        c["params"] = {EVIL: EVIL}
+        for x in c["replicas"]:
+            x["reason"], x["summary"] = EVIL, {f"best/train/{EVIL}": 1.0, f"best/val/{EVIL}": 0.5}
+    r["trials"][3]["breaches"] = [{"how": EVIL, "what": EVIL}]
+    r["test"][0]["replicas"][0]["metrics"] = {EVIL: 0.5}
+    r["test"][0]["first_layer"]["layer"] = EVIL
+    r["openings"][0]["kind"] = EVIL
     r["test"][0].update(classes=[EVIL, *(f"class {i}" for i in range(9))], kind=EVIL, ledger_id=EVIL)
     r["test"][0]["errors"][0]["image"] = {"shape": [28, 28, 1], "data": EVIL}
     return r
@@ -132,7 +201,7 @@ def hostile(r: Record) -> Record:
 
 STATES = [
     *(finished, random_sampler, minimising, two_objectives, partial),
-    *(one_trial, all_failed, nothing_yet, hostile),
+    *(searched, default_won, half_confirmed, one_trial, all_failed, nothing_yet, hostile),
 ]
 
 
@@ -165,7 +234,7 @@ def test_every_state_gives_a_whole_page(state: Any, built: Any, record: Record) 
     wanted = {h[1:] for _, a in page.tags if (h := a.get("href") or "").startswith("#")}
     wanted |= {i for _, a in page.tags if (i := a.get("aria-labelledby"))}
     assert wanted <= set(ids)
-    assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
+    assert all(a.get("scope") in ("col", "row", "rowgroup") for a in page.all("th"))
     assert all(a.get("aria-label") and a.get("role") == "img" for a in page.all("svg"))
     assert all(a.get("alt") for a in page.all("img"))
     assert not re.search(r"\b(None|nan %|NaN|Undefined)\b", page.text)
@@ -249,10 +318,10 @@ def test_every_trial_is_accounted_for(state: Any, built: Any, record: Record) ->
     assert sum(a["failed_by_reason"].values()) == a["counts"]["failed"] == len(a["failures"])
     assert f["compute"]["device_seconds"] == pytest.approx(sum(f["compute"]["by_state"].values()))
     assert f["compute"]["utilisation"] is None or 0 < f["compute"]["utilisation"] <= 1
-    if f["winner"] is not None:
+    if f["best"] is not None:
         done = [t["values"][0] for t in f["trials"] if t["scored"]]
         best = max(done) if f["objectives"][0]["maximize"] else min(done)
-        assert f["trials"][f["winner"]]["values"][0] == best == f["course"]["best_so_far"][-1][1]
+        assert f["trials"][f["best"]]["values"][0] == best == f["course"]["best_so_far"][-1][1]
 
 
 def test_what_the_finished_study_says(built: Any, record: Record) -> None:
@@ -262,26 +331,31 @@ def test_what_the_finished_study_says(built: Any, record: Record) -> None:
     assert a["failed_by_reason"] == {"nan": 2, "exception": 1}
     assert [(t["number"], t["ends"]) for t in a["retried"]] == [(8, ["lost", "complete"])]
     assert a["duplicates"] == [{"number": 17, "of": 5}]
-    best, default, main = f["trials"][f["winner"]], f["trials"][f["default"]], f["test"]["main"]
-    assert f["claim"]["gain"] == pytest.approx(best["values"][0] - default["values"][0])
+    final = record["finalization"]
+    mine, default = (next(c for c in final["configurations"] if c[key]) for key in ("winner", "default"))
+    mean = sum(r["value"] for r in mine["replicas"]) / len(mine["replicas"])
+    main = f["test"]["main"]
+    assert f["won"]["value"] == pytest.approx(mean)
+    assert f["claim"]["gain"] == pytest.approx(mean - sum(r["value"] for r in default["replicas"]) / 5)
     confusion = record["test"][0]["confusion"]
     assert main["right"] == sum(confusion[i][i] for i in range(10))
     assert main["wilson"][0] < main["accuracy"] < main["wilson"][1]
-    assert main["retrained_value"] - main["search_value"] == pytest.approx(-0.0011)
     page = Page((folder / "index.html").read_text("utf-8"))
     markdown = (folder / "report.md").read_text("utf-8")
     for text in (page.text, markdown):
         assert f["claim"]["headline"] in text
         assert " ".join(f["claim"]["sentences"]) in text
-        assert score(best["values"][0], True) in text
+        assert score(mean, True) in text
         assert score(main["accuracy"], True) in text
-        assert score(main["wilson"][0], True) in text
+        assert interval(main["wilson"], True) in text
         assert f["reproduce"]["study"] in text
         assert f["reproduce"]["winner"] in text
         assert all(digest in text for digest in record["study"]["sha"].values())
         assert record["trials"][11]["error"] in re.sub(r"\\(.)", r"\1", text)
         assert all(sentence in text for sentence in f["limits"])
     assert len(page.all("img")) == 16
+    assert [a["id"] for tag, a in page.tags if tag == "h2" and a.get("id")] == SECTIONS
+    assert [line[3:] for line in markdown.splitlines() if line.startswith("## ")] == TITLES
 
 
 def test_independent_trials_alone_have_an_expected_best(built: Any, record: Record) -> None:
@@ -298,13 +372,20 @@ def test_random_search_has_an_expected_best(built: Any, record: Record) -> None:
 
 
 def test_a_study_that_went_on_after_its_test_says_so(record: Record, tmp_path: Path) -> None:
-    row = record["test"][0]
+    row = searched(record)["test"][0]
+    record["finalization"] = None
     row["evaluated_at"] = record["trials"][3]["ended"]
     record["test"].append(row | {"ledger_id": 2, "kind": "manual", "evaluated_at": "2026-12-01T00:00:00.000Z"})
     record["study"]["data"]["overlap"] = {"index": 0, "content": 10}
     record["study"]["provenance"].update(dirty=True, lock=None)
     limits = " ".join(json.loads((build(record, tmp_path / "r").parent / "report.json").read_text("utf-8"))["limits"])
-    for said in ("evaluated 2 times", "went on when its test score was known", "10 examples", "uncommitted", "lock"):
+    for said in (
+        "opened 2 times",
+        "went on when its test score was known",
+        "10 held-out examples",
+        "uncommitted",
+        "lock",
+    ):
         assert said in limits
 
 
@@ -353,3 +434,28 @@ def test_large_pictures_are_thinned_and_broken_ones_left_out() -> None:
     assert max(Image.open(io.BytesIO(base64.b64decode(address.split(",", 1)[1]))).size) <= SIDE
     for broken in (None, {}, {"shape": [2, 2, 1], "data": "!"}, {"shape": [2, 2, 2], "data": ""}, {"shape": [9, 9, 1]}):
         assert data_address(broken) is None
+
+
+def test_the_interactive_page_runs_its_own_scripts_alone(record: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    folder = build(hostile(record), tmp_path / "r", interactive=True).parent
+    text = (folder / "interactive.html").read_text("utf-8")
+    policy = Page(text).all("meta")[1]["content"] or ""
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(scripts) == 2
+    for script in scripts:
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert "alert(1)" in scripts[1]
+    assert "<" not in scripts[1]
+    assert "interactive.html" in (folder / "SHA256SUMS").read_text("utf-8")
+
+
+def test_without_plotly_the_page_says_what_to_install(
+    record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("plotly", "plotly.offline"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"plotly.*pip install"):
+        build(record, tmp_path / "r", interactive=True)
+    assert not (tmp_path / "r").exists()

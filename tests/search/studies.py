@@ -28,7 +28,8 @@ CONFIG: dict[str, Any] = {
 STUDY = {
     "name": "s", "objective": "val/accuracy", "direction": "maximize", "n_trials": 10, "timeout": None,
     "trial_timeout": None, "target": None, "enqueue": None, "default_first": False, "allow_drift": False,
-    "max_attempts": 3, "finalize": True, "workers": None, "storage": None,
+    "max_attempts": 3, "finalize": True,
+    "confirm": {"top": 3, "seeds": 5, "racing": True, "refit": False}, "workers": None, "storage": None,
 }  # fmt: skip
 SPACE = ["optimizer.lr=tag(log, interval(1e-4, 1e-1))", "model.dropout=choice(0.0, 0.25, 0.5)"]
 

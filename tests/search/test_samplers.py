@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -226,10 +228,10 @@ def curves(node, *, max_epochs=9, n=12):
     for quality in order:
         trial = study.ask()
         ran, state = max_epochs, TrialState.COMPLETE
-        for epoch in range(1, max_epochs + 1):
-            trial.report(quality / n * (1 - 0.5**epoch) + 0.001 * epoch, epoch)
+        for epoch in range(max_epochs):  # as a worker reports them
+            trial.report(quality / n * (1 - 0.5 ** (epoch + 1)) + 0.001 * epoch, epoch)
             if trial.should_prune():
-                ran, state = epoch, TrialState.PRUNED
+                ran, state = epoch + 1, TrialState.PRUNED
                 break
         study.tell(trial, None if state is TrialState.PRUNED else quality / n, state=state)
         epochs.append((quality, ran))
@@ -269,6 +271,40 @@ def test_patience_runs_out_where_a_trial_gets_no_better():
 def test_hyperband_reaches_as_far_as_the_trainer():
     pruner = build_pruner(pruner_config("hyperband", max_epochs=27), max_epochs=27)
     assert pruner._max_resource == 27
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "rungs"),
+    [
+        ("sha", {}, {1, 3, 9}),
+        ("sha", {"min_resource": 2}, {2, 6, 18}),
+        ("hyperband", {}, {1, 4, 16}),
+        ("hyperband", {"reduction_factor": 3}, {1, 3, 9}),
+    ],
+)
+def test_rungs_are_epochs_that_were_trained(name, changes, rungs):
+    ran = {epochs for _, epochs in curves(pruner_config(name, max_epochs=20, **changes), max_epochs=20, n=80)}
+    assert ran == rungs | {20}
+
+
+def test_the_halving_pruners_leave_the_trial_as_it_was():
+    study = optuna.create_study(pruner=build_pruner(pruner_config("sha"), max_epochs=9))
+    trial = study.ask()
+    trial.report(0.5, 0)
+    trial.should_prune()
+    assert study.trials[0].intermediate_values == {0: 0.5}
+
+
+def test_samplers_see_one_bracket_of_our_hyperband():
+    study = optuna.create_study(pruner=build_pruner(pruner_config("hyperband", max_epochs=16), max_epochs=16))
+    for number in range(40):
+        trial = study.ask()
+        trial.report(number, 0)
+        trial.should_prune()
+        study.tell(trial, number)
+    seen = [len(optuna.pruners._filter_study(study, trial).get_trials()) for trial in study.trials]
+    assert 2 <= len(set(seen)) <= 3
+    assert max(seen) < 40
 
 
 @pytest.mark.parametrize(
@@ -341,3 +377,16 @@ def test_bad_samplers(changes):
         build_sampler(node, space=space_of(MIXED), study_seed=0, number=0)
     assert refused.value.key.startswith("sampler")
     assert "\n" not in str(refused.value)
+
+
+def test_importances_come_without_scikit_learn() -> None:
+    code = (
+        "import sys, dlsearch.search.importance, optuna; "
+        "assert not any(name.split('.')[0] == 'sklearn' for name in sys.modules); "
+        "import sklearn.base; "
+        "study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)); "
+        "optuna.logging.set_verbosity(optuna.logging.ERROR); "
+        "study.optimize(lambda t: t.suggest_float('x', 0, 1) + 0.01 * t.suggest_float('y', 0, 1), n_trials=30); "
+        "assert optuna.importance.get_param_importances(study)['x'] > 0.8"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -6,7 +6,7 @@ import pytest
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.search import slots as module
-from dlsearch.search.slots import slots
+from dlsearch.search.slots import gpu_memory, slots, slots_and_reason
 
 
 @pytest.fixture
@@ -14,6 +14,8 @@ def machine(monkeypatch):
     def make(cores, gpus=()):
         monkeypatch.setattr(module, "cores", lambda: cores)
         monkeypatch.setattr(module, "gpus", lambda: list(gpus))
+        monkeypatch.setattr(module, "cgroup", lambda _: [])
+        monkeypatch.setattr(module, "available_mib", lambda: None)
 
     return make
 
@@ -42,3 +44,48 @@ def test_what_is_no_number_of_slots_is_refused(machine, wanted):
     machine(2)
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.workers"):
         slots(wanted, threads=None, accelerator="auto", key="hydra.launcher.workers")
+
+
+def test_slots_per_gpu_multiplies_what_auto_finds_and_bounds_what_is_asked_for(machine):
+    machine(16, ["GPU-a", "GPU-b"])
+    options = {"threads": None, "accelerator": "auto"}
+    assert [s.device for s in slots("auto", **options, per_gpu=2)] == ["GPU-a", "GPU-b"] * 2
+    assert len(slots("auto", **options, per_gpu="auto")) == 16
+    assert len(slots(3, **options, per_gpu=2)) == 3
+    with pytest.raises(ConfigError, match=r"5 is more than worker\.slots_per_gpu=2 allows"):
+        slots(5, **options, per_gpu=2)
+    assert len(slots("auto", threads=None, accelerator="cpu", per_gpu=2)) == 16  # it says nothing about cores
+
+
+@pytest.mark.parametrize("per_gpu", [0, -1, "many", 2.0, True, 65])
+def test_what_is_no_number_of_slots_per_gpu_is_refused_on_any_machine(machine, per_gpu):
+    machine(2)
+    with pytest.raises(ConfigError, match=r"worker\.slots_per_gpu"):
+        slots("auto", threads=None, accelerator="auto", per_gpu=per_gpu)
+
+
+def test_a_reason_is_given_for_what_was_not_asked_for(machine):
+    machine(2)
+    assert slots_and_reason("auto", threads=None, accelerator="auto")[1] == "2 workers: 2 cores, one thread each"
+    assert slots_and_reason(2, threads=None, accelerator="auto")[1] is None
+
+
+def test_the_memory_of_gpus_comes_from_the_driver(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU-1, 81559, 80000'\necho 'GPU-2, [N/A], [N/A]'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(module, "Path", lambda _: tmp_path)  # /dev/nvidia0 is there
+    assert gpu_memory() == {"GPU-1": (81559, 80000)}
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu_memory() == {}
+
+
+def test_a_plan_says_why_so_many(machine):
+    from dlsearch.verbs.plan import describe
+
+    machine(6)
+    found = describe(["model=linear", "data=digits", "worker.threads=2"], [])
+    assert "3 workers: 6 cores, 2 threads each" in found["notices"]
+    assert [slot["threads"] for slot in found["slots"]] == [2, 2, 2]
+    assert not describe(["model=linear", "data=digits", "hydra.launcher.workers=4"], [])["notices"]

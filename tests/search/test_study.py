@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from dlsearch.config.errors import ConfigError
 from dlsearch.search.database import Attempt, Storage
 from dlsearch.search.opening import document_of, open_study
-from dlsearch.search.record import read_record, read_status
+from dlsearch.search.record import read_record
 from dlsearch.search.study import Study
 from tests.search.studies import complete, draft, failed, holder, opened
 
@@ -176,24 +176,6 @@ def test_budgets_end_claiming(tmp_path):
     study.finish(study.claim(holder()), complete(0.95))
     assert study.claim(holder(), target=0.9) is None
     assert study.claim(holder(), target=0.99) is not None
-
-
-def test_the_winner_is_confirmed_once_and_only_at_the_end(tmp_path):
-    study = opened(tmp_path, draft(2))
-    first, second = study.claim(holder()), study.claim(holder())
-    study.finish(first, complete(0.8))
-    assert study.claim_confirmation(holder()) is None
-    study.finish(second, complete(0.6))
-    claim = study.claim_confirmation(holder())
-    assert (claim.kind, claim.number, claim.seed) == ("confirm", 0, first.seed)
-    assert study.claim_confirmation(holder("w2")) is None
-    row = study.ledger.opened("confirm", 0, claim.seed)
-    study.finish(claim, complete(0.8))
-    study.ledger.scored(row, {"metrics": {"test/accuracy": 0.79}, "n": 10})
-    assert study.claim_confirmation(holder()) is None
-    assert study.settle(interrupted=False)
-    assert read_status(study)["test"] == [{"trial_number": 0, "metrics": {"test/accuracy": 0.79}}]
-    assert read_status(study)["state"] == "complete"
 
 
 def test_resuming_extends_the_total_and_refuses_another_study(tmp_path):

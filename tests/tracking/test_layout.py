@@ -58,9 +58,13 @@ def test_names_of_runs_and_folders() -> None:
     assert layout.experiment_name("p", "mnist") == "dlsearch/p/mnist"
     assert layout.run_name("n", 42) == "n/t00042"
     assert layout.run_name("n", 42, 2) == "n/t00042.a2"
-    assert layout.run_name("n", 3, confirm=True) == "n/confirm/t00003"
+    assert layout.replica_name(1, 3, 0) == "r1-t00003-s0"
+    assert layout.replica_name(2, None, 4) == "r2-default-s4"
+    assert layout.replica_run_name("n", "r1-t00003-s0") == "n/confirm/r1-t00003-s0"
+    assert layout.replica_run_name("n", "r1-t00003-s0", 2) == "n/confirm/r1-t00003-s0.a2"
     assert layout.trial_folder("n", 42) == "studies/n/t00042"
-    assert layout.trial_folder("n", 42, confirm=True) == "studies/n/confirm/t00042"
+    assert layout.confirm_folder("n") == "studies/n/confirm"
+    assert layout.confirm_folder("n", "r1-refit") == "studies/n/confirm/r1-refit"
 
 
 def test_flatten_leaves_out_what_is_searched() -> None:

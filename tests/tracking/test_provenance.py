@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -68,6 +69,39 @@ def test_outside_a_repository(tmp_path: Path) -> None:
     found = provenance.collect(config={}, space=[], data={}, cwd=tmp_path)
     assert found["provenance"]["commit"] is None
     assert found["provenance"]["dirty"] is False
+
+
+def test_secrets_reach_neither_the_document_nor_the_patch(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlsearch.search.opening import document_of
+    from tests.search.studies import CONFIG, STUDY, draft
+
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2-env")
+    (repository / "settings.yaml").write_text("db_password: hunter2-yaml\nlr: 0.1\n")
+    (repository / "pkg_of_user/new.py").write_text('TOKEN = "hunter2-code"\nn_tokens = 512\n')
+    found = collect(repository)
+    storage = "postgresql+psycopg://me:hunter2-url@host/db"
+    given = draft(
+        overrides=["+data.api_key=hunter2-override", f"study.storage='{storage}'", "optimizer.lr=0.1"],
+        config={"data": {**CONFIG["data"], "api_key": "hunter2-config"}, "study": {**STUDY, "storage": storage}},
+    )
+    monkeypatch.setattr(sys, "argv", ["dlsearch", "-m", *given.overrides])
+    written = json.dumps([document_of(given, {}, found), found])
+    assert "hunter2" not in written
+    assert "optimizer.lr=0.1" in written
+    assert "+n_tokens = 512" in str(found["diff"])
+    assert "+lr: 0.1" in str(found["diff"])
+
+
+def test_what_is_installed_and_which_code_ran_can_be_named(repository: Path) -> None:
+    machine = collect(repository)["provenance"]
+    assert isinstance(machine, dict)
+    assert machine["installed"]["pytest"] == importlib.metadata.version("pytest")
+    assert set(machine["packages"]) <= set(machine["installed"])
+    assert "dlsearch/tracking/provenance.py" in machine["code"]
+    before = machine["code"]["pkg_of_user/__init__.py"]
+    (repository / "pkg_of_user/__init__.py").write_text("LR = 2\n")
+    assert provenance.code_files(["pkg_of_user"])["pkg_of_user/__init__.py"] != before
+    assert machine["memory_mb"] > 100
 
 
 def test_digests_do_not_depend_on_order() -> None:

@@ -282,3 +282,16 @@ def test_any_key_arrives(store: Path, uri: str, client: MlflowClient, key: str) 
     run = runs(client)["r"]
     assert run.data.params == {layout.key(key): "1"}
     assert run.data.metrics == {layout.key(key): 1.0}
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").is_file(), reason="a kernel without autogroups")
+def test_a_shipper_yields_until_it_is_waited_for(tmp_path: Path) -> None:
+    shipper = start(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    try:
+        group = Path(f"/proc/{shipper.pid}/autogroup")
+        shipper.yield_to_training()
+        assert "nice 19" in group.read_text()
+        assert shipper.drain(60.0)
+        assert "nice 0" in group.read_text()
+    finally:
+        shipper.stop(0.0)

@@ -15,9 +15,11 @@ from dlsearch.config.compose import compose_config
 from dlsearch.config.errors import ConfigError
 from dlsearch.data.base import SealedTestSet
 from dlsearch.tracking.journal import Journal, rows
-from dlsearch.train.callbacks import restore_rng, rng_state
+from dlsearch.train.callbacks import RunCallback, restore_rng, rng_state
+from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.fit import build_data, fit
 from dlsearch.train.run import Interrupted, Run
+from dlsearch.train.seal import TestSetSealed
 
 # Dropout draws from torch's generator, augmentation from (seed, epoch, sample): both must come out the same.
 RANDOM = ["model=mlp", "model.width=32", "model.depth=1", "model.dropout=0.3", "data.augment.translate=0.1",
@@ -74,18 +76,93 @@ def after(epochs: int):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, config):
     cfg = config(*RANDOM, "trainer.max_epochs=5", "seed=3")
     whole = fit(cfg, run_in(tmp_path / "whole"))
-    for _ in range(2):  # interrupted in the third epoch, and in the third after that
+    for _ in range(2):  # interrupted in the third epoch, and in the fourth: the second is reported again
         with pytest.raises(Interrupted):
             fit(cfg, run_in(tmp_path / "parts", **after(2)))
         assert (tmp_path / "parts/ckpt/last.ckpt").is_file()
         torch.rand(100)  # somebody else draws
     parts = fit(cfg, run_in(tmp_path / "parts"))
-    assert (whole.state, whole.resumed_epoch, parts.resumed_epoch) == ("complete", None, 4)
-    for field in ("state", "values", "best_epoch", "best_step", "epochs", "n_params", "summary"):
+    assert (whole.state, whole.resumed_epoch, parts.resumed_epoch) == ("complete", None, 3)
+    digests = ("state_sha256", "metrics_sha256", "split_sha256")
+    for field in ("state", "values", "best_epoch", "best_step", "epochs", "n_params", "summary", *digests):
         assert getattr(parts, field) == getattr(whole, field), field
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     assert weights(tmp_path / "parts", "best") == weights(tmp_path / "whole", "best")
     assert curves(tmp_path / "parts") == curves(tmp_path / "whole")
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_best_one_costs_neither(tmp_path, config, monkeypatch):
+    cfg = config(*RANDOM, "trainer.max_epochs=3", "optimizer.lr=0.01")
+    whole = fit(cfg, run_in(tmp_path / "whole"))
+    assert whole.best_epoch == 2
+    link = RunCallback._link_best
+
+    def die(self):
+        if self.best["epoch"] == 2:
+            raise Interrupted
+        link(self)
+
+    monkeypatch.setattr(RunCallback, "_link_best", die)
+    with pytest.raises(Interrupted):
+        fit(cfg, run_in(tmp_path / "parts"))
+    monkeypatch.undo()
+    assert fit(cfg, run_in(tmp_path / "parts")).state_sha256 == whole.state_sha256
+
+
+@pytest.mark.parametrize("epochs", [2, 5])
+def test_a_kill_between_a_checkpoint_and_its_report_costs_no_report_and_no_verdict(tmp_path, config, epochs):
+    cfg = config(*RANDOM, f"trainer.max_epochs={epochs}")
+    told = []
+
+    def die(*_):
+        if len(told) == 1:
+            raise Interrupted
+        told.append(0)
+
+    def report(epoch, step, metrics):
+        told.append((epoch, step, sorted(metrics)))
+        return epoch == 1
+
+    with pytest.raises(Interrupted):
+        fit(cfg, run_in(tmp_path, report=die))
+    told.clear()
+    result = fit(cfg, run_in(tmp_path, report=report))
+    assert [epoch for epoch, *_ in told] == [1]
+    assert told[0][1] == 14
+    assert "val/accuracy" in told[0][2]
+    assert (result.state, result.epochs, result.resumed_epoch) == ("pruned", 2, 2)
+
+
+@pytest.mark.parametrize("words", [
+    ["trainer.max_epochs=3", "optimizer.lr=0.01"],
+    ["trainer.max_epochs=30", "optimizer.lr=1e-9", "callbacks.early_stopping.patience=2"],
+])  # fmt: skip
+def test_a_kill_after_the_last_epoch_trains_no_further_one(tmp_path, config, words):
+    """Neither where the epochs are all done nor where early stopping said so."""
+    cfg = config(*RANDOM, *words)
+    whole = fit(cfg, run_in(tmp_path / "whole"))
+
+    def die(epoch, *_):
+        if epoch == whole.epochs - 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit(cfg, run_in(tmp_path / "parts", report=die))
+    parts = fit(cfg, run_in(tmp_path / "parts"))
+    for field in ("state", "values", "best_epoch", "epochs", "summary", "state_sha256", "metrics_sha256"):
+        assert getattr(parts, field) == getattr(whole, field), field
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_the_digests_of_a_run_are_those_of_what_it_kept(tmp_path, config):
+    result = fit(config(*RANDOM, "trainer.max_epochs=3", "optimizer.lr=0.05"), run_in(tmp_path))
+    kept = torch.load(tmp_path / "ckpt/best.ckpt", weights_only=True)["state_dict"]
+    assert result.state_sha256 == state_digest(kept)
+    assert set(result.split_sha256) == {"train", "val", "test"}
+    pruned = run_in(tmp_path / "pruned", report=lambda epoch, *_: epoch == 1)
+    result = fit(config(*RANDOM, "trainer.max_epochs=3", "optimizer.lr=0.05"), pruned)
+    kept = torch.load(tmp_path / "pruned/ckpt/last.ckpt", weights_only=True)["state_dict"]
+    assert result.state_sha256 == state_digest(kept)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path, config):
@@ -216,8 +293,28 @@ def test_a_training_that_reads_the_test_set_fails(tmp_path, config, monkeypatch)
         self.trainer.datamodule.test_dataloader()
 
     monkeypatch.setattr(Classification, "on_train_start", peek)
-    with pytest.raises(SealedTestSet):
+    with pytest.raises(TestSetSealed):
         fit(config("model=linear", "trainer.max_epochs=1"), run_in(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("CUDA error: out of memory"),  # of a context for which there is no room
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_every_way_of_running_out_of_memory_is_oom(tmp_path, config, monkeypatch, error):
+    from dlsearch.tasks.supervised import Classification
+
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Classification, "on_train_start", fail)
+    result = fit(config("model=linear", "trainer.max_epochs=1"), run_in(tmp_path))
+    assert (result.state, result.reason, result.peak_memory_mib) == ("failed", "oom", None)
+    assert result.error == str(error)
 
 
 def test_what_cannot_be_built_is_named(tmp_path, config):
@@ -242,6 +339,35 @@ def test_every_generator_comes_back():
     assert draws() != first
     restore_rng(state)
     assert draws() == first
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, "true"])
+def test_deterministic_is_true_warn_or_false(tmp_path, config, value):
+    from dlsearch.train.fit import build_trainer
+
+    cfg = config("model=linear")
+    cfg.trainer.deterministic = value
+    with pytest.raises(ConfigError, match=r"^trainer\.deterministic: expected true, warn or false"):
+        build_trainer(cfg, run_in(tmp_path), [])
+
+
+@pytest.mark.filterwarnings("ignore:.* is not deterministic")
+@pytest.mark.parametrize(("value", "met"), [("warn", ["put_"]), (False, [])])
+def test_operations_that_refuse_to_be_deterministic_are_noted(tmp_path, config, monkeypatch, value, met):
+    """``put_`` has no deterministic implementation on any device."""
+
+    def draw(self):
+        torch.zeros(4).put_(torch.tensor([1]), torch.tensor([1.0]))
+
+    monkeypatch.setattr("dlsearch.tasks.supervised.Classification.on_train_start", draw)
+    cfg = config("model=linear", "trainer.max_epochs=1", f"trainer.deterministic={value}")
+    try:
+        assert fit(cfg, run_in(tmp_path)).nondeterministic == met
+        cfg.trainer.deterministic = True
+        with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
+            fit(cfg, run_in(tmp_path / "b"))
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_settings_of_the_trainer_reach_it(tmp_path, config):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def draw(f: dict[str, Any]) -> list[Plate]:
     """Draw every figure that the facts give something for."""
-    from dlsearch.report.figures import course, outcome, parameters, timeline, tradeoff
+    from dlsearch.report.figures import confirmation, course, outcome, parameters, timeline, tradeoff, training
     from dlsearch.report.figures.scales import scales
 
     axes = scales(f)
@@ -24,6 +24,13 @@ def draw(f: dict[str, Any]) -> list[Plate]:
         parameters.plane(f, axes),
         parameters.parallel(f, axes),
         *parameters.slices(f, axes),
+        confirmation.replicas(f),
+        confirmation.differences(f),
+        confirmation.optimism(f),
         outcome.confusion(f),
+        training.seed_band(f),
+        training.gap(f),
+        training.balance(f),
+        training.weights(f),
     ]
     return [p for p in plates if p is not None]

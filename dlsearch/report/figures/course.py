@@ -27,6 +27,9 @@ def course(f: dict[str, Any]) -> Plate | None:
         return None
     shown = focus(scores, objective["maximize"])
     by_number = {t["number"]: t for t in f["trials"]}
+    # Where fresh seeds chose another trial than the search, both are marked.
+    confirmed = by_number.get(f["winner"]) if f["winner"] != f["best"] else None
+    confirmed = confirmed if confirmed and confirmed["scored"] else None
     steps, last = f["course"]["best_so_far"], f["trials"][-1]["number"]
 
     def draw(width: int, height: int) -> Figure:
@@ -48,7 +51,7 @@ def course(f: dict[str, Any]) -> Plate | None:
         if steps:
             xs, ys = [n for n, _ in steps] + [last], [shown.inside(v) for _, v in steps] + [steps[-1][1]]
             ax.step(xs, ys, where="post", color=ACCENT, lw=1.5, zorder=2)
-        default, winner = by_number.get(f["default"]), by_number.get(f["winner"])
+        default, winner = by_number.get(f["default"]), by_number.get(f["best"])
         if default and default["scored"]:
             diamond(ax, default["number"], shown.inside(default["values"][0]))
         if winner:
@@ -62,6 +65,15 @@ def course(f: dict[str, Any]) -> Plate | None:
                 (-7, 5) if right else (7, 5),
                 ha="right" if right else "left",
                 weight="bold",
+            )
+        if confirmed:
+            ring(ax, confirmed["number"], shown.inside(confirmed["values"][0]))
+            note(
+                ax,
+                f"winner, trial {confirmed['number']}",
+                (confirmed["number"], shown.inside(confirmed["values"][0])),
+                (0, -15),
+                ha="right" if confirmed["number"] > 0.7 * last else "center",
             )
         pad = max(0.5, 0.012 * last)
         ax.set_xlim(-pad, last + pad)

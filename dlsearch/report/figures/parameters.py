@@ -83,7 +83,7 @@ def _slice(f: dict[str, Any], scale: Scale, index: int, trials: list[dict[str, A
         here = [(_place(scale, t), shown.inside(t["standing"])) for t in trials if t["state"] == state]
         dots(ax, state, [x for x, _ in here if x is not None], [y for x, y in here if x is not None], **small)
     by_number = {t["number"]: t for t in f["trials"]}
-    default, winner = by_number.get(f["default"]), by_number.get(f["winner"])
+    default, winner = by_number.get(f["default"]), by_number.get(f["best"])
     for t, mark in ((default, diamond), (winner, ring)):
         if t and t["scored"]:
             x = _place(scale, t)
@@ -133,7 +133,7 @@ def parallel(f: dict[str, Any], axes: list[Scale]) -> Plate | None:
             line = [-0.14 if p is None else p for p in places]
             line.append((shown.inside(t["values"][0]) - shown.low) / (shown.high - shown.low))
             spots = list(range(len(line)))
-            first = t["number"] == f["winner"]
+            first = t["number"] == f["best"]
             look: dict[str, Any] = {"color": MUTED, "lw": 0.6, "alpha": 0.4, "zorder": 2}
             if t["number"] in leaders:
                 look = {"color": ACCENT, "lw": 2.0 if first else 1.0, "alpha": 1.0 if first else 0.7, "zorder": 3}
@@ -249,7 +249,7 @@ def plane(f: dict[str, Any], axes: list[Scale]) -> Plate | None:
         dots(
             ax, state, [_place(across, t) or 0.0 for t in here], [_place(up, t) or 0.0 for t in here], **(small | look)
         )
-    winner = next((t for t in done if t["number"] == f["winner"]), None)
+    winner = next((t for t in done if t["number"] == f["best"]), None)
     if winner:
         ring(ax, _place(across, winner) or 0.0, _place(up, winner) or 0.0)
     default = next((t for t in done if t["number"] == f["default"]), None)

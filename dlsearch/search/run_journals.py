@@ -1,0 +1,146 @@
+"""What a worker writes into the journals of its runs: how they begin, how they end, what the confirmation showed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dlsearch.search.finalization import kept_folder
+from dlsearch.search.rounds import TEST, ConfirmClaim, result_of
+from dlsearch.tracking import layout
+from dlsearch.tracking.journal import Journal, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dlsearch.search.leases import Holder
+    from dlsearch.search.rounds import Round
+    from dlsearch.search.study import Claim, Study
+
+
+def folder_of(study: str, claim: Claim) -> str:
+    """Where a claim's files lie, relative to the store."""
+    if isinstance(claim, ConfirmClaim):
+        return layout.confirm_folder(study, claim.name)
+    return layout.trial_folder(study, claim.number)
+
+
+def begin(study: Study, claim: Claim, holder: Holder, store: Path) -> Path | None:
+    """Open the journal of an attempt; its path, None where it has no run of its own."""
+    if claim.kind == TEST:
+        return None
+    document, folder = study.document, store / folder_of(study.name, claim)
+    path = folder / f"journal.a{claim.attempt}.jsonl"
+    tags = {
+        **layout.study_tags(document),
+        layout.TRIAL_ATTEMPT: str(claim.attempt),
+        layout.TRIAL_STATE: "running",
+        layout.TEST_EVALUATED: "false",
+        layout.WORKER_ID: holder.worker,
+        layout.WORKER_HOST: holder.host,
+        **({} if holder.device.startswith("cpu") else {layout.WORKER_GPU: holder.device}),
+    }
+    if isinstance(claim, ConfirmClaim):
+        kind, name = "replicate", layout.replica_run_name(study.name, claim.name, claim.attempt)
+        parent, number, params = _parent(study, store), claim.finalist.trial_number, claim.finalist.params
+        tags[layout.REPLICA_ROUND], tags[layout.REPLICA_SEED] = str(claim.round), str(claim.seed)
+        tags[layout.REPLICA_DEFAULT] = str(claim.finalist.default).lower()
+        tags[layout.REPLICA_REFIT] = str(claim.replica is None).lower()
+        if claim.replica is not None:
+            tags[layout.REPLICA_NUMBER] = str(claim.replica)
+    else:
+        kind, name = "trial", layout.run_name(study.name, claim.number, claim.attempt)
+        parent, number, params = f"{layout.study_folder(study.name)}/journal.jsonl", claim.number, claim.params
+    if number is not None:
+        tags[layout.TRIAL_NUMBER] = str(number)
+    journal = Journal(path)
+    journal.open(kind, name, document["experiment"], parent, tags)
+    journal.params({f"hp/{name}": value for name, value in params.items()})
+    journal.artifact(folder / "config.yaml", "")
+    _datasets(journal, document, {"train": "train", "val": "validation"})
+    journal.close()
+    return path
+
+
+def _parent(study: Study, store: Path) -> str:
+    """The journal of the level-0 run that holds all replicas; opened by the first of them."""
+    path = _parent_path(study, store)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Journal(path) as journal:
+            name = layout.confirm_run_name(study.name)
+            journal.open("confirm", name, study.document["experiment"], None, layout.study_tags(study.document))
+    return str(path.relative_to(store))
+
+
+def _parent_path(study: Study, store: Path) -> Path:
+    return store / layout.confirm_folder(study.name) / "journal.jsonl"
+
+
+def _datasets(journal: Journal, document: Mapping[str, Any], contexts: Mapping[str, str]) -> None:
+    digests = document.get("data", {}).get("digests", {})
+    for split, context in contexts.items():
+        if split in digests:
+            journal.dataset(document["data"]["name"], digests[split], context, document["data"]["name"])
+
+
+def end(path: Path, attempt: int, state: str, reason: str | None) -> None:
+    """Close the journal of an attempt, with its log."""
+    with Journal(path) as journal:
+        tags = {layout.TRIAL_STATE: state}
+        if reason:
+            tags[layout.TRIAL_FAIL_REASON] = reason
+        journal.tags(tags)
+        log = path.parent / f"worker.a{attempt}.log"
+        if log.is_file():
+            journal.artifact(log, "logs")
+        journal.status(layout.status_of(state))
+
+
+def close_round(study: Study, store: Path, now: Round) -> None:
+    """Write what a finished round showed into the runs of those that were scored, and into their parent's.
+
+    A run that was journalled on another machine is left alone: its journal is there.
+    """
+    row = next((r for r in reversed(study.ledger.documents()) if r.get("round") == now.number), None)
+    winner, parent = now.race.winner, _parent_path(study, store)
+    if row is None or winner is None:
+        if parent.is_file():
+            with Journal(parent) as journal:
+                journal.status(layout.FAILED)
+        return
+    number = now.field[winner].trial_number
+    kept = str(kept_folder(study, now)).rsplit("/", 1)[-1]
+    found = [(layout.replica_name(now.number, number, r["replica"]), r["metrics"]) for r in row["replicas"]]
+    steps = [now.result(winner, r["replica"]).get("best_step") or 0 for r in row["replicas"]]
+    if "refit" in row:
+        found.append((f"r{now.number}-refit", row["refit"]["metrics"]))
+        steps.append(result_of(now.refits).get("best_step") or 0)
+    for (name, metrics), step in zip(found, steps, strict=True):
+        _score(study, store / layout.confirm_folder(study.name, name), metrics, step, kept=name == kept)
+    if parent.is_file():
+        with Journal(parent) as journal:
+            _take_up(journal)
+            journal.metrics({layout.OBJECTIVE: row["value"], **row["metrics"]}, now.number)
+            journal.tags({layout.WINNER: "default" if number is None else str(number)})
+            journal.status(layout.FINISHED)
+
+
+def _score(study: Study, folder: Path, metrics: Mapping[str, float], step: int, *, kept: bool) -> None:
+    journals = sorted(folder.glob("journal.a*.jsonl"), key=lambda path: (len(path.name), path.name))
+    if not journals:
+        return
+    with Journal(journals[-1]) as journal:
+        _take_up(journal)
+        journal.metrics(metrics, step)
+        journal.tags({layout.TEST_EVALUATED: "true", layout.REPLICA_KEPT: str(kept).lower()})
+        _datasets(journal, study.document, {"test": "test"})
+        if kept:
+            journal.model(folder / "ckpt" / "best.ckpt", folder / "config.yaml", "winner", {})
+        journal.status(layout.FINISHED)
+
+
+def _take_up(journal: Journal) -> None:
+    """Have a run that has ended go on."""
+    first = next(row for row in rows(journal.path) if row["row"] == "open")
+    journal.open(first["kind"], first["name"], first["experiment"], first["parent"])
