@@ -205,7 +205,7 @@ class Dlsearch:
 
     def __init__(self, url: str, sampler: str) -> None:
         self.study = Study(Storage(url), "s")
-        self.study.trials()
+        self.study.reap()  # reads and indexes the trials; there is nothing to reap
 
     def close(self) -> None:
         self.study.storage.close()
