@@ -144,6 +144,7 @@ def _course(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any
 
 def _axis(objective: dict[str, Any]) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": {"text": _text(objective["name"])}, "gridcolor": "#d9dde3"}
+    axis |= {"automargin": True, "zeroline": False}
     return axis | ({"tickformat": ".2%"} if objective["percent"] else {})
 
 
@@ -151,21 +152,23 @@ def _parallel(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, A
     from dlsearch.report.figures.scales import scales
 
     axes = scales(f)
-    # A trial that lacks a conditional hyperparameter has no place on its axis.
-    shown = [t for t in f["trials"] if t["scored"] and all(a.at(t["params"].get(a.name)) is not None for a in axes)]
-    if len(shown) < 3 or len(axes) < 2:
+    if len(axes) < 2:
         return None
-    dimensions: list[dict[str, Any]] = []
-    for axis in axes:
-        ticks = axis.ticks()
-        dimension = {"label": _text(axis.name, 24), "range": [0, 1], "tickvals": [x for x, _ in ticks]}
-        dimension |= {"ticktext": [_text(label, 14) for _, label in ticks]}
-        dimensions.append(dimension | {"values": [axis.at(t["params"][axis.name]) for t in shown]})
-    values = [t["values"][0] for t in shown]
-    dimensions.append({"label": _text(f["objectives"][0]["name"], 24), "values": values})
-    line: dict[str, Any] = {"color": values, "colorscale": [[0, "#d9dde3"], [1, _ACCENT]]}
-    line["reversescale"] = not f["objectives"][0]["maximize"]
-    return "Hyperparameters", [{"type": "parcoords", "dimensions": dimensions, "line": line}], {"margin": {"t": 60}}
+    # Plain lines: plotly's own parallel coordinates compile code in the browser, which the page's policy forbids.
+    shown = sorted((t for t in f["trials"] if t["scored"]), key=lambda t: t["number"] in f["leaders"])
+    data: list[dict[str, Any]] = []
+    for t in shown:
+        first = t["number"] in f["leaders"]
+        places = [axis.at(t["params"].get(axis.name)) for axis in axes]
+        row: dict[str, Any] = {"type": "scatter", "mode": "lines+markers", "x": list(range(len(axes))), "y": places}
+        row |= {"text": [_hover(t, f["objectives"][0])] * len(axes), "hoverinfo": "text", "connectgaps": True}
+        row |= {"line": {"color": _ACCENT if first else _MUTED, "width": 2 if first else 0.8}, "showlegend": first}
+        data.append(row | {"name": f"trial {t['number']}", "opacity": 1 if first else 0.4})
+    if not data:
+        return None
+    names = {"tickvals": list(range(len(axes))), "ticktext": [_text(axis.name, 24) for axis in axes], "zeroline": False}
+    ends = {"tickvals": [0, 1], "ticktext": ["least", "most"], "zeroline": False, "automargin": True}
+    return "Hyperparameters", data, {"xaxis": names, "yaxis": ends}
 
 
 def _curves(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any]] | None:
@@ -207,4 +210,5 @@ def _replicas(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, A
             "hoverinfo": "text",
         }
         data.append(mark | {"x": [r["value"] for r in done], "y": [name] * len(done), "text": texts})
-    return "Replicas over fresh seeds", data, {"xaxis": _axis(objective), "showlegend": False, "margin": {"l": 180}}
+    rows = {"automargin": True, "autorange": "reversed"}
+    return "Replicas over fresh seeds", data, {"xaxis": _axis(objective), "yaxis": rows, "showlegend": False}

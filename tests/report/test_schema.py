@@ -155,7 +155,7 @@ def invariants(f: dict[str, Any]) -> dict[str, bool]:
         "openings are counted": test["opened"] == len(test["openings"]) == len(test["rows"]) + test["unscored"],
         "the confusion matrix holds every test example": sum(map(sum, confusion)) == main["n"] == data["sizes"]["test"],
         "accuracy is its diagonal": near(
-            main["accuracy"], sum(confusion[i][i] for i in range(len(confusion))) / main["n"]
+            main["accuracy"], sum(confusion[i][i] for i in range(len(confusion))) / main["n"], rel_tol=1e-6
         ),
         "accuracy lies in its interval": main["wilson"][0] < main["accuracy"] < main["wilson"][1],
         "the exact interval is the wider one": main["clopper_pearson"][1] - main["clopper_pearson"][0]

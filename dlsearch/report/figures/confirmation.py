@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# A wide line with square ends at its ends, so that it is as long as the interval.
+_BAND: dict[str, Any] = {"lw": 6, "alpha": 0.28, "solid_capstyle": "butt"}
 _DOT: dict[str, Any] = {"ls": "none", "marker": "o", "ms": 4.4, "mew": 0.8, "zorder": 4, "clip_on": False}
 
 
@@ -23,6 +25,19 @@ def _whole(values: Sequence[float]) -> Range:
     low, high = min(values), max(values)
     pad = 0.07 * (high - low) or max(abs(high) * 0.01, 1e-3)
     return Range(low - pad, high + pad, 0)
+
+
+def _stacked(xs: Sequence[float], y: float, shown: Range) -> tuple[list[float], list[float]]:
+    """Places of marks along a row; those that would cover one another go below one another."""
+    near = 0.008 * (shown.high - shown.low)
+    rows: list[float] = []
+    places = sorted(xs)
+    out: list[float] = []
+    for x in places:
+        row = next((i for i, last in enumerate(rows) if x - last > near), len(rows))
+        rows[row : row + 1] = [x]
+        out.append(y + 0.11 * row)
+    return places, out
 
 
 def _look(row: dict[str, Any]) -> str:
@@ -47,7 +62,7 @@ def replicas(f: dict[str, Any]) -> Plate | None:
     shown = _whole(values)
 
     def draw(width: int) -> Figure:
-        figure = canvas(width, 72 + 46 * len(rows))
+        figure = canvas(width, 78 + 54 * len(rows))
         ax = figure.add_subplot()
         score_axis(ax, shown, objective["percent"], axis="x", most=7 if width > 500 else 4)
         ax.grid(axis="x")
@@ -55,9 +70,9 @@ def replicas(f: dict[str, Any]) -> Plate | None:
             colour = _look(r)
             ax.axhline(y, color=FAINT, lw=1, zorder=0)
             if r["interval"] or r["student"]:
-                ax.plot(r["interval"] or r["student"], [y, y], color=colour, lw=6, alpha=0.28, zorder=2)
+                ax.plot(r["interval"] or r["student"], [y, y], color=colour, zorder=2, **_BAND)
             xs = [v["value"] for v in r["replicas"] if v["value"] is not None]
-            ax.plot(xs, [y + 0.24] * len(xs), mfc=PAPER, mec=colour, **_DOT)
+            ax.plot(*_stacked(xs, y + 0.22, shown), mfc=PAPER, mec=colour, **_DOT)
             ax.plot([r["mean"]] * 2, [y - 0.17, y + 0.17], color=colour, lw=2.2, zorder=5)
             if r["search_value"] is not None:
                 ax.plot([r["search_value"]], [y - 0.27], marker="v", ms=4.6, mfc="none", mec=INK, mew=0.9, ls="none")
@@ -66,7 +81,7 @@ def replicas(f: dict[str, Any]) -> Plate | None:
         for tick, r in zip(ax.get_yticklabels(), rows, strict=True):
             tick.set_color(INK)
             tick.set_fontweight("bold" if r["winner"] else "normal")
-        ax.set_ylim(len(rows) - 0.45, -0.6)
+        ax.set_ylim(len(rows) - 0.3, -0.5)
         ax.set_xlabel(label(objective))
         finish(ax)
         _key(ax, width)
@@ -100,7 +115,7 @@ def _key(ax: Axes, width: int) -> None:
     handles = [
         Line2D([], [], ls="none", marker="o", ms=4.4, mfc=PAPER, mec=ACCENT, mew=0.8, label="replica"),
         Line2D([], [], ls="none", marker="|", ms=9, mec=ACCENT, mew=2.2, label="mean"),
-        Line2D([], [], color=ACCENT, lw=6, alpha=0.28, label="95 % interval"),
+        Line2D([], [], color=ACCENT, **_BAND, label="95 % interval"),
         Line2D([], [], ls="none", marker="v", ms=4.6, mfc="none", mec=INK, mew=0.9, label="in the search"),
     ]
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1.01)}
@@ -119,7 +134,7 @@ def differences(f: dict[str, Any]) -> Plate | None:
     values = [scale * d for r in rows for d in r["differences"]] + [0.0]
     values += [scale * x for r in rows for x in r["interval"] or ()]
     shown = _whole(values)
-    figure = canvas(HALF, 80 + 46 * len(rows))
+    figure = canvas(HALF, 84 + 54 * len(rows))
     ax = figure.add_subplot()
     score_axis(ax, shown, False, axis="x", most=5)
     ax.grid(axis="x")
@@ -128,13 +143,13 @@ def differences(f: dict[str, Any]) -> Plate | None:
         ax.axhline(y, color=FAINT, lw=1, zorder=0)
         if r["interval"] or r["student"]:
             ends = [scale * x for x in r["interval"] or r["student"]]
-            ax.plot([min(max(x, shown.low), shown.high) for x in ends], [y, y], color=ACCENT, lw=6, alpha=0.28)
+            ax.plot([min(max(x, shown.low), shown.high) for x in ends], [y, y], color=ACCENT, **_BAND)
         xs = [scale * d for d in r["differences"]]
-        ax.plot(xs, [y + 0.24] * len(xs), mfc=PAPER, mec=ACCENT, **_DOT)
+        ax.plot(*_stacked(xs, y + 0.22, shown), mfc=PAPER, mec=ACCENT, **_DOT)
         ax.plot([scale * r["mean"]] * 2, [y - 0.17, y + 0.17], color=ACCENT, lw=2.2, zorder=5)
     ax.set_yticks(range(len(rows)), [f"against {_name(c['finalists'][r['with']])}" for r in rows])
     ax.tick_params(axis="y", labelcolor=INK)
-    ax.set_ylim(len(rows) - 0.45, -0.6)
+    ax.set_ylim(len(rows) - 0.3, -0.5)
     unit = "percentage points" if objective["percent"] else short(str(objective["name"]), 30)
     ax.set_xlabel(f"winner better by ({unit})")
     finish(ax)
@@ -173,7 +188,7 @@ def optimism(f: dict[str, Any]) -> Plate | None:
         ax.plot([0], [r["search_value"]], marker="v", ms=5, mfc=PAPER, mec=colour, ls="none", zorder=5)
         ax.plot([1], [r["mean"]], marker="o", ms=5, mfc=colour, mec=PAPER, mew=0.6, ls="none", zorder=5)
         if r["interval"] and (first or r["default"]):
-            ax.plot([1, 1], r["interval"], color=colour, lw=6, alpha=0.28, zorder=2, solid_capstyle="butt")
+            ax.plot([1, 1], r["interval"], color=colour, zorder=2, **_BAND)
     gap = 0.06 * (shown.high - shown.low)
     placed = shown.low - 1
     for r in sorted(rows, key=lambda r: r["mean"]):
