@@ -151,7 +151,7 @@ class Study:
             target: No trial is claimed once the best value has reached this.
         """
         if not self._index.seen:
-            self._look()  # all trials, once: seconds for thousands of them, and nobody shall wait for the lock meanwhile
+            self._look()  # all trials, once: seconds for thousands, and nobody shall wait for the lock meanwhile
         with self.storage.lock(self.name):
             with self._writing():
                 self.leases.expire()
