@@ -7,8 +7,9 @@ the second. All use the same net, AdamW with the same arguments, and one seed. T
 first step of an epoch to the last: no set-up, no validation. What is around the step:
 
     raw loop                  zero_grad, forward, loss, backward, step over the batches of dlsearch's loader
-    Trainer alone             dlsearch's task under its Trainer, without callbacks and logger
-    fit, as in a trial        with all callbacks of a trial, its journal, and the check for messages of the worker
+    Trainer alone             dlsearch's task under Lightning's Trainer and its own loop, without callbacks and logger
+    fit, as in a trial        dlsearch's Trainer, with all callbacks of a trial, its journal, the seal on the test set, and
+                              the check for messages of the worker
     DataLoader, raw loop      the raw loop over a DataLoader with torchvision's transforms
     DataLoader, Trainer       a plain LightningModule that logs its loss, Trainer with its defaults
 """
@@ -40,6 +41,7 @@ from dlsearch.tracking.journal import Journal
 from dlsearch.train.callbacks import RunCallback
 from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer, quick_cuda_check, seed_everything
 from dlsearch.train.run import Run
+from dlsearch.train.seal import Seal
 
 SEED = 0
 
@@ -109,7 +111,8 @@ def as_in_trial(cfg: DictConfig, folder: Path, steps: int) -> float:
         seed_everything(SEED)
         data, task, clock = build_data(cfg), build_task(cfg), Clock(steps)
         trainer = build_trainer(cfg, run, [clock, *build_callbacks(cfg, run), RunCallback(run)])
-        with quick_cuda_check():
+        with Seal(folder) as seal, quick_cuda_check():
+            seal.watch(data)
             trainer.fit(task, datamodule=data)
     return clock.ms
 

@@ -21,6 +21,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 FILE = "breaches.jsonl"
+#: what the audit hook listens to
+_EVENTS = frozenset({"open", "dlsearch.unseal", "dlsearch.sealed"})
 _MOST = 100  # breaches that are written down
 
 _current: Seal | None = None
@@ -131,7 +133,8 @@ class Seal:
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if _current is not None and _current._holds and (event == "open" or event.startswith("dlsearch.")):
+    # Torch asks for the id of some object seventy times a step, and each time is an event: the name comes first.
+    if event in _EVENTS and _current is not None and _current._holds:
         _current.check(event, arguments)
 
 

@@ -79,9 +79,9 @@ def test_lean_steps_equal_lightnings(config, tmp_path, monkeypatch, overrides):
 
 
 def _counting(method, counted):
-    def wrapper(self, *args):
+    def wrapper(self, *args, **keywords):
         counted.append(1)
-        return method(self, *args)
+        return method(self, *args, **keywords)
 
     return wrapper
 
@@ -200,3 +200,16 @@ def test_another_lightning_keeps_its_own_loop(tmp_path, monkeypatch):
     monkeypatch.setattr(pl, "__version__", "2.7.0")
     *_, trainer = noisy_fit(tmp_path, True)
     assert type(trainer.fit_loop.epoch_loop) is _TrainingEpochLoop
+
+
+def test_a_compiled_net_learns_the_same_and_keeps_its_names(config, tmp_path, monkeypatch):
+    cfg = config("callbacks=compile", "+callbacks.compile.backend=aot_eager", "model.dropout=0")
+    called = []
+    monkeypatch.setattr(torch.nn.Module, "compile", _counting(torch.nn.Module.compile, called))
+    train(cfg, tmp_path / "compiled", lean=True, monkeypatch=monkeypatch)
+    assert called
+    train(config("model.dropout=0"), tmp_path / "plain", lean=True, monkeypatch=monkeypatch)
+    ours, theirs = (torch.load(tmp_path / n / "ckpt/last.ckpt", weights_only=True) for n in ("compiled", "plain"))
+    assert list(ours["state_dict"]) == list(theirs["state_dict"])
+    for name, weight in theirs["state_dict"].items():
+        torch.testing.assert_close(ours["state_dict"][name], weight, rtol=1e-4, atol=1e-5)
