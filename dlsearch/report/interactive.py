@@ -167,7 +167,13 @@ def _parallel(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, A
     if not data:
         return None
     names = {"tickvals": list(range(len(axes))), "ticktext": [_text(axis.name, 24) for axis in axes], "zeroline": False}
-    ends = {"tickvals": [0, 1], "ticktext": ["least", "most"], "zeroline": False, "automargin": True}
+    ends: dict[str, Any] = {
+        "tickvals": [0, 1],
+        "ticktext": ["least", "most"],
+        "range": [-0.05, 1.05],
+        "zeroline": False,
+    }
+    ends["automargin"] = True
     return "Hyperparameters", data, {"xaxis": names, "yaxis": ends}
 
 
