@@ -62,7 +62,7 @@ docs: $(READY)  ## Write the reference of the Python modules to build/docs/
 	@echo "docs: build/docs/index.html; the guides are in docs/"
 
 lock: $(READY)  ## Resolve the newest versions in range into requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --group dev --extra postgres --extra joblib $(LOCK_FLAGS) --upgrade --output-file requirements.lock > /dev/null
+	@$(BIN)/uv pip compile pyproject.toml --group dev --extra postgres --extra joblib --extra plotly $(LOCK_FLAGS) --upgrade --output-file requirements.lock > /dev/null
 
 clean:  ## Remove the environment, caches and build outputs; mlruns/ stays
 	@rm -rf $(VENV) .cache .ruff_cache .mypy_cache .pytest_cache .import_linter_cache build dist

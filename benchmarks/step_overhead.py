@@ -7,9 +7,9 @@ the second. All use the same net, AdamW with the same arguments, and one seed. T
 first step of an epoch to the last: no set-up, no validation. What is around the step:
 
     raw loop                  zero_grad, forward, loss, backward, step over the batches of dlsearch's loader
-    Trainer alone             dlsearch's task under Lightning's Trainer and its own loop, without callbacks and logger
-    fit, as in a trial        dlsearch's Trainer, with all callbacks of a trial, its journal, the seal on the test set, and
-                              the check for messages of the worker
+    Trainer alone             dlsearch's task under Lightning's Trainer and loop, without callbacks and logger
+    fit, as in a trial        dlsearch's, with all callbacks of a trial, its journal, the seal on the test set, and the
+                              check for messages of the worker
     DataLoader, raw loop      the raw loop over a DataLoader with torchvision's transforms
     DataLoader, Trainer       a plain LightningModule that logs its loss, Trainer with its defaults
 """

@@ -18,7 +18,7 @@ class Compile(pl.Callback):
     """Compiles a submodule in place, so that the names of its weights, and checkpoints, stay as they are.
 
     The first steps of every trial wait for the compiler, seconds to minutes; it pays off in long trainings on a GPU.
-    The numbers differ from the plain net's in their last digits. Set ``data.drop_last=true`` where shapes must not change.
+    The numbers differ from the plain net's in their last digits. Where shapes must not change, ``data.drop_last=true``.
 
     Args:
         mode: One of :data:`MODES`.
