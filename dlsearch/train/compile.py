@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
-from torch import nn
 
 if TYPE_CHECKING:
     import torch
@@ -45,4 +44,4 @@ class Compile(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Unwrap it: what is scored and exported afterwards is the plain net."""
         if stage == "fit":
-            nn.Module.__setattr__(pl_module.get_submodule(self.module), "_compiled_call_impl", None)
+            vars(pl_module.get_submodule(self.module))["_compiled_call_impl"] = None
