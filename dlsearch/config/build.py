@@ -25,6 +25,7 @@ ALLOWED: tuple[str, ...] = (
     "dlsearch.data",
     "dlsearch.optim",
     "dlsearch.train.callbacks",
+    "dlsearch.train.compile",
     "dlsearch.search.pruners",
     "dlsearch.search.samplers",
     "torch.nn",
