@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.tracking.journal import Journal
-from dlsearch.train import describe
+from dlsearch.train.describe import first_layer
 from dlsearch.train.fit import build_data, build_task, build_trainer, fit, report_of
 from dlsearch.train.run import Run
 
@@ -71,6 +71,7 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
         raise ConfigError("task", "has no test_step, so that nothing can be scored on the test set", "define one")
     if not is_overridden("test_dataloader", data, pl.LightningDataModule):
         raise ConfigError("data", "has no test_dataloader, so that there is no test set", "define one")
+    drawn = _first_layer(tasks[kept], trained[kept].cfg)
     run.unseal()
     if hasattr(data, "unseal"):
         data.unseal()
@@ -82,7 +83,7 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
         found.append(whole["metrics"])
         if number == kept:
             report = whole
-    return {**report, "first_layer": _first_layer(tasks[kept], trained[kept].cfg), "each": found}
+    return {**report, "first_layer": drawn, "each": found}
 
 
 def _load(each: Trained) -> pl.LightningModule:
@@ -107,7 +108,6 @@ def _train_again(each: Trained, run: Run) -> None:
         raise RuntimeError(f"trained again, {each.folder.name} {result.state}: {result.error}")
 
 
-def _first_layer(task: pl.LightningModule, cfg: DictConfig) -> Any:
-    draw, net = getattr(describe, "first_layer", None), getattr(task, "net", None)
-    shape = cfg.data.get("shape")
-    return None if draw is None or net is None or shape is None else draw(net, tuple(shape))
+def _first_layer(task: pl.LightningModule, cfg: DictConfig) -> dict[str, Any] | None:
+    net, shape = getattr(task, "net", None), cfg.data.get("shape")
+    return None if net is None or shape is None else first_layer(net, tuple(shape))
