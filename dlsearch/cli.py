@@ -34,8 +34,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
+    from dlsearch.tracking.masking import learn, learn_environment
     from dlsearch.verbs import VERBS
 
+    learn(words)
+    learn_environment()
     if words and not words[0].startswith("-") and "=" not in words[0]:
         if words[0] not in VERBS:
             import difflib
@@ -57,10 +60,11 @@ def guarded(action: Callable[[], int]) -> int:
     """Run, and turn whatever goes wrong into an exit code and one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError
 
     try:
         return action()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
         _say(str(explain(error)))
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -82,14 +86,18 @@ def guarded(action: Callable[[], int]) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"dlsearch: {' '.join(line.split())}\n")
+    from dlsearch.tracking.masking import mask_text
+
+    sys.stderr.write(f"dlsearch: {mask_text(' '.join(line.split()))}\n")
 
 
 def _hydra(words: list[str]) -> int:
     import hydra
 
+    from dlsearch.config.guard import check_words, guarded_composition
     from dlsearch.config.register import register
 
+    check_words(words)
     register()
     # Hydra's own handler prints several lines and exits with 1; with this set it raises, and `guarded` has the word.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -102,7 +110,8 @@ def _hydra(words: list[str]) -> int:
 
     before, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(task)()
+        with guarded_composition():
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(task)()
     finally:
         sys.argv = before
     return _after_search() if codes == [] else max(codes)

@@ -38,6 +38,8 @@ ALLOWED: tuple[str, ...] = (
     "optuna.samplers",
     "optuna.pruners",
 )
+#: Within those, but out of reach: it generates code from the names in a net, and runs it.
+DENIED: tuple[str, ...] = ("torchvision.models.feature_extraction",)
 
 
 def _inside(path: str, prefixes: Iterable[str]) -> bool:
@@ -69,7 +71,7 @@ def check_targets(node: Any, key: str, extra: Sequence[str] = ()) -> None:
             target = node["_target_"]
             if not isinstance(target, str) or not target:
                 raise ConfigError(f"{key}._target_", f"expected a dotted path, got {target!r}")
-            if not _inside(target, (*ALLOWED, *extra)) or "__" in target:
+            if not _inside(target, (*ALLOWED, *extra)) or _inside(target, DENIED) or "__" in target:
                 raise ConfigError(
                     f"{key}._target_",
                     f"{target!r} is outside the allow-list",
@@ -95,7 +97,7 @@ def locate(target: str, key: str, extra: Sequence[str] = ()) -> Any:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ConfigError(f"{key}._target_", f"{target!r} cannot be imported: {reason}") from error
     module = getattr(found, "__module__", None) or ""
-    if not callable(found) or not _inside(module, (*ALLOWED, *extra)):
+    if not callable(found) or not _inside(module, (*ALLOWED, *extra)) or _inside(module, DENIED):
         raise ConfigError(f"{key}._target_", f"{target!r} is not a class or function of an allowed namespace")
     return found
 

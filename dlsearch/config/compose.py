@@ -12,8 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.config.guard import check_folder, guarded_composition
 from dlsearch.config.register import register
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ def explain(error: Exception) -> ConfigError:
     """One line, with the key, for what Hydra and OmegaConf say in several."""
     if isinstance(error, ConfigError):
         return error
+    if isinstance(error, MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        where = f"{mark.name}:{mark.line + 1}" if mark is not None else "config"
+        return ConfigError(where, error.problem or error.context or "is no YAML")
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
@@ -118,12 +124,13 @@ def compose_config(
     for folder in config_dirs:
         if not Path(folder).is_dir():
             raise ConfigError("--config-dir", f"{folder} is not a folder")
+        check_folder(Path(folder))
     try:
-        with _hydra():
+        with _hydra(), guarded_composition():
             return compose(
                 config_name=CONFIG_NAME, overrides=[*_search(config_dirs), *overrides], return_hydra_config=with_hydra
             )
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, MarkedYAMLError, ValueError) as error:
         raise explain(error) from error
 
 

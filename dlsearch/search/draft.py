@@ -25,7 +25,8 @@ from dlsearch.config.compose import explain, resolve, seconds
 from dlsearch.config.errors import ConfigError
 from dlsearch.search.confirm import LIMIT
 from dlsearch.search.space import MISSING, Dimension, Space
-from dlsearch.search.trial_config import check_name, lookup, trial_config
+from dlsearch.search.trial_config import check_name, check_project, lookup, trial_config
+from dlsearch.tracking import masking
 
 #: Config keys that may change between sessions of one study: budgets, places, and what only shows.
 VOLATILE = (
@@ -157,6 +158,8 @@ def make_draft(
     for dim in [d for d in dims if d.is_group]:
         options[dim.name] = _options(compose, given, dim)
     config = _container(base)
+    masking.learn(config)
+    check_project(config["tracking"]["project"])
     for name, nodes in options.items():
         choice = str(base.hydra.runtime.choices.get(name))
         config[name] = nodes.get(choice) or next(iter(nodes.values()))

@@ -25,6 +25,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlsearch.tracking import masking
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -202,6 +204,9 @@ def _become(target: str, payload: dict[str, Any], channel: Channel, env: dict[st
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
+    masking.learn_environment()
+    masking.learn(payload)
+    sys.stdout, sys.stderr = masking.MaskedStream(sys.stdout), masking.MaskedStream(sys.stderr)
     try:
         module, _, function = target.partition(":")
         getattr(importlib.import_module(module), function)(channel, payload)

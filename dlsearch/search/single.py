@@ -25,11 +25,11 @@ def train(cfg: DictConfig) -> int:
 
     from dlsearch.config.build import check_targets
     from dlsearch.search.driver import check_store
-    from dlsearch.search.trial_config import check_name
+    from dlsearch.search.trial_config import check_name, check_project
     from dlsearch.search.trial_process import check_built
     from dlsearch.tracking import layout, provenance
     from dlsearch.tracking.journal import Journal
-    from dlsearch.tracking.masking import mask
+    from dlsearch.tracking.masking import learn, mask
     from dlsearch.train.run import Interrupted
 
     choices = dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
@@ -42,6 +42,7 @@ def train(cfg: DictConfig) -> int:
     for group in ("task", "data"):
         if not OmegaConf.is_dict(cfg[group]) or "_target_" not in cfg[group]:
             raise ConfigError(group, "expected a config with a _target_", f"{group}=… chooses one; see dlsearch --help")
+    check_project(cfg.tracking.project)
     store = check_store(Path(resolve(cfg, "paths.store")))
     name = check_name(
         cfg.name or str(choices.get("experiment") or f"{choices.get('model')}_{choices.get('data')}").replace("/", "_")
@@ -51,6 +52,7 @@ def train(cfg: DictConfig) -> int:
     folder = _new_folder(store / "runs", name)
     (folder / "ckpt").mkdir()
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    learn(plain)
     OmegaConf.save(OmegaConf.create(mask(plain)), folder / "config.yaml")
     journal = Journal(folder / "journal.jsonl")
     found = provenance.collect(config=plain, space=[], data={}, allow_targets=list(cfg.allow_targets))

@@ -49,6 +49,16 @@ def lookup(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
+def check_project(name: Any) -> None:
+    """The project part of an MLflow experiment's name.
+
+    Raises:
+        ConfigError: It is no short line of text.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 100 or not name.isprintable():
+        raise ConfigError("tracking.project", f"expected a line of up to 100 characters, got {str(name)[:60]!r}")
+
+
 def check_name(name: str) -> str:
     """A study's name, which is also a folder's.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.tracking.masking import mask_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,10 +119,10 @@ def _note(error: Exception, folder: Path) -> str:
     """Keep the traceback in the folder; one line of it."""
     failed = folder / "error"
     failed.mkdir(exist_ok=True)
-    (failed / "traceback.txt").write_text(traceback.format_exc())
+    (failed / "traceback.txt").write_text(mask_text(traceback.format_exc()))
     traceback.print_exc()
     line = (str(error).splitlines() or [""])[0]
-    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}"
+    return mask_text(str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {line}")
 
 
 def run_test(channel: Channel, payload: dict[str, Any]) -> None:

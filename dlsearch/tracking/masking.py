@@ -1,14 +1,17 @@
 """Secrets are replaced before they reach any file, database or screen.
 
 A value is a secret when its key says so (pass, secret, token, api key, credential) or when it stands in a URL as
-user-info. Numbers are kept unless the key *is* such a word: ``n_tokens: 512`` is a hyperparameter, ``token: 512`` not.
+user-info. Numbers are kept unless the key *is* such a word: ``n_tokens: 512`` is a hyperparameter, not ``token: 512``.
+What :func:`learn` has seen is a secret wherever it turns up again: in an exception's text, in a name, in a line of a log.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
 
 MASK = "***"
 
@@ -36,6 +39,87 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|(true|false|null|none
 _HINT = re.compile(rf"{_SECRET}|://", re.IGNORECASE)
 
 
+#: A shorter value would be found in words that have nothing to do with it.
+LEAST = 6
+_learned: set[str] = set()
+_known: re.Pattern[str] | None = None
+
+
+def learn(value: Any, key: str = "") -> None:
+    """Remember every secret in `value`, so that it is replaced in whatever text this process masks from now on.
+
+    Args:
+        value: A config, or a part of one; an override or a URL.
+        key: The key that it stands under.
+    """
+    _remember(_secrets(value, key))
+
+
+def learn_environment() -> None:
+    """Remember the values of this process's environment variables whose names say that they are secrets."""
+    _remember(text for name, text in os.environ.items() if is_secret(name, text))
+
+
+def _remember(texts: Iterable[str]) -> None:
+    global _known
+    new = {text for text in texts if len(text) >= LEAST and text != MASK} - _learned
+    if new:
+        _learned.update(new)
+        longest_first = sorted(_learned, key=lambda text: (-len(text), text))
+        _known = re.compile("|".join(re.escape(text) for text in longest_first))
+
+
+def _secrets(value: Any, key: str) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        inherit = bool(key) and "_target_" not in value and is_secret(key, "text")
+        for name, item in value.items():
+            yield from _secrets(item, f"{name}.{key}" if inherit else str(name))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _secrets(item, key)
+    elif isinstance(value, str) and is_secret(key, value):
+        if _names_secret(key):
+            yield value
+    elif isinstance(value, str) and _HINT.search(value):
+        for found in _USER_INFO.finditer(value):
+            yield found[0][len(found[1]) : -1].partition(":")[2]
+        for found in _ASSIGNED.finditer(value):
+            bare = found["value"].strip("\"'")
+            if is_secret(found["key"], bare) and _names_secret(found["key"]):
+                yield bare
+
+
+def _names_secret(key: str) -> bool:
+    """Whether `key` ends in such a word: ``hub_token`` does; ``token_mixer`` names something about tokens."""
+    words = [word.lower() for word in _SPLIT.split(key) if word]
+    return bool(words) and (words[-1] in _WORDS or (words[-1] in ("key", "id", "value") and len(words) > 1))
+
+
+class MaskedStream(io.TextIOBase):
+    """A text stream that writes to another one what is left of a text without its secrets."""
+
+    def __init__(self, inner: TextIO) -> None:
+        """`inner` gets what is written here, line by line or as it comes."""
+        self.inner = inner
+
+    def write(self, text: str) -> int:
+        """Write `text`, masked."""
+        self.inner.write(mask_text(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the inner stream."""
+        self.inner.flush()
+
+    def fileno(self) -> int:
+        """Of the inner stream: what a program in C writes there is not masked."""
+        return self.inner.fileno()
+
+    def isatty(self) -> bool:
+        """As the inner stream."""
+        return self.inner.isatty()
+
+
 def is_secret(key: str, value: Any = "") -> bool:
     """Whether `value` must not be shown, judged by its `key`."""
     if value is None or isinstance(value, bool) or value == "" or not _KEY.search(_HARMLESS.sub("", key)):
@@ -49,7 +133,9 @@ def is_secret(key: str, value: Any = "") -> bool:
 
 
 def mask_text(value: str) -> str:
-    """`value` without URL user-info and without the right side of ``password=…`` and its like."""
+    """`value` without URL user-info, the right side of ``password=…`` and its like, and what was learned."""
+    if _known is not None:
+        value = _known.sub(MASK, value)
     if not _HINT.search(value):  # nearly every value: one scan and done
         return value
     value = _USER_INFO.sub(rf"\1{MASK}@", value)
@@ -58,6 +144,8 @@ def mask_text(value: str) -> str:
 
 def mask_code(value: str) -> str:
     """`mask_text` for source code, where ``token = read()`` is no secret: only literals are replaced."""
+    if _known is not None:
+        value = _known.sub(MASK, value)
     value = _USER_INFO.sub(rf"\1{MASK}@", value)
     return _ASSIGNED.sub(lambda match: _replace(match) if match["value"][0] in "\"'" else match[0], value)
 

@@ -1,0 +1,190 @@
+"""Canary secrets, put in wherever a secret can stand; looked for wherever a study writes or says something."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dlsearch.tracking import masking
+from tests.e2e.running import FAST
+
+#: Where a secret stands, and the secret.
+CANARIES = {
+    "an argument of the user's model": "canary-argument-5f2d",
+    "a nested mapping of credentials": "canary-nested-81c7",
+    "an environment variable": "canary-environment-d03b",
+    "an environment variable that the config names": "canary-interpolated-77ae",
+    "a URL's password": "canary-url-9e14",
+    "a YAML of the user's": "canary-yaml-4b60",
+}
+MODEL = """
+import sys, torch
+class Net(torch.nn.Module):
+    def __init__(self, in_shape, num_classes, hub_token, source, credentials, other_token, api_key, width=8):
+        super().__init__()
+        layers = torch.nn.Flatten(), torch.nn.LazyLinear(width), torch.nn.Linear(width, num_classes)
+        self.net = torch.nn.Sequential(*layers)
+        self.net(torch.zeros(2, *in_shape))
+        self.said = f"{hub_token} {source} {credentials} {other_token} {api_key}"
+        self.steps = 0
+    def forward(self, x):
+        self.steps += 1
+        if self.steps == 1:
+            print("on the way out:", self.said, flush=True)
+            print("and on the other:", self.said, file=sys.stderr, flush=True)
+        if self.net[1].out_features == 13 and self.steps > 2:
+            raise RuntimeError(f"cannot reach the hub with {self.said}")
+        return self.net(x)
+"""
+YAML = """
+_target_: theirs.Net
+in_shape: ${data.shape}
+num_classes: ${data.num_classes}
+hub_token: ???
+source: ???
+credentials: {user: somebody, password: canary-nested-81c7}
+other_token: ${oc.env:THEIR_TOKEN}
+api_key: canary-yaml-4b60
+width: 8
+"""
+
+
+@pytest.fixture(scope="module")
+def study(place):
+    """A study whose user's model prints its secrets, and fails with them in its message."""
+    site = place("secrets", cold=True)
+    (site.folder / "theirs.py").write_text(MODEL)
+    (site.folder / "conf/model").mkdir(parents=True)
+    (site.folder / "conf/model/theirs.yaml").write_text(YAML)
+    subprocess.run(["git", "init", "-q"], cwd=site.folder, check=True)
+    words = ["--config-dir", "conf", "-m", "model=theirs", "allow_targets=[theirs]", "study.name=secrets",
+             "model.hub_token=canary-argument-5f2d", "model.source=https://me:canary-url-9e14@host.invalid/x",
+             "study.n_trials=3", "model.width=choice(8,13)", "study.enqueue=[{model.width: 13}]", "space=none",
+             "trainer.max_epochs=1", "trainer.accelerator=cpu", "data.train_size=128", "data.val_size=64",
+             "study.confirm={top: 1, seeds: 1}", "tracking.system_metrics_s=null"]  # fmt: skip
+    env = {"HUB_API_KEY": "canary-environment-d03b", "THEIR_TOKEN": "canary-interpolated-77ae"}
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    line = path.read_text(errors="replace")
+                    if "canary-" in line and "study.name=secrets" not in line:  # what the user typed is the user's
+                        seen.add(line)
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        said = site.run(*words, env=env)
+    finally:
+        over.set()
+        watcher.join()
+    verbs = {
+        verb: site.run(*verb.split(), env=FAST)
+        for verb in ("status secrets --json", "trials secrets --json", "status secrets", "trials secrets")
+    }
+    return site, said, seen, verbs
+
+
+def _leaks(data: bytes | str) -> list[str]:
+    text = data if isinstance(data, bytes) else data.encode()
+    return [where for where, secret in CANARIES.items() if secret.encode() in text]
+
+
+def _files(site, *patterns):
+    found = [path for pattern in patterns for path in site.store.glob(pattern) if path.is_file()]
+    assert found, patterns
+    return found
+
+
+def test_it_ran_and_met_the_secrets(study):
+    site, _, _, _ = study
+    states = site.states()
+    assert states["COMPLETE"] >= 1
+    assert states["FAIL"] >= 1
+    log = "".join(path.read_text() for path in _files(site, "studies/secrets/**/worker.a*.log"))
+    assert "on the way out: ***" in log
+    assert "cannot reach the hub with ***" in log
+
+
+SINKS = {
+    "the study's database": ["dlsearch.db*"],
+    "MLflow's database": ["mlflow.db*"],
+    "the journals": ["**/*.jsonl"],
+    "the logs": ["**/*.log"],
+    "the configs": ["**/config.yaml"],
+    "the tracebacks": ["**/traceback.txt"],
+    "the checkpoints": ["**/*.ckpt"],
+    "MLflow's artifacts": ["artifacts/**/*"],
+    "the report as JSON": ["studies/secrets/report/report.json"],
+    "the report as a page": ["studies/secrets/report/index.html", "studies/secrets/report/report.md"],
+}
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_no_secret_reaches(study, sink):
+    site, _, _, _ = study
+    leaks = {str(path.relative_to(site.store)): _leaks(path.read_bytes()) for path in _files(site, *SINKS[sink])}
+    assert {path: found for path, found in leaks.items() if found} == {}
+
+
+def test_nor_any_other_file_of_the_store(study):
+    site, _, _, _ = study
+    assert [path for path in _files(site, "**/*") if _leaks(path.read_bytes())] == []
+
+
+def test_nor_the_terminal(study):
+    _, said, _, verbs = study
+    assert _leaks(said) == []
+    assert {verb: _leaks(text) for verb, text in verbs.items() if _leaks(text)} == {}
+    assert json.loads(verbs["trials secrets --json"])
+
+
+def test_nor_the_command_line_of_a_process_of_ours(study):
+    assert study[2] == set()
+
+
+def test_nor_a_column_of_the_database_in_another_form(study):
+    site, _, _, _ = study
+    with closing(sqlite3.connect(site.store / "dlsearch.db")) as connection:
+        assert _leaks("\n".join(connection.iterdump())) == []
+
+
+@pytest.fixture
+def forgetful(monkeypatch):
+    monkeypatch.setattr(masking, "_learned", set())
+    monkeypatch.setattr(masking, "_known", None)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_what_was_learned_is_replaced_anywhere():
+    masking.learn({"a": {"hub_token": "abcdef12"}, "uri": "postgresql://me:pw-123456@host/db"})
+    assert masking.mask_text("ValueError: abcdef12 at pw-123456") == "ValueError: *** at ***"
+    assert masking.mask({"note": "abcdef12"}) == {"note": "***"}
+    assert masking.mask_code("x = 'abcdef12'") == "x = '***'"
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("harmless", [{"n_tokens": "twelve hundred"}, {"token": "abc"}, {"token_mixer": "attention"}])
+def test_what_is_no_secret_is_not_learned(harmless):
+    masking.learn(harmless)
+    for value in harmless.values():
+        assert masking.mask_text(f"say {value}") == f"say {value}"
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_the_environment_is_learned(monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "abcdef12")
+    masking.learn_environment()
+    assert masking.mask_text("it was abcdef12") == "it was ***"
