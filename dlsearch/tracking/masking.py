@@ -2,7 +2,7 @@
 
 A value is a secret when its key says so (pass, secret, token, api key, credential) or when it stands in a URL as
 user-info. Numbers are kept unless the key *is* such a word: ``n_tokens: 512`` is a hyperparameter, not ``token: 512``.
-What :func:`learn` has seen is a secret wherever it turns up again: in an exception's text, in a name, in a line of a log.
+What :func:`learn` has seen is a secret wherever it turns up again: in an exception's text, in a line of a log.
 """
 
 from __future__ import annotations
