@@ -41,7 +41,7 @@ def story(place):
     site = place("record")
     words = [*WORDS, f"+callbacks.dies.mark={site.folder / 'died'}"]
     with site.running(*words) as process:
-        until(lambda: (site.folder / "died").exists() or process.poll() is not None)
+        until(lambda: (site.folder / "died").exists() or process.poll() is not None, timeout=120)
         assert process.poll() is None, site.log.read_text()
         (test,) = site.store.glob("cache/*/test.npy")
         test.rename(test.with_suffix(".away"))
