@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
+# Studies whose records are committed in experiments/, each the name of its experiment.
+EXPERIMENTS ?= softmax_mnist lenet_mnist convnet_fashion_mnist
 # Each worker imports torch and Lightning for itself, which takes ten seconds of a core.
 TEST_WORKERS ?= 2
 
@@ -13,10 +15,10 @@ unexport PYTHONPATH PYTHONHOME
 # Set in some containers; without compiled modules every start costs seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test check format bench ui docs lock clean
+.PHONY: help env demo test check format bench experiments ui docs lock clean
 
 help:  ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
@@ -54,6 +56,19 @@ format: $(READY)  ## Format the code and mend what can be mended
 bench: $(READY)  ## Run the short benchmarks (DLSEARCH_DATA names the data); the others are in benchmarks/README.md
 	@set -e; for name in journal_row loader step_overhead; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
+# Records hold the paths as given, so these are relative; a study that is finished in mlruns/ is only written again.
+experiments: $(READY)  ## Run the studies in experiments/ and write their records there (hours; EXPERIMENTS names some)
+	@set -e; unset DLSEARCH_STORE; \
+	if [ -n "$$DLSEARCH_DATA" ]; then \
+	  mkdir -p .cache; ln -sfn "$$(cd "$$DLSEARCH_DATA" && pwd)" .cache/experiments-data; \
+	  export DLSEARCH_DATA=./.cache/experiments-data; \
+	fi; \
+	for name in $(EXPERIMENTS); do \
+	  $(BIN)/dlsearch -m experiment=$$name $(ARGS); \
+	  $(BIN)/dlsearch report $$name --out experiments/$$name; \
+	  cp mlruns/studies/$$name/config.yaml experiments/$$name/config.yaml; \
+	done
+
 ui: $(READY)  ## Open MLflow and the Optuna dashboard on what is in mlruns/
 	@$(BIN)/dlsearch ui
 
@@ -62,7 +77,7 @@ docs: $(READY)  ## Write the reference of the Python modules to build/docs/
 	@echo "docs: build/docs/index.html; the guides are in docs/"
 
 lock: $(READY)  ## Resolve the newest versions in range into requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --group dev --extra postgres --extra joblib --extra plotly $(LOCK_FLAGS) --upgrade --output-file requirements.lock > /dev/null
+	@$(BIN)/uv pip compile pyproject.toml --group dev --extra postgres --extra joblib --extra plotly --extra onnx $(LOCK_FLAGS) --upgrade --output-file requirements.lock > /dev/null
 
 clean:  ## Remove the environment, caches and build outputs; mlruns/ stays
 	@rm -rf $(VENV) .cache .ruff_cache .mypy_cache .pytest_cache .import_linter_cache build dist

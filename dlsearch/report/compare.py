@@ -15,7 +15,7 @@ from dlsearch.config.errors import ConfigError
 from dlsearch.report import compare_statistics as tests
 from dlsearch.report import statistics as stats
 from dlsearch.report.compare_words import verdict
-from dlsearch.report.intervals import wilson
+from dlsearch.report.intervals import mean_interval, wilson
 from dlsearch.report.load import view
 from dlsearch.report.render import bounds, flat
 
@@ -49,7 +49,7 @@ def compare(records: Sequence[Mapping[str, Any]], *, different_data: bool = Fals
     pairs = [_pair(a, b, data, bool(objective["maximize"])) for a, b in itertools.combinations(studies, 2)]
     _correct(pairs)
     facts: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "level": LEVEL,
         "objective": objective,
         "data": data,
@@ -169,7 +169,7 @@ def _confirmed(record: Mapping[str, Any]) -> dict[str, Any] | None:
         "default": bool(winner.get("default")),
         "seeds": [r["seed"] for r in done],
         "values": values,
-        **tests.mean_interval(values),
+        **mean_interval(values),
     }
 
 
@@ -194,7 +194,7 @@ def _test(v: View) -> dict[str, Any] | None:
         "right": right,
         "accuracy": right / n,
         "wilson": list(wilson(right, n)),
-        "replicas": tests.mean_interval(several) if several else None,
+        "replicas": mean_interval(several) if several else None,
         "opened": len(v.test),
         # The record keeps the most confident errors; where it has all, it is known which examples were right.
         "wrong": sorted(errors) if len(set(errors)) == n - right else None,

@@ -124,7 +124,7 @@ def confirmed(facts: dict[str, Any]) -> Plate | None:
     if not done:
         return None
     objective = facts["objective"]
-    ends = [v for s in done for v in (*s["confirmed"]["values"], s["confirmed"]["low"], s["confirmed"]["high"],
+    ends = [v for s in done for v in (*s["confirmed"]["values"], *(s["confirmed"]["interval"] or ()),
                                       s["best"] and s["best"]["value"]) if v is not None]  # fmt: skip
     shown = _range(ends)
 
@@ -134,8 +134,8 @@ def confirmed(facts: dict[str, Any]) -> Plate | None:
         score_axis(ax, shown, objective["percent"], axis="x", most=6 if width > 500 else 4)
         for i, s in enumerate(done):
             c = s["confirmed"]
-            if c["low"] is not None:
-                ax.plot([c["low"], c["high"]], [i, i], color=ACCENT, lw=5, alpha=0.25, solid_capstyle="butt")
+            if c["interval"] is not None:
+                ax.plot(c["interval"], [i, i], color=ACCENT, lw=5, alpha=0.25, solid_capstyle="butt")
             ax.plot(c["values"], [i] * c["n"], ls="none", marker="o", ms=4.6, mfc="none", mec=MUTED, mew=0.9)
             ax.plot([c["mean"]], [i], ls="none", marker="|", ms=17, mew=2.2, color=ACCENT, zorder=4)
             if s["best"] is not None:
@@ -149,7 +149,7 @@ def confirmed(facts: dict[str, Any]) -> Plate | None:
         return figure
 
     caption = (
-        "Rings: each winner's trainings on fresh seeds; bar and band: their mean and its 95 % interval (Student's t);"
+        "Rings: each winner's trainings on fresh seeds; bar and band: their mean and its 95 % interval (BCa bootstrap);"
         " cross: the best score of the search."
     )
     means = ", ".join(f"{s['name']} {formats.score(s['confirmed']['mean'], objective['percent'])}" for s in done)

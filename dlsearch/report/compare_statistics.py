@@ -7,33 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean, variance
 from typing import Any
 
+from dlsearch.report import intervals
 from dlsearch.report.intervals import wilson
 
 #: Up to so many values in a permutation test every assignment is gone through.
 EXACT_PAIRED, EXACT_UNPAIRED = 12, 16
 RESAMPLES = 9999
+#: What is taken over from the report's intervals: the bootstrap's, Student's beside it, and why there is none.
+_INTERVAL = ("interval", "method", "student", "why_not")
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> dict[str, Any]:
-    """Mean, standard deviation and Student's interval of the mean.
-
-    Returns:
-        ``{"n", "mean", "sd", "low", "high"}``; sd and the interval are None for one value.
-    """
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return {"n": n, "mean": mean, "sd": None, "low": None, "high": None}
-    from scipy.stats import t
-
-    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = float(t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
-    return {"n": n, "mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
-
-
-def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> dict[str, Any]:
+def paired(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
     """Compare trainings that share their seeds, one by one: the paired t-test, and the sign-flip permutation test.
 
     The permutation test assumes no distribution, but with n pairs its p cannot be less than 2 / 2ⁿ.
@@ -41,72 +28,60 @@ def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> dict[
     Args:
         a: Values of the first, in the order of the seeds.
         b: Values of the second, of the same seeds; at least two.
-        level: Coverage of the interval.
 
     Returns:
-        ``{"test", "n", "difference", "low", "high", "p", "df", "permutation_p", "smallest_p", "effect",
-        "superiority"}``; p is None where every pair differs by the same.
+        ``{"test", "n", "difference", "interval", "method", "student", "why_not", "p", "df", "permutation_p",
+        "smallest_p", "effect", "superiority"}``; p is None where every pair differs by the same, the intervals are
+        those of the mean difference (:func:`~dlsearch.report.intervals.mean_interval`).
     """
     from scipy import stats
 
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    interval = mean_interval(differences, level)
-    n = len(differences)
+    found = intervals.paired(a, b, maximize=True)
+    differences, n = found["differences"], found["n"]
     p: float | None = 1.0
-    if interval["sd"] > 1e-12 * max(1.0, abs(interval["mean"])):
+    if found["sd"]:
         p = float(stats.ttest_rel(a, b).pvalue)
     elif any(differences):
         p = None  # every pair differs by the same: there is no spread to measure this against
-    permuted = _permutation((differences,), "samples", exact=n <= EXACT_PAIRED)
     return {
         "test": "paired t-test",
         "n": [n, n],
-        "difference": interval["mean"],
-        "low": interval["low"],
-        "high": interval["high"],
+        "difference": found["mean"],
+        **{key: found[key] for key in _INTERVAL},
         "p": p,
         "df": float(n - 1),
-        "permutation_p": permuted,
+        "permutation_p": _permutation((differences,), "samples", exact=n <= EXACT_PAIRED),
         "smallest_p": 2.0 / 2**n,
         **_effect(a, b),
     }
 
 
-def welch(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> dict[str, Any]:
+def welch(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
     """Compare trainings of different seeds: the t-test for unequal variances (Welch, 1947), and a permutation test.
 
     Args:
         a: Values of the first, at least two.
         b: Values of the second, at least two.
-        level: Coverage of the interval.
 
     Returns:
         As of :func:`paired`.
     """
     from scipy import stats
 
-    one, two = mean_interval(a), mean_interval(b)
-    difference = one["mean"] - two["mean"]
-    p: float | None
-    low: float | None
-    high: float | None
-    if max(one["sd"], two["sd"]) > 1e-12 * max(1.0, abs(one["mean"]), abs(two["mean"])):
+    interval = intervals.difference_interval(a, b)
+    difference = interval["mean"]
+    p, df = None if difference else 1.0, float(len(a) + len(b) - 2)
+    if interval["student"] is not None:
         found = stats.ttest_ind(a, b, equal_var=False)
-        interval = found.confidence_interval(level)
         p, df = float(found.pvalue), float(found.df)
-        low, high = float(interval.low), float(interval.high)
-    else:
-        p, df, low, high = (None if difference else 1.0), float(len(a) + len(b) - 2), difference, difference
-    permuted = _permutation((list(a), list(b)), "independent", exact=len(a) + len(b) <= EXACT_UNPAIRED)
     return {
         "test": "Welch's t-test",
         "n": [len(a), len(b)],
         "difference": difference,
-        "low": low,
-        "high": high,
+        **{key: interval[key] for key in _INTERVAL},
         "p": p,
         "df": df,
-        "permutation_p": permuted,
+        "permutation_p": _permutation((list(a), list(b)), "independent", exact=len(a) + len(b) <= EXACT_UNPAIRED),
         "smallest_p": min(1.0, (2.0 if len(a) == len(b) else 1.0) / math.comb(len(a) + len(b), len(a))),
         **_effect(a, b),
     }
@@ -141,13 +116,13 @@ def hedges(a: Sequence[float], b: Sequence[float]) -> float | None:
 
     None where nothing varies.
     """
-    one, two = mean_interval(a), mean_interval(b)
+    one, two = fmean(a), fmean(b)
     df = len(a) + len(b) - 2
-    pooled = math.sqrt(((len(a) - 1) * one["sd"] ** 2 + (len(b) - 1) * two["sd"] ** 2) / df)
-    if pooled <= 1e-12 * max(1.0, abs(one["mean"]), abs(two["mean"])):
+    pooled = math.sqrt(((len(a) - 1) * variance(a) + (len(b) - 1) * variance(b)) / df)
+    if pooled <= 1e-12 * max(1.0, abs(one), abs(two)):
         return None
     correction = math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else 0.0
-    return correction * (one["mean"] - two["mean"]) / pooled
+    return correction * (one - two) / pooled
 
 
 def superiority(a: Sequence[float], b: Sequence[float]) -> float:

@@ -8,22 +8,24 @@ from dlsearch.report.compare_words import p_value
 from dlsearch.report.formats import NONE, THIN, difference, number, score, short
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.table import Table
 
 
-def interval(low: float | None, high: float | None, percent: bool) -> str:
+def interval(ends: Sequence[float] | None, percent: bool) -> str:
     """``a to b``; a dash where there is none."""
-    if low is None or high is None:
+    if ends is None:
         return NONE
-    return f"{_unitless(score(low, percent))} to {score(high, percent)}"
+    return f"{_unitless(score(ends[0], percent))} to {score(ends[1], percent)}"
 
 
-def gap(low: float | None, high: float | None, percent: bool) -> str:
+def gap(ends: Sequence[float] | None, percent: bool) -> str:
     """An interval of a difference; a dash where there is none."""
-    if low is None or high is None:
+    if ends is None:
         return NONE
-    return f"{difference(low, percent).removesuffix(' points')} to {difference(high, percent)}"
+    return f"{difference(ends[0], percent).removesuffix(' points')} to {difference(ends[1], percent)}"
 
 
 def _unitless(text: str) -> str:
@@ -43,7 +45,7 @@ def overview(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
     def spread(s: dict[str, Any]) -> str:
         c = s["confirmed"]
-        return NONE if c is None or c["sd"] is None else interval(c["low"], c["high"], percent)
+        return NONE if c is None else interval(c["interval"], percent)
 
     def drop(s: dict[str, Any]) -> str:
         if s["confirmed"] is None or s["best"] is None:
@@ -55,10 +57,7 @@ def overview(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
         return NONE if t is None else f"{score(t['accuracy'], True)} (n = {t['n']:,})"
 
     def wilson(s: dict[str, Any]) -> str:
-        if s["test"] is None:
-            return NONE
-        low, high = s["test"]["wilson"]
-        return interval(low, high, True)
+        return NONE if s["test"] is None else interval(s["test"]["wilson"], True)
 
     def hours(s: dict[str, Any], key: str) -> str:
         value = s["budget"][key]
@@ -112,12 +111,12 @@ def pair_row(p: dict[str, Any], percent: bool) -> list[str]:
     if found is None:
         texts += [NONE] * 7
     else:
-        texts += [difference(found["difference"], percent), gap(found["low"], found["high"], percent), found["test"]]
+        texts += [difference(found["difference"], percent), gap(found["interval"], percent), found["test"]]
         texts += [NONE if x is None else p_value(x)[2:].lstrip("= ") for x in (found["p"], p["holm"])]
         texts += [p_value(found["permutation_p"])[2:].lstrip("= "), number(found["effect"], 3)]
     if tested is None:
         return [*texts, NONE, NONE]
-    return [*texts, difference(tested["difference"], True), gap(tested["low"], tested["high"], True)]
+    return [*texts, difference(tested["difference"], True), gap((tested["low"], tested["high"]), True)]
 
 
 def show(facts: dict[str, Any], console: Console | None = None) -> None:

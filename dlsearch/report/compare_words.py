@@ -83,9 +83,9 @@ def _sentence(pair: dict[str, Any], objective: dict[str, Any]) -> str:
     how = f"{n} seeds that they share" if found["test"].startswith("paired") else f"{n} and {m} trainings"
     effect = "" if found["effect"] is None else f", Hedges' g {number(found['effect'], 3)}"
     text = f"{pair['a']} − {pair['b']} on {how}: {difference(found['difference'], percent)}"
-    if found["low"] is not None:
-        low, high = difference(found["low"], percent).removesuffix(" points"), difference(found["high"], percent)
-        text += f", 95 % interval {low} to {high}"
+    if found["interval"] is not None:
+        low, high = (difference(end, percent) for end in found["interval"])
+        text += f", 95 % interval {low.removesuffix(' points')} to {high} ({found['method']})"
     text += f"; {found['test']}, {p_value(found['p'])}"
     least = f" (with so few it cannot be below {found['smallest_p']:.3g})" if found["smallest_p"] > 0.01 else ""
     return f"{text}; permutation test {p_value(found['permutation_p'])}{least}{effect}."
@@ -107,6 +107,13 @@ def _tested(pair: dict[str, Any]) -> str:
     return f"{text}."
 
 
+def _intervals(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Everything that an interval is given of, with its name."""
+    means = [(f"{s['name']}'s mean", s["confirmed"]) for s in facts["studies"] if s["confirmed"] is not None]
+    pairs = [(f"{p['a']} − {p['b']}", p["confirmed"]) for p in facts["pairs"] if p["confirmed"] is not None]
+    return [*means, *pairs]
+
+
 def _warnings(facts: dict[str, Any]) -> list[str]:
     out = []
     data = facts["data"]
@@ -121,6 +128,9 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
     absent = [s["name"] for s in facts["studies"] if s["confirmed"] is None]
     if absent:
         out.append(f"No winner trained again on fresh seeds in {listed(absent)}: a search's best score is optimistic.")
+    for name, found in _intervals(facts):
+        if found["interval"] is None:
+            out.append(f"No bootstrap interval of {name}: {found['why_not']}.")
     partial = [s["name"] for s in facts["studies"] if s["state"] != "complete"]
     if partial:
         out.append(f"Not finished: {listed(partial)}.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 #: Resamples of a bootstrap, and its seed: the interval of the same values is the same wherever it is computed.
@@ -80,20 +80,56 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> dict[str, Any
     out["student"] = [float(low), float(high)]
     if n < FEWEST:
         return out | {"why_not": f"{n} values are too few for a bootstrap"}
+    return out | _bootstrap((data,), np.mean, level)
+
+
+def difference_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> dict[str, Any]:
+    """Difference of the means of two sets of values that share nothing, first minus second, with its BCa interval.
+
+    Returns:
+        As :func:`mean_interval`, with the difference as ``mean``, both counts as ``n``, no ``sd``, and Welch's
+        interval as ``student``.
+    """
+    import numpy as np
+    from scipy import stats
+
+    one, two = (np.asarray(sorted(float(v) for v in values)) for values in (a, b))
+    out: dict[str, Any] = {"n": [len(one), len(two)], "mean": math.fsum(one) / len(one) - math.fsum(two) / len(two)}
+    out |= {"sd": None, "interval": None, "method": None, "student": None, "why_not": None}
+    if min(len(one), len(two)) < 2:
+        return out | {"why_not": "one value has no spread"}
+    if one[0] == one[-1] and two[0] == two[-1]:
+        return out | {"why_not": "all values of each are equal"}
+    found = stats.ttest_ind(one, two, equal_var=False).confidence_interval(level)
+    out["student"] = [float(found.low), float(found.high)]
+    if min(len(one), len(two)) < FEWEST:
+        return out | {"why_not": f"{min(len(one), len(two))} values are too few for a bootstrap"}
+
+    def statistic(x: Any, y: Any, axis: int = -1) -> Any:
+        return np.mean(x, axis=axis) - np.mean(y, axis=axis)
+
+    return out | _bootstrap((one, two), statistic, level)
+
+
+def _bootstrap(data: tuple[Any, ...], statistic: Callable[..., Any], level: float) -> dict[str, Any]:
+    """``interval`` and ``method``, or ``why_not``."""
+    import numpy as np
+    from scipy import stats
+
     for method, name in (("BCa", "BCa bootstrap"), ("percentile", "percentile bootstrap")):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scipy warns where BCa is degenerate; that is what is looked for here
             found = stats.bootstrap(
-                (data,),
-                np.mean,
+                data,
+                statistic,
                 n_resamples=RESAMPLES,
                 confidence_level=level,
                 method=method,
                 rng=np.random.default_rng(SEED),
             ).confidence_interval
         if math.isfinite(found.low) and math.isfinite(found.high):
-            return out | {"interval": [float(found.low), float(found.high)], "method": name}
-    return out | {"why_not": "the bootstrap is degenerate"}
+            return {"interval": [float(found.low), float(found.high)], "method": name}
+    return {"why_not": "the bootstrap is degenerate"}
 
 
 def paired(a: Sequence[float], b: Sequence[float], maximize: bool) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class TestEvaluation(Base):
     study: Mapped[str] = mapped_column(sa.String(512), index=True)
     kind: Mapped[str] = mapped_column(sa.String(16))
     number: Mapped[int | None]
-    seed: Mapped[int]
+    seed: Mapped[int] = mapped_column(sa.BigInteger)  # below 2³², which PostgreSQL's INTEGER does not hold
     opened: Mapped[float]
     document: Mapped[str | None] = mapped_column(sa.Text)
 
@@ -167,6 +167,8 @@ class Storage:
                 raise ConfigError("study.storage", "was written by a newer dlsearch", "upgrade dlsearch")
             if version < SCHEMA_VERSION:
                 _upgrade(connection)
+            if not self.sqlite:
+                _widen(connection)
 
     @contextmanager
     def _schema_lock(self) -> Iterator[None]:
@@ -260,6 +262,14 @@ def _upgrade(connection: Connection) -> None:
     connection.execute(sa.text("CREATE INDEX IF NOT EXISTS ix_dlsearch_trials_state ON trials (study_id, state)"))
     connection.execute(sa.delete(Version))
     connection.execute(sa.insert(Version).values(version=SCHEMA_VERSION))
+
+
+def _widen(connection: Connection) -> None:
+    """Give the ledger's seeds the room that they had not in PostgreSQL; no new version, since older ones read both."""
+    column = "table_schema = current_schema() AND table_name = 'dlsearch_test_evaluation' AND column_name = 'seed'"
+    found = connection.execute(sa.text(f"SELECT data_type FROM information_schema.columns WHERE {column}")).scalar()
+    if found == "integer":
+        connection.execute(sa.text("ALTER TABLE dlsearch_test_evaluation ALTER COLUMN seed TYPE BIGINT"))
 
 
 @contextmanager

@@ -142,6 +142,8 @@ def _search(
     store.mkdir(parents=True, exist_ok=True)
     storage = database.Storage(url)
     study, resumed = opening.open_study(storage, draft, document, lease_s=draft.config["worker"]["lease_s"])
+    if resumed and Rounds(study).reopen():
+        draft.notices.append("the winner's scoring had failed: it is done again, and the ledger has a row for each")
     tracking = draft.config["tracking"]
     uri = tracking["uri"] or f"sqlite:///{store / 'mlflow.db'}"
     ship = None

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from dlsearch.config.errors import ConfigError
 from dlsearch.search.database import Storage, StudyRow
 from dlsearch.search.draft import Draft, digest
+from dlsearch.search.rounds import SETTINGS
 from dlsearch.search.study import Study, read_row
 from dlsearch.tracking import layout
 from dlsearch.tracking.masking import mask
@@ -150,17 +151,24 @@ def _create(storage: Storage, draft: Draft, document: dict[str, Any]) -> None:
 
 
 def _extend(storage: Storage, row: StudyRow, draft: Draft, document: dict[str, Any]) -> None:
-    """Take over the new budgets; a larger total reopens a finished study."""
+    """Take over the new budgets; a larger one of trials or of the confirmation reopens a finished study."""
     old = json.loads(row.document)
     n_trials = max(draft.study["n_trials"], 1)
     # Budgets and what was allowed to drift are the newest session's; identity and origin stay the first's.
     document = {**document, "uuid": old["uuid"], "default": old["default"], "sessions": [*old.get("sessions", [])]}
     document["sessions"].append({"command": document["command"], "n_trials": n_trials, "drift": drift(old, document)})
+    more = n_trials > row.n_trials or _confirms_more(old["config"]["study"], document["config"]["study"])
     with storage.engine.begin() as connection:
         connection.execute(
             sa.update(StudyRow)
             .where(StudyRow.name == row.name)
-            .values(
-                n_trials=n_trials, document=json.dumps(document), finished=row.finished and n_trials <= row.n_trials
-            )
+            .values(n_trials=n_trials, document=json.dumps(document), finished=row.finished and not more)
         )
+
+
+def _confirms_more(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a confirmation is asked for that was not, or more finalists, more seeds, or the refit."""
+    before, now = ({**SETTINGS, **(each.get("confirm") or {})} for each in (old, new))
+    return bool(new["finalize"]) and (
+        not old["finalize"] or any(int(now[key]) > int(before[key]) for key in ("top", "seeds", "refit"))
+    )

@@ -66,7 +66,7 @@ class Round:
         field: The finalists.
         attempts: Those at each replica, by (finalist, replica).
         refits: Attempts at the training on train + validation.
-        tests: Attempts at the scoring.
+        tests: Attempts at the scoring, without those that a later session gave up.
         race: What is left to run, or who won.
         ends: How each replica ended; absent where it has not.
     """
@@ -180,6 +180,7 @@ class Rounds:
         most = self.study.max_attempts
         ends = {at: end for at, rows in attempts.items() if (end := end_of(rows, most)) is not None}
         refits, tests = ([a for a in self.study.leases.rows(kind=k) if a.number == row.round] for k in (REFIT, TEST))
+        tests = [a for a in tests if a.attempt > document.get("given_up", 0)]
         undecided = Race({}, [], None, None, False)
         found = Round(row.round, document, row.finished is not None, field, attempts, refits, tests, undecided, ends)
         choice = document.get("choice")
@@ -194,8 +195,8 @@ class Rounds:
         return found
 
     def done(self) -> bool:
-        """Whether there is nothing to confirm, or it has been done and scored."""
-        wanted = self._document() if self.wanted else None
+        """Whether there is nothing to confirm, or it has been done and scored, or the study was left as finished."""
+        wanted = self._document() if self.wanted and not self.study.row().finished else None
         if wanted is None:
             return True
         last = self.last()
@@ -220,7 +221,8 @@ class Rounds:
             return None if now is None or now.finished else self._next(now, holder)
 
     def _current(self, deadline: float | None, target: float | None) -> Round | None:
-        if self.study.searching(deadline, target):
+        # Finished is finished, also where other leaders would be chosen today: the test set is not opened for that.
+        if self.study.searching(deadline, target) or self.study.row().finished:
             return None
         wanted = self._document()
         if wanted is None:
@@ -350,6 +352,22 @@ class Rounds:
                 values["finished"] = self.storage.now(connection)
             where = (RoundRow.study == self.study.name, RoundRow.round == now.number)
             connection.execute(sa.update(RoundRow).where(*where).values(**values))
+
+    def reopen(self) -> bool:
+        """Have the newest round scored again where its scoring failed for good; whether it did.
+
+        Its replicas stand, and so does the choice of its winner, which was written down before the test set was opened.
+        """
+        with self.storage.lock(self.study.name):
+            now = self.last()
+            if now is None or not now.finished or now.document["scored"] or now.race.winner is None:
+                return False
+            now.document["given_up"] = max((a.attempt for a in now.tests), default=0)
+            with self.storage.engine.begin() as connection:
+                where = (RoundRow.study == self.study.name, RoundRow.round == now.number)
+                values = {"document": json.dumps(now.document), "finished": None}
+                connection.execute(sa.update(RoundRow).where(*where).values(**values))
+        return True
 
     def close(self) -> Round | None:
         """Finish the newest round where nothing is left of it; returns it where it is finished."""

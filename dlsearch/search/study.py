@@ -159,7 +159,7 @@ class Study:
                     self._look()
                 if (deadline is not None and time.time() >= deadline) or self.reached(target):
                     return None
-                n_trials = self._n_trials()
+                n_trials, finished = self._budget()
                 trial = self._next(n_trials)
             while trial is not None:
                 with (
@@ -167,6 +167,8 @@ class Study:
                 ):  # its first write, which keeps others from writing, comes after the sampler's work
                     params = self.space.suggest(trial, self.document["config"])
                     if not self._duplicates(trial):
+                        if finished:  # it is not, any more
+                            _update_row(self.storage, self.name, finished=False)
                         _, attempt, token = self.leases.open("trial", trial.number, holder)
                         seed = trial_seed(self.seed, trial.number)
                         return Claim("trial", trial.number, attempt, token, params, seed, trial)
@@ -179,9 +181,12 @@ class Study:
         trials = self.trials()  # first: where the caches are void, it begins a new index
         self._index.update(trials)
 
-    def _n_trials(self) -> int:
+    def _budget(self) -> tuple[int, bool]:
+        """How many trials were asked for, and whether the study has been finished."""
+        query = sa.select(StudyRow.n_trials, StudyRow.finished).where(StudyRow.name == self.name)
         with self.storage.begin() as connection:  # the row's document is long
-            return int(connection.execute(sa.select(StudyRow.n_trials).where(StudyRow.name == self.name)).scalar_one())
+            n_trials, finished = connection.execute(query).one()
+        return int(n_trials), bool(finished)
 
     def _next(self, n_trials: int) -> optuna.Trial | None:
         """Take the first trial that waits, or a new one, as the index has them; None at the end of the budget."""
@@ -363,9 +368,12 @@ class Study:
         _update_row(self.storage, self.name, seconds=StudyRow.seconds + seconds)
 
     def settle(self, *, interrupted: bool, confirmed: bool) -> bool:
-        """Note whether the study is finished: nothing left to run, and its leaders confirmed where that is wanted."""
+        """Note whether the study is finished: nothing left to run, and its leaders confirmed where that is wanted.
+
+        One that was finished before, and of which nothing more was asked, stays so.
+        """
         running = any(t.state is TrialState.RUNNING for t in self.trials())
-        finished = not interrupted and not running and confirmed
+        finished = self.row().finished or (not interrupted and not running and confirmed)
         _update_row(self.storage, self.name, finished=finished)
         return finished
 

@@ -322,6 +322,8 @@ class Worker:
             return
         run_journals.close_round(self.study, self.store, now)
         kept = kept_folder(self.study, now)
+        if kept is not None and not now.document["scored"]:
+            return  # the same command scores again, and wants the winner's checkpoints
         for each in folder.glob(f"r{now.number}-*/ckpt"):
             if each.parent != self.store / str(kept):
                 shutil.rmtree(each, ignore_errors=True)

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlsearch.cli import guarded
+from dlsearch.cli import main
 from dlsearch.search.forkserver import ForkServer
 from dlsearch.tracking import provenance
-from dlsearch.verbs.again import verify
 from tests.e2e.running import until
 
 STUDY = [
@@ -47,7 +46,7 @@ def study(place):
     site.words = [*STUDY, f"data.root={site.folder / 'images'}"]
     site.words.remove("data.root=images")
     with site.running(*site.words) as process:
-        until(lambda: list(site.store.glob("studies/s/**/last.ckpt")))
+        until(lambda: list(site.store.glob("studies/s/**/last.ckpt")), timeout=120)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
     assert site.finished() == {}, "killed in its first trial"
@@ -57,7 +56,7 @@ def study(place):
 
 @pytest.fixture
 def here(study, warm, monkeypatch, capsys):
-    """``verify`` in this process, on the warm server; returns its exit code and what it says."""
+    """``dlsearch verify`` in this process, on the warm server; returns its exit code and what it says."""
     monkeypatch.chdir(study.folder)
     monkeypatch.syspath_prepend(study.folder)
     monkeypatch.setenv("DLSEARCH_STORE", str(study.store))
@@ -67,7 +66,9 @@ def here(study, warm, monkeypatch, capsys):
     def run(*words):
         provenance.origin.cache_clear()
         provenance._all_packages.cache_clear()
-        code = guarded(lambda: verify(list(words)))
+        with pytest.raises(SystemExit) as end:
+            main(["verify", *words])
+        code = end.value.code
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
@@ -158,14 +159,17 @@ def plant_package(site, monkeypatch):
     return lambda: None, []
 
 
-@pytest.mark.parametrize(("plant", "named"), [
+PLANTED = [
     (plant_config, "task.label_smoothing: recorded 0.0, now 0.1"),
     (plant_seed, "seed: recorded "),
     (plant_threads, "threads: recorded 1, now 2"),
     (plant_data, "data "),
     (plant_code, "code planted/__init__.py: recorded "),
     (plant_package, "package planted: recorded nothing, now 1.0"),
-])  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("plant", "named"), PLANTED)
 def test_a_planted_change_is_refused_by_name(study, here, monkeypatch, plant, named):
     undo, words = plant(study, monkeypatch)
     try:
@@ -175,6 +179,21 @@ def test_a_planted_change_is_refused_by_name(study, here, monkeypatch, plant, na
     assert code == 2, said
     assert said.startswith("trial 0 (complete, resumed): not trained: ")
     assert f"\n  {named}" in said
+
+
+def test_six_planted_changes_at_once_are_named_by_the_command_itself(study, monkeypatch):
+    made = [plant(study, monkeypatch) for plant, _ in PLANTED]
+    path = f"{study.folder / 'packages'}:{study.path}"
+    try:
+        said = study.run("verify", "s/0", *(word for _, words in made for word in words), code=2,
+                         env={"PYTHONPATH": path})  # fmt: skip
+    finally:
+        for undo, _ in reversed(made):
+            undo()
+    assert said.startswith("trial 0 (complete, resumed): not trained: inputs differ\n")
+    for _, named in PLANTED:
+        assert f"\n  {named}" in said
+    assert study.run("verify", "s/0").startswith("trial 0 (complete, resumed): equal, bit for bit"), "all was put back"
 
 
 def test_anyway_trains_and_says_what_it_comes_to(study, here):

@@ -107,6 +107,18 @@ def test_the_first_starts_at_once_make_one_schema(url):
     storage.close()
 
 
+def test_the_ledger_holds_every_seed(url):
+    Storage(url).close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:  # as it was made once
+        connection.execute(sa.text("ALTER TABLE dlsearch_test_evaluation ALTER COLUMN seed TYPE INTEGER"))
+    engine.dispose()
+    study = opened(url, draft(1))
+    row = study.ledger.opened("confirm", None, 2**32 - 1)
+    assert [(each["id"], each["seed"]) for each in study.ledger.rows()] == [(row, 2**32 - 1)]
+    study.storage.close()
+
+
 def test_best_counts_and_duplicates_are_found_by_the_database(url):
     study = opened(url, draft(4, space=["model.dropout=choice(0.0, 0.5)"]))
     first, second = study.claim(holder("w1")), study.claim(holder("w2"))

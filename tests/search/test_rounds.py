@@ -6,8 +6,9 @@ import json
 import threading
 
 import pytest
+import sqlalchemy as sa
 
-from dlsearch.search.database import Storage
+from dlsearch.search.database import RoundRow, Storage
 from dlsearch.search.record import read_record, read_status
 from dlsearch.search.rounds import Rounds
 from dlsearch.search.seeds import replica_seed
@@ -348,6 +349,102 @@ def test_a_scoring_that_fails_is_not_tried_again(study):
     assert not rounds.done()
     assert read_record(study)["finalization"]["state"] == "partial"
     assert read_record(study)["finalization"]["kept"] == {"trial_number": 2, "replica": 0}
+
+
+@pytest.mark.parametrize("end", ["failed", "lost"])
+def test_the_next_session_scores_again_and_trains_nothing(study, tmp_path, end):
+    search(study)
+    rounds = Rounds(study)
+    while (claim := rounds.claim(holder())).kind == "confirm":
+        study.finish(claim, done(0.8))
+    assert not rounds.reopen(), "it is not over"
+    study.ledger.opened("confirm", 2, claim.seed)
+    if end == "failed":
+        assert rounds.score(claim, failed("exception"), 1)
+    else:
+        for _ in range(3):
+            study.lose(claim, "killed by SIGKILL")
+            claim = rounds.claim(holder())
+        assert claim is None
+    assert rounds.claim(holder()) is None
+    assert rounds.close().finished
+    assert not study.settle(interrupted=False, confirmed=rounds.done())
+    study = opened(tmp_path, given())
+    assert Rounds(study).reopen()
+    (again,) = confirm(study)
+    assert (again.kind, again.round, again.attempt) == ("test", 1, 2 if end == "failed" else 4)
+    assert study.settle(interrupted=False, confirmed=Rounds(study).done())
+    record = read_record(study)
+    assert [o["scored"] for o in record["openings"]] == [False, True]
+    assert (record["finalization"]["state"], record["finalization"]["rounds"]) == ("complete", 1)
+    assert record["winner"]["number"] == 2
+    assert not Rounds(study).reopen(), "it is scored"
+
+
+def test_where_everything_failed_there_is_nothing_to_score_again(study):
+    search(study)
+    confirm(study, lambda _: None)
+    assert not Rounds(study).reopen()
+
+
+def finished(tmp_path, **settings):
+    """A finished study whose leaders were chosen in another way than today's: by an earlier version."""
+    study = opened(tmp_path, given(**settings))
+    search(study)
+    confirm(study)
+    assert study.settle(interrupted=False, confirmed=Rounds(study).done())
+    now = Rounds(study).last()
+    for each in now.document["finalists"]:
+        each["params"]["optimizer.lr"] /= 2
+    with study.storage.engine.begin() as connection:
+        connection.execute(sa.update(RoundRow).values(document=json.dumps(now.document)))
+    return study
+
+
+def rounds_removed(study):
+    """Before there were rounds, the winner was trained once more."""
+    with study.storage.engine.begin() as connection:
+        connection.execute(sa.delete(RoundRow))
+
+
+@pytest.mark.parametrize("age", [lambda _: None, rounds_removed])
+@pytest.mark.parametrize("settings", [{}, {"seeds": 2}, {"top": 1}, {"racing": True}])
+def test_a_finished_study_is_left_alone(tmp_path, age, settings):
+    age(finished(tmp_path))
+    study = opened(tmp_path, given(**settings))
+    assert Rounds(study).done()
+    assert (study.claim(holder()), confirm(study)) == (None, [])
+    assert study.settle(interrupted=True, confirmed=False), "Ctrl-C before its end changes nothing"
+    assert len(study.ledger.rows()) == 1
+
+
+@pytest.mark.parametrize(("n_trials", "settings"), [(5, {}), (4, {"seeds": 4}), (4, {"top": 3}), (4, {"refit": True})])
+def test_a_finished_study_of_which_more_is_asked_is_confirmed_again(tmp_path, n_trials, settings):
+    finished(tmp_path)
+    study = opened(tmp_path, given(n_trials, **settings))
+    assert not study.row().finished
+    search(study, (0.5, 0.7, 0.9, 0.6, 0.95))
+    assert confirm(study)[0].round == 2
+    assert study.settle(interrupted=False, confirmed=Rounds(study).done())
+    assert len(study.ledger.rows()) == 2
+
+
+def test_a_trial_that_is_claimed_later_reopens_a_finished_study(tmp_path):
+    study = opened(tmp_path, given())
+    for value in (0.5, 0.7):
+        study.finish(study.claim(holder()), complete(value))
+    rounds = Rounds(study)
+    while (claim := rounds.claim(holder(), target=0.6)) is not None:  # the search ended early
+        if claim.kind == "test":
+            rounds.score(claim, scores(*[{"test/accuracy": 0.7}] * 3), study.ledger.opened("confirm", 1, claim.seed))
+        else:
+            study.finish(claim, done(0.8))
+    assert study.settle(interrupted=False, confirmed=rounds.done())
+    study = opened(tmp_path, given())
+    assert study.row().finished
+    search(study)
+    assert not study.row().finished
+    assert {c.round for c in confirm(study)} == {2}
 
 
 @pytest.mark.parametrize("change", [{"finalize": False}, {"objective": ["a", "b"]}])

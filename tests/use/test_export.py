@@ -21,7 +21,7 @@ from dlsearch.use.archive import check, load_program, make_program, save_program
 from dlsearch.use.export import check_formats, check_out, export
 from dlsearch.use.files import Reader
 from dlsearch.use.kept import Kept
-from dlsearch.use.model import load, load_export
+from dlsearch.use.model import load, load_export, onnx_runner
 from dlsearch.use.predict import Failures, predict
 
 INPUT = {"kind": "image", "shape": [1, 28, 28], "mean": [0.13], "std": [0.31], "classes": list("0123456789")}
@@ -88,15 +88,28 @@ def test_an_export_predicts_the_same_and_has_the_same_bytes_each_time(kept: Kept
     assert not any(str(Path.cwd()).encode() in text or b"site-packages" in text for text in texts)
 
 
-def test_onnx_predicts_the_same(kept: Kept, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overrides", [["model=lenet", "data=mnist"], ["model=convnet", "data=mnist"]])
+def test_the_onnx_graph_computes_what_the_network_does(tmp_path: Path, overrides: list[str]) -> None:
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8))
+    kept = leave(tmp_path / "t00003", overrides, INPUT)
     model = load(kept)
-    export(model, kept, tmp_path / "out", formats=["onnx"])
+    spec = export(model, kept, tmp_path / "out", formats=["onnx"])
+    run = onnx_runner(tmp_path / "out/model.onnx")
+    generator = torch.Generator().manual_seed(1)
+    assert model.net is not None
+    for size in (1, 3, 64):  # one, and numbers that the export has not looked at
+        x = torch.randn(size, 1, 28, 28, generator=generator)
+        with torch.inference_mode():
+            expected = model.net(x)
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(run(x), expected, rtol=0, atol=1e-5)
+    assert set(spec["made_with"]) == {"dlsearch", "torch", "onnx", "onnxscript", "onnxruntime"}
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8))
     for one, two in zip(
         rows(model, tmp_path / "x.npy"), rows(load_export(tmp_path / "out"), tmp_path / "x.npy"), strict=True
     ):
-        assert one["probability"] == pytest.approx(two["probability"], abs=1e-4)
+        assert one["class"] == two["class"]
+        assert one["probability"] == pytest.approx(two["probability"], abs=1e-5)
     assert str(Path.cwd()).encode() not in (tmp_path / "out/model.onnx").read_bytes()
 
 
