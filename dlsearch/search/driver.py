@@ -26,9 +26,13 @@ from dlsearch.search.slots import slots_and_reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from dlsearch.tracking.handle import Shipper
+
 INTERRUPTED = 130
-#: What the report at the end imports, seconds in all.
-REPORT_IMPORTS = (
+#: What opening the database and the report at the end import, seconds in all.
+LATER_IMPORTS = (
+    "alembic.command",
+    "sqlalchemy.dialects.sqlite",
     "matplotlib.figure",
     "matplotlib.backends.backend_svg",
     "scipy.stats",
@@ -96,10 +100,17 @@ def search(
     check_storage(url)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's word for Ctrl-C
     server = ForkServer.start(serve.preload(draft.representatives()))
+    ship = None
+    if draft.config["tracking"]["enabled"]:  # imports mlflow with the time that is left over
+        from dlsearch.tracking.handle import Shipper
+
+        ship = Shipper(store, draft.config["tracking"]["uri"] or f"sqlite:///{store / 'mlflow.db'}", wait=True)
     try:
-        _search(draft, launcher, server, store, url, len(places) if local else None, count, places[0].threads)
+        _search(draft, launcher, server, ship, store, url, len(places) if local else None, count, places[0].threads)
     finally:
         serve.warm = None
+        if ship is not None and ship.waits:
+            ship.dismiss()
         server.stop()
 
 
@@ -107,6 +118,7 @@ def _search(
     draft: Draft,
     launcher: Any,
     server: ForkServer,
+    ship: Shipper | None,
     store: Path,
     url: str,
     local_slots: int | None,
@@ -133,7 +145,7 @@ def _search(
         allow_targets=draft.config["allow_targets"],
         threads=threads,
     )
-    for module in REPORT_IMPORTS:  # here they cost nothing: torch is being imported beside
+    for module in LATER_IMPORTS:  # here they cost nothing: torch is being imported beside
         importlib.import_module(module)
     described = preflight(server, draft)
     document = opening.document_of(draft, described, found)
@@ -144,18 +156,11 @@ def _search(
     study, resumed = opening.open_study(storage, draft, document, lease_s=draft.config["worker"]["lease_s"])
     if resumed and Rounds(study).reopen():
         draft.notices.append("the winner's scoring had failed: it is done again, and the ledger has a row for each")
-    tracking = draft.config["tracking"]
-    uri = tracking["uri"] or f"sqlite:///{store / 'mlflow.db'}"
-    ship = None
-    if tracking["enabled"]:
-        from dlsearch.tracking import shipper
-
-        ship = shipper.start(store, uri)
+    if ship is not None:
+        ship.go()
     started, interrupted = time.monotonic(), False
     say = Watch(study, store, total_slots=local_slots or int(jobs), notices=draft.notices, resumed=resumed)
     say.open_run(draft, found.get("diff"))
-    if ship is not None:
-        ship.yield_to_training()
     try:
         interrupted = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
     finally:

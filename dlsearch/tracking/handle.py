@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from dlsearch.tracking.tail import Tail, backlog, server_id
 
-_POLL_S = 0.1
+_POLL_S = 0.05
 
 
 def set_share(pid: int, nice: int) -> None:
@@ -36,12 +37,29 @@ class Shipper:
     Args:
         store: The store whose journals it tails.
         uri: Where it sends them.
+        wait: It imports mlflow (seconds) with the time that nobody else wants, and touches neither `store` nor `uri`
+            before :meth:`go`.
     """
 
-    def __init__(self, store: Path, uri: str) -> None:
+    def __init__(self, store: Path, uri: str, *, wait: bool = False) -> None:
         """Start the process."""
-        self.store, self.uri = Path(store), uri
-        self._process = self._spawn()
+        self.store, self.uri, self.waits = Path(store), uri, wait
+        self._process = self._spawn(wait=wait)
+        if wait:
+            self.yield_to_training()
+
+    def go(self) -> None:
+        """End the wait."""
+        self.store.mkdir(parents=True, exist_ok=True)
+        self.waits = False
+        self._nudge()
+
+    def dismiss(self) -> None:
+        """End a process that waits: nothing is to be sent."""
+        self.waits = False
+        self._process.kill()
+        self._process.wait()
+        self._close()
 
     @property
     def pid(self) -> int:
@@ -56,6 +74,7 @@ class Shipper:
         """Wait until MLflow has everything that stands in the store's journals now; False when that took too long."""
         deadline = time.monotonic() + timeout_s
         set_share(self.pid, 0)
+        self._nudge()
         server, restarts = server_id(self.uri), 1
         todo = backlog(self.store, server)
         while todo:
@@ -79,21 +98,36 @@ class Shipper:
         except subprocess.TimeoutExpired:  # in the middle of a slow request; a resend does no harm
             self._process.kill()
             self._process.wait()
+        self._close()
         return drained
 
     def leave(self) -> None:
         """Do not wait: the process sends the rest by itself after its owner has ended, and ends then."""
         self._process.returncode = 0  # nobody's any more: no warning that it still runs
+        self._close()
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        self.store.mkdir(parents=True, exist_ok=True)
+    def _nudge(self) -> None:
+        """Have it look at the journals now."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it has ended: whoever waits for it notices
+            self._process.stdin.write(b"\n")
+            self._process.stdin.flush()
+
+    def _close(self) -> None:
+        with suppress(OSError):
+            self._process.stdin.close()  # type: ignore[union-attr]
+
+    def _spawn(self, *, wait: bool = False) -> subprocess.Popen[bytes]:
         # In the environment, not among the arguments: those are for everyone to see, and a URL may hold a password.
         environment = {**os.environ, "MLFLOW_TRACKING_URI": self.uri}
         command = [sys.executable, "-m", "dlsearch.tracking.shipper", str(self.store.resolve())]
-        with (self.store / "shipper.log").open("ab") as log:
+        command += ["--owner", str(os.getpid()), *(["--wait"] if wait else [])]
+        if not wait:
+            self.store.mkdir(parents=True, exist_ok=True)
+        with Path(os.devnull if wait else self.store / "shipper.log").open("ab") as log:
             return subprocess.Popen(
-                [*command, "--owner", str(os.getpid())],
-                stdin=subprocess.DEVNULL,
+                command,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env=environment,

@@ -5,6 +5,7 @@ One of the few modules that import mlflow; only the shipper's process runs it.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sqlite3
@@ -47,6 +48,14 @@ _ENVIRONMENT = {
 }
 
 
+def load(uri: str) -> None:
+    """Import mlflow (seconds), with what it imports when it connects to `uri`."""
+    os.environ.update(_ENVIRONMENT)
+    importlib.import_module("mlflow")
+    if "sql" in uri.partition(":")[0]:
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+
+
 class Sender:
     """Turns rows into requests.
 
@@ -59,7 +68,7 @@ class Sender:
 
     def __init__(self, store: Path, uri: str, prefix: str = "", *, final: bool = False) -> None:
         """Import mlflow (seconds); nothing is sent, and no database made."""
-        os.environ.update(_ENVIRONMENT)
+        load(uri)
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):  # their notes on making the tables are not the user's business

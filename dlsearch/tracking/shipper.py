@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from dlsearch.tracking.handle import Shipper, set_share, start
 from dlsearch.tracking.masking import mask_text
 from dlsearch.tracking.pump import Pump
-from dlsearch.tracking.sender import LOG, Sender
+from dlsearch.tracking.sender import LOG, Sender, load
 from dlsearch.tracking.tail import StoreLock, backlog, server_id
 
 if TYPE_CHECKING:
@@ -83,16 +84,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--uri", default=os.environ.get("MLFLOW_TRACKING_URI"))
     parser.add_argument("--experiment-prefix", default="")
     parser.add_argument("--owner", type=int, default=None, help="process id of the parent; this one ends after it")
+    parser.add_argument("--wait", action="store_true", help="import mlflow, and wait for a line on standard input")
     arguments = parser.parse_args(argv)
     if not arguments.uri:
         parser.error("--uri, or MLFLOW_TRACKING_URI, is needed")
+    if arguments.wait:
+        _wait(arguments.store, arguments.uri)
     logging.basicConfig(format=_FORMAT, level=logging.INFO)
     logging.captureWarnings(True)
-    stop = threading.Event()
+    stop, wake = threading.Event(), threading.Event()
+
+    def end(*_: object) -> None:
+        stop.set()
+        wake.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with suppress(OSError):
-        os.nice(10)  # where there are no autogroups; what a process gives away it cannot take back
+        signal.signal(number, end)
+    if not arguments.wait:
+        _be_nice()
+    if arguments.owner is not None:
+        threading.Thread(target=_listen, args=(wake,), name="listen", daemon=True).start()
 
     def orphan() -> bool:
         return arguments.owner is not None and os.getppid() != arguments.owner
@@ -102,13 +113,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         if orphan() or stop.wait(POLL_S):
             return 0
     try:
-        _serve(arguments.store, arguments.uri, arguments.experiment_prefix, stop, orphan)
+        _serve(arguments.store, arguments.uri, arguments.experiment_prefix, stop, wake, orphan)
     finally:
         lock.release()
     return 0
 
 
-def _serve(store: Path, uri: str, prefix: str, stop: threading.Event, orphan: Callable[[], bool]) -> None:
+def _be_nice() -> None:
+    with suppress(OSError):
+        os.nice(10)  # where there are no autogroups; what a process gives away it cannot take back
+
+
+def _wait(store: Path, uri: str) -> None:
+    """Import mlflow and wait for the owner's word; ends with an owner that gives none. Touches nothing before it."""
+    word = threading.Event()
+
+    def listen() -> None:
+        if not sys.stdin.readline():
+            os._exit(0)
+        word.set()
+
+    threading.Thread(target=listen, name="listen", daemon=True).start()
+    _be_nice()
+    with suppress(Exception):  # happens again, and is told in the log, where it is needed
+        load(uri)
+    word.wait()
+    log = os.open(store / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+
+
+def _listen(wake: threading.Event) -> None:
+    """A line on standard input: the owner wants to have everything sent."""
+    for _ in sys.stdin:
+        wake.set()
+
+
+def _serve(
+    store: Path, uri: str, prefix: str, stop: threading.Event, wake: threading.Event, orphan: Callable[[], bool]
+) -> None:
     sender = Sender(store, uri, prefix)
     pump = Pump(store, sender)
     _log.info("shipping %s to %s", store, mask_text(uri))
@@ -124,11 +168,16 @@ def _serve(store: Path, uri: str, prefix: str, stop: threading.Event, orphan: Ca
                 give_up = time.monotonic() + LINGER_S
             if give_up is not None and (pump.idle or time.monotonic() > give_up):
                 break
-            stop.wait(max(POLL_S, pump.delay))
+            wake.wait(max(POLL_S, pump.delay))
+            wake.clear()
     finally:
         sender.models.close()
+        sender.tune("PRAGMA wal_checkpoint(TRUNCATE)")
         _log.info("ended after %d rows of %d runs", pump.rows, len(pump.touched))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = main()
+    logging.shutdown()
+    # Tearing mlflow down takes most of a second, for which the search would wait; everything has been sent.
+    os._exit(code)

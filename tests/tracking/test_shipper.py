@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dlsearch.tracking import layout
+from dlsearch.tracking.handle import Shipper
 from dlsearch.tracking.journal import Journal, rows, run_id, shipped_path
 from dlsearch.tracking.pump import Pump
 from dlsearch.tracking.shipper import Sender, start, sync
@@ -111,6 +112,33 @@ def test_it_drains_and_ends_after_its_owner(store: Path, uri: str, write: Write,
     assert not Path(f"/proc/{pid}").exists()
     check_complete(client, 3, 5)
     assert done.stderr == ""
+
+
+def test_one_that_waits_touches_nothing_before_the_word(
+    tmp_path: Path, write: Write, store: Path, client: MlflowClient
+) -> None:
+    # The owner that dies while it waits, and the one that thinks better of it, leave no trace of it.
+    code = "import sys; from pathlib import Path; from dlsearch.tracking.handle import Shipper; "
+    code += "s = Shipper(Path(sys.argv[1]), sys.argv[2], wait=True); print(s.pid); s._process.returncode = 0"
+    place, uri = tmp_path / "none", f"sqlite:///{tmp_path / 'none' / 'mlflow.db'}"
+    waiting = Shipper(place, uri, wait=True)
+    done = subprocess.run([sys.executable, "-c", code, str(place), uri], capture_output=True, text=True, check=True)
+    orphan = Path("/proc", done.stdout.strip())
+    waiting.dismiss()
+    assert not Path("/proc", str(waiting.pid)).exists()
+    deadline = time.monotonic() + 60
+    while orphan.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not orphan.exists()
+    assert not place.exists()
+
+    write(trials=2)
+    shipper = Shipper(store, f"sqlite:///{store / 'mlflow.db'}", wait=True)
+    shipper.go()
+    assert shipper.stop(60.0), (store / "shipper.log").read_text()
+    check_complete(client, 2, 5)
+    assert "ended after" in (store / "shipper.log").read_text()
+    assert not Path(store / "mlflow.db-wal").is_file() or not (store / "mlflow.db-wal").stat().st_size
 
 
 # -- what is sent ----------------------------------------------------------------------------------------------------
