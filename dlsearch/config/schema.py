@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, List, Optional  # OmegaConf reads these annotations at run time
+from typing import Any, Dict, List, Optional  # OmegaConf reads these annotations at run time
 
 from omegaconf import MISSING
 
@@ -57,6 +57,31 @@ class PathsConfig:
     store: str = MISSING
     data: str = MISSING
     cache: str = MISSING
+    weights: str = "${paths.store}/weights"  # what studies transfer, by digest
+
+
+@dataclass
+class TransferGroup:
+    """A part of a net that trains by a rule of its own."""
+
+    match: Any = MISSING  # globs over the names of parameters and buffers: a text with blanks between, or a list
+    lr: float = 1.0  # times optimizer.lr
+    unfreeze: Optional[int] = 0  # first epoch, from 0, in which it trains; null: never
+
+
+@dataclass
+class TransferConfig:
+    """What a training begins with, and what of it may change. See docs/using-models.md."""
+
+    weights: Optional[str] = None  # study:NAME[/NUMBER], file:PATH or torchvision:NAME; null: nothing
+    prefix: Optional[str] = None  # of the net's names in a file; null: `net.`, where there is such
+    head: Any = "last"  # what begins anew: the last layer, globs over names, or null for nothing
+    freeze: Any = None  # what stays as it is: globs over names, `loaded` for all that was loaded, null for nothing
+    unfreeze: Optional[int] = None  # first epoch, from 0, in which that trains after all; null: never
+    lr: float = 1.0  # of what was loaded, times optimizer.lr
+    batch_norm: str = "frozen"  # running statistics of a frozen normalisation: frozen with it, or adapt
+    groups: Dict[str, TransferGroup] = field(default_factory=dict)  # rules that come first, by names of yours
+    sha256: Dict[str, str] = field(default_factory=dict)  # of the weights of each source; filled in at the start
 
 
 @dataclass
@@ -101,6 +126,7 @@ class Frame:
     paths: PathsConfig = field(default_factory=PathsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     callbacks: Any = None
     data: Any = None
     model: Any = None

@@ -105,12 +105,15 @@ class Again:
         document: The study's document, or what of it a report carries: ``config``, ``options``, ``provenance``,
             ``sha``, ``objectives``, ``directions``, ``allow_targets``.
         data: This machine's data root.
+        weights: Where this machine keeps what studies transfer.
         threads: CPU threads in place of those recorded; a difference, where it is another number.
     """
 
-    def __init__(self, document: Mapping[str, Any], *, data: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, document: Mapping[str, Any], *, data: Path, weights: Path | None = None, threads: int | None = None
+    ) -> None:
         self.document, self._threads = document, threads
-        self._data = data
+        self._data, self._weights = data, weights
 
     def __enter__(self) -> Again:
         """Start the fork server."""
@@ -133,6 +136,7 @@ class Again:
     def config(self, trial: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """The trial's config, with this machine's places."""
         paths = {"store": self._folder, "data": self._data, "cache": self._folder / "cache"}
+        paths["weights"] = self._weights or self._folder / "weights"
         cfg = trial_config(
             self.document, trial["params"], seed=seed, paths={key: str(path) for key, path in paths.items()}
         )
@@ -256,17 +260,19 @@ def probe(channel: Channel, payload: dict[str, Any]) -> None:
     """In a child: what this machine is, and what the data are today.
 
     Args:
-        channel: To the parent; receives ``capability``, ``device``, ``deterministic``, ``splits``, or ``error``.
+        channel: To the parent; receives ``capability``, ``device``, ``deterministic``, ``weights``, ``splits``, or
+            ``error``.
         payload: ``cfg``.
     """
     from dlsearch.train.fit import build_data
+    from dlsearch.train.transfer import present
 
     try:
         cfg = OmegaConf.create(payload["cfg"])
         data = build_data(cfg)
         data.prepare_data()
         described = data.describe() if hasattr(data, "describe") else {}
-        channel.send({**machine(payload["cfg"]), "splits": described.get("digests")})
+        channel.send({**machine(payload["cfg"]), "weights": present(cfg), "splits": described.get("digests")})
     except ConfigError as error:
         channel.send({"error": [error.key, error.expected, error.hint]})
     except (ValueError, OSError, RuntimeError) as error:

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dlsearch.config.build import check_targets
 from dlsearch.config.compose import explain, resolve, seconds
 from dlsearch.config.errors import ConfigError
+from dlsearch.search import transfers
 from dlsearch.search.confirm import LIMIT
 from dlsearch.search.space import MISSING, Dimension, Space
 from dlsearch.search.trial_config import check_name, check_project, lookup, trial_config
@@ -96,7 +97,7 @@ class Draft:
         )
 
     def representatives(self) -> list[dict[str, Any]]:
-        """The base config, and it with every other option of every searched group: what is built to check it."""
+        """The base config, and it with every other option of every searched group, or transfer: built to check them."""
         configs = [trial_config(self._document(), {}, seed=self.config["seed"])]
         for group, options in self.options.items():
             configs += [
@@ -104,7 +105,8 @@ class Draft:
                 for option, node in options.items()
                 if node != self.config[group]
             ]
-        return configs
+        seed, document = self.config["seed"], self._document()
+        return configs + [trial_config(document, params, seed=seed) for params in transfers.representatives(self)]
 
     def _document(self) -> dict[str, Any]:
         return {"config": self.config, "options": self.options}
@@ -120,6 +122,10 @@ class Draft:
             node.pop(last, None)
         for part in ("sampler", "pruner", "space"):
             kept.pop(part, None)
+        if not kept.get("transfer", {}).get(
+            "sha256"
+        ):  # nothing is transferred: as in studies that knew of no such thing
+            kept.pop("transfer", None)
         return dict(kept)
 
 
@@ -308,6 +314,7 @@ def _check(draft: Draft, base: DictConfig) -> None:
     if study["target"] is not None and not math.isfinite(study["target"]):
         raise ConfigError("study.target", f"expected a finite number, got {study['target']}")
     _ = draft.timeout, draft.trial_timeout
+    transfers.check_section(draft)
     if draft.config["trainer"]["max_epochs"] < 1:
         raise ConfigError("trainer.max_epochs", f"expected at least 1, got {draft.config['trainer']['max_epochs']}")
     if draft.config["worker"]["lease_s"] < 2:

@@ -7,6 +7,7 @@ server imports torch while the database opens), and nothing is written before ev
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import sys
@@ -126,7 +127,7 @@ def _search(
     threads: int,
 ) -> None:
     # Imported while the fork server imports torch beside it.
-    from dlsearch.search import database, opening
+    from dlsearch.search import database, opening, transfers
     from dlsearch.search.rounds import Rounds
     from dlsearch.search.study import read_row
     from dlsearch.search.watch import Watch
@@ -147,13 +148,22 @@ def _search(
     )
     for module in LATER_IMPORTS:  # here they cost nothing: torch is being imported beside
         importlib.import_module(module)
-    described = preflight(server, draft)
+    weights = Path(draft.config["paths"]["weights"])
+    known = None if row is None else transfers.kept_files(json.loads(row.document)["config"].get("transfer"), weights)
+    data = Path(draft.config["paths"]["data"])
+    sources = transfers.find(transfers.sources(draft), store=store, url=url, data=data, kept=known, own=draft.name)
+    described = preflight(server, draft, sources)
+    nodes = [draft.config["transfer"], *draft.options.get("transfer", {}).values()]
+    transferred = transfers.settle(nodes, sources, described.get("weights", {}))
+    found["provenance"] |= {"weights": transferred} if transferred else {}
+    draft.notices += transfers.lines(transferred)
     document = opening.document_of(draft, described, found)
     if row is not None:
         opening.check_drift(row, document, bool(draft.study["allow_drift"]))
     store.mkdir(parents=True, exist_ok=True)
     storage = database.Storage(url)
     study, resumed = opening.open_study(storage, draft, document, lease_s=draft.config["worker"]["lease_s"])
+    transfers.keep(weights, transferred, described.get("files", {}))
     if resumed and Rounds(study).reopen():
         draft.notices.append("the winner's scoring had failed: it is done again, and the ledger has a row for each")
     if ship is not None:
@@ -234,13 +244,14 @@ def check_store(store: Path) -> Path:
     return store
 
 
-def preflight(server: ForkServer, draft: Draft) -> dict[str, Any]:
+def preflight(server: ForkServer, draft: Draft, weights: Mapping[str, Any]) -> dict[str, Any]:
     """Build everything once on the meta device, prepare the data, describe both; in a child of the fork server.
 
     Raises:
         ConfigError: Something cannot be built.
     """
-    payload = {"configs": draft.representatives(), "objectives": draft.objectives, "directions": draft.directions}
+    goals = {"objectives": draft.objectives, "directions": draft.directions}
+    payload = {"configs": draft.representatives(), "weights": weights, **goals}
     try:
         child = server.spawn("dlsearch.search.trial_process:preflight", payload, env={}, log=None)
     except OSError as error:

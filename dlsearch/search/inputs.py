@@ -19,7 +19,7 @@ class Difference:
 
     Args:
         input: Its name: a config key, ``seed``, ``threads``, ``capability``, ``device``, ``package torch``,
-            ``code dlsearch/…``, ``data train``.
+            ``code dlsearch/…``, ``weights``, ``data train``.
         recorded: What the record says.
         now: What is here.
     """
@@ -62,6 +62,9 @@ def met(payload: Mapping[str, Any]) -> dict[str, Any]:
         **machine(payload["cfg"]),
         **payload["origin"],
     }
+    moved = payload["cfg"].get("transfer") or {}
+    if moved.get("weights") is not None:  # the training refuses any others
+        found["weights"] = moved["sha256"].get(moved["weights"])
     return {**found, "sha256": digest(found)}
 
 
@@ -136,8 +139,9 @@ def differences(provenance: Mapping[str, Any], trial: Mapping[str, Any], here: M
     Args:
         provenance: Of the study: ``installed`` and ``code`` say which package, which file.
         trial: The trial's row in the record.
-        here: ``threads``, ``capability``, ``device``, ``env``, ``code``, ``installed``, ``files``, ``python`` and
-            ``splits`` (None where the data module knows no digests).
+        here: ``threads``, ``capability``, ``device``, ``env``, ``code``, ``installed``, ``files``, ``python``,
+            ``weights`` (those that are transferred, as they lie here) and ``splits`` (None where the data module knows
+            no digests).
     """
     inputs = trial["inputs"]
     found = [
@@ -145,6 +149,8 @@ def differences(provenance: Mapping[str, Any], trial: Mapping[str, Any], here: M
         for key in ("threads", "capability", "device", "deterministic")
         if inputs[key] != here[key]
     ]
+    if inputs.get("weights") != here.get("weights"):
+        found.append(Difference("weights", inputs.get("weights"), here.get("weights")))
     if inputs["env"] != here["env"]:
         then = {"python": provenance.get("python"), **_prefixed("package ", provenance.get("installed") or {})}
         now = {"python": here["python"], **_prefixed("package ", here["installed"])}

@@ -129,6 +129,7 @@ def worker_overrides(name: str, cfg: Mapping[str, Any], slot_count: Any) -> list
         "paths.store": str(Path(paths["store"]).resolve()),
         "paths.data": str(Path(paths["data"]).resolve()),
         "paths.cache": str(Path(paths["cache"]).resolve()),
+        "paths.weights": str(Path(paths["weights"]).resolve()),
         "study.storage": study["storage"],
         "study.timeout": study["timeout"],
         "study.trial_timeout": study["trial_timeout"],

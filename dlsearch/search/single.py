@@ -24,7 +24,9 @@ def train(cfg: DictConfig) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from dlsearch.config.build import check_targets
+    from dlsearch.search import transfers
     from dlsearch.search.driver import check_store
+    from dlsearch.search.place import storage_url
     from dlsearch.search.trial_config import check_name, check_project
     from dlsearch.search.trial_process import check_built
     from dlsearch.tracking import layout, provenance
@@ -47,7 +49,15 @@ def train(cfg: DictConfig) -> int:
     name = check_name(
         cfg.name or str(choices.get("experiment") or f"{choices.get('model')}_{choices.get('data')}").replace("/", "_")
     )
-    check_built(cfg, [objective], [direction])
+    weights, data = (Path(resolve(cfg, f"paths.{key}")) for key in ("weights", "data"))
+    transfers.check_node({key: cfg[key] for key in ("transfer", "trainer")})
+    wanted = [cfg.transfer.weights] if cfg.transfer.weights is not None else []
+    sources = transfers.find(wanted, store=store, url=storage_url(store, cfg.study.storage), data=data)
+    described = check_built(cfg, [objective], [direction], weights=sources)
+    moved: Any = OmegaConf.to_container(cfg.transfer)
+    transferred = transfers.settle([moved], sources, described.get("weights", {}))
+    cfg.transfer = moved
+    transfers.keep(weights, transferred, described.get("files", {}))
 
     folder = _new_folder(store / "runs", name)
     (folder / "ckpt").mkdir()
@@ -71,6 +81,7 @@ def train(cfg: DictConfig) -> int:
         from dlsearch.tracking import shipper
 
         ship = shipper.start(store, uri)
+    sys.stdout.write("".join(f"transfer: {line}\n" for line in transfers.lines(transferred)))
     code, state = 1, "failed"
     try:
         code, state = _fit(cfg, store, folder, journal, objective, direction)

@@ -163,13 +163,17 @@ def preflight(channel: Channel, payload: dict[str, Any]) -> None:
 
     Args:
         channel: To the driver; receives ``{"data", "model"}`` or ``{"error": [key, expected, hint]}``.
-        payload: ``configs``: plain configs, the base first; ``objectives`` and ``directions``.
+        payload: ``configs``: plain configs, the base first; ``weights``: where those lie that they begin with;
+            ``objectives`` and ``directions``.
     """
     try:
         found: dict[str, Any] = {}
+        goals = payload["objectives"], payload["directions"]
         for config in payload["configs"]:
-            described = check_built(OmegaConf.create(config), payload["objectives"], payload["directions"])
-            found = found or described
+            described = check_built(OmegaConf.create(config), *goals, weights=payload["weights"])
+            for key in ("weights", "files"):
+                described[key] = {**described.get(key, {}), **found.get(key, {})}
+            found = {**described, **found, "weights": described["weights"], "files": described["files"]}
         channel.send(found)
     except ConfigError as error:
         channel.send({"error": [error.key, error.expected, error.hint]})
@@ -179,8 +183,23 @@ def preflight(channel: Channel, payload: dict[str, Any]) -> None:
         channel.send({"error": ["config", f"{type(error).__name__}: {line}", ""]})
 
 
-def check_built(cfg: DictConfig, objectives: list[str], directions: list[str]) -> dict[str, Any]:
-    """Build the config on the meta device and prepare its data; describes both.
+def check_built(
+    cfg: DictConfig,
+    objectives: list[str],
+    directions: list[str],
+    *,
+    weights: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Build the config on the meta device, look at what it begins with, and prepare its data; describes all.
+
+    Args:
+        cfg: The config.
+        objectives: Metrics.
+        directions: ``maximize`` or ``minimize``, for each.
+        weights: Where the sources of ``transfer.weights`` lie, as :func:`dlsearch.search.transfers.find` says it.
+
+    Returns:
+        ``data`` and ``model``; where something is transferred, also ``weights`` and ``files``, by source.
 
     Raises:
         ConfigError: Something cannot be built, or the data are not there.
@@ -200,6 +219,7 @@ def check_built(cfg: DictConfig, objectives: list[str], directions: list[str]) -
 
     with torch.device("meta"):
         task = build_task(cfg)
+    moved = _check_transfer(cfg, task, weights or {})
     check_optimizer(cfg)
     data = build_data(cfg)
     if OmegaConf.select(cfg, "study.confirm.refit"):
@@ -214,7 +234,20 @@ def check_built(cfg: DictConfig, objectives: list[str], directions: list[str]) -
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError("data", line, "paths.data or DLSEARCH_DATA names where data sets lie") from error
     described = data.describe() if hasattr(data, "describe") else {}
-    return {"data": described, "model": _describe_model(cfg, task)}
+    return {"data": described, "model": _describe_model(cfg, task), **moved}
+
+
+def _check_transfer(cfg: DictConfig, task: Any, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """``weights`` and ``files`` of the config's source, if it has one."""
+    from dlsearch.train import transfer
+    from dlsearch.train.weights import published
+
+    name = OmegaConf.select(cfg, "transfer.weights")
+    if name is None:
+        return {}
+    at = sources[name]
+    path = Path(at["path"]) if "path" in at else published(at["torchvision"], Path(at["folder"]))
+    return {"weights": {name: transfer.check(cfg, task, path)}, "files": {name: str(path)}}
 
 
 def _describe_model(cfg: DictConfig, task: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from dlsearch.tasks.schedules import Schedule
+    from dlsearch.tasks.views import Views
 
 
 class AuxiliaryClassification(Classification):
@@ -32,6 +33,7 @@ class AuxiliaryClassification(Classification):
         l2: Factor of their squares.
         top_k: Also log how often the right class is among the first k; null for not.
         in_shape: Of one input, for the example that exports need.
+        test_time: Views of each image to average over in validation and test; None for the image alone.
     """
 
     def __init__(
@@ -47,10 +49,13 @@ class AuxiliaryClassification(Classification):
         l2: float = 0.0,
         top_k: int | None = None,
         in_shape: Sequence[int] | None = None,
+        test_time: Views | None = None,
     ) -> None:
         if auxiliary_weight < 0:
             raise ValueError(f"auxiliary_weight: expected 0 or more, got {auxiliary_weight}")
-        super().__init__(net, optimizer, num_classes, scheduler, loss, label_smoothing, l1, l2, top_k, in_shape)
+        super().__init__(
+            net, optimizer, num_classes, scheduler, loss, label_smoothing, l1, l2, top_k, in_shape, test_time
+        )
         self.auxiliary_weight = auxiliary_weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

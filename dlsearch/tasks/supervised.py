@@ -15,6 +15,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from dlsearch.tasks.losses import Loss, Penalty, classification_loss, regression_loss, weights_of
+from dlsearch.tasks.views import Views, averaged
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -37,7 +38,13 @@ class Supervised(pl.LightningModule):
         eval_loss: Of validation and test.
         penalty: On the weights, added to the loss that is minimised and not to the one that is logged.
         in_shape: Of one input, for the example that exports need.
+        test_time: Views of each image to average over in validation and test; None for the image alone.
     """
+
+    #: whether :attr:`test_time` averages probabilities, not the outputs themselves
+    averages_probabilities = False
+    #: groups of parameters, each with ``name`` and ``lr_factor``, times the optimiser's rate; None for all in one
+    param_groups: list[dict[str, Any]] | None = None
 
     def __init__(
         self,
@@ -48,9 +55,12 @@ class Supervised(pl.LightningModule):
         eval_loss: Loss,
         penalty: Penalty,
         in_shape: Sequence[int] | None,
+        test_time: Views | None = None,
     ) -> None:
         super().__init__()
-        self.net = net
+        if test_time and in_shape is not None and len(in_shape) != 3:
+            raise ValueError(f"test_time: expected images, got inputs of {list(in_shape)} (hint: crops=1 flip=false)")
+        self.net, self.test_time = net, test_time or None
         self.test_report: dict[str, Any] | None = None
         self._make_optimizer, self._schedule = optimizer, scheduler
         self._loss, self._eval_loss, self._penalty = loss, eval_loss, penalty
@@ -121,10 +131,20 @@ class Supervised(pl.LightningModule):
         """Sums start at 0."""
         self.on_validation_epoch_start()
 
+    def outputs(self, x: Tensor) -> Tensor:
+        """What validation, test and predictions take for the net's outputs: (B, *in_shape) to (B, outputs)."""
+        if self.test_time is None:
+            return self.net(x)
+        return averaged(self.net, x, self.test_time, probabilities=self.averages_probabilities)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Outputs and targets of a batch."""
+        return self.outputs(batch[0]), batch[1]
+
     def evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
-        """Count a batch; returns the net's outputs."""
+        """Count a batch; returns the outputs."""
         x, y = batch
-        outputs = self.net(x)
+        outputs = self.outputs(x)
         self._eval_sum = self._eval_sum + self._eval_loss(outputs, y) * len(x)
         self._eval_seen += len(x)
         metrics.update(outputs, y)
@@ -142,7 +162,10 @@ class Supervised(pl.LightningModule):
     # -- optimiser -----------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
         """The optimiser over what is trainable, and its schedule."""
-        optimizer = self._make_optimizer([p for p in self.parameters() if p.requires_grad])
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        optimizer = self._make_optimizer(self.param_groups or trainable)
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_factor", 1.0)
         if hasattr(optimizer, "attach"):  # one that measures more than gradients
             optimizer.attach(self.net)
         if self._schedule is None:
@@ -172,6 +195,7 @@ class Classification(Supervised):
         l2: Factor of their squares; both give the elastic net.
         top_k: Also log how often the right class is among the first k; null for not.
         in_shape: Of one input, for the example that exports need.
+        test_time: Views of each image to average over in validation and test; None for the image alone.
     """
 
     def __init__(
@@ -186,13 +210,15 @@ class Classification(Supervised):
         l2: float = 0.0,
         top_k: int | None = None,
         in_shape: Sequence[int] | None = None,
+        test_time: Views | None = None,
     ) -> None:
         if num_classes < 2:
             raise ValueError(f"num_classes: expected 2 or more, got {num_classes} (hint: task=regression)")
         if top_k is not None and not 1 < top_k < num_classes:
             raise ValueError(f"top_k: expected between 1 and {num_classes}, both excluded, got {top_k}")
         losses = classification_loss(loss, label_smoothing), classification_loss(loss)
-        super().__init__(net, optimizer, scheduler, *losses, Penalty(l1, l2), in_shape)
+        super().__init__(net, optimizer, scheduler, *losses, Penalty(l1, l2), in_shape, test_time)
+        self.averages_probabilities = loss == "cross_entropy"
         options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
         metrics: dict[str, Metric | MetricCollection] = {
             "accuracy": MulticlassAccuracy(average="micro", **options),
@@ -261,6 +287,7 @@ class Regression(Supervised):
         l1: Factor of the weights' absolute values in the loss.
         l2: Factor of their squares; both give the elastic net.
         in_shape: Of one input, for the example that exports need.
+        test_time: Views of each image to average over in validation and test; None for the image alone.
     """
 
     def __init__(
@@ -273,11 +300,19 @@ class Regression(Supervised):
         l1: float = 0.0,
         l2: float = 0.0,
         in_shape: Sequence[int] | None = None,
+        test_time: Views | None = None,
     ) -> None:
         if num_outputs < 1:
             raise ValueError(f"num_outputs: expected 1 or more, got {num_outputs}")
         super().__init__(
-            net, optimizer, scheduler, regression_loss(loss), regression_loss(loss), Penalty(l1, l2), in_shape
+            net,
+            optimizer,
+            scheduler,
+            regression_loss(loss),
+            regression_loss(loss),
+            Penalty(l1, l2),
+            in_shape,
+            test_time,
         )
         self.val_metrics = MetricCollection(
             {

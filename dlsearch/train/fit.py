@@ -23,7 +23,7 @@ from dlsearch.config.errors import ConfigError
 from dlsearch.tracking.layout import SYSTEM_PREFIX
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
-from dlsearch.train import determinism
+from dlsearch.train import determinism, transfer
 from dlsearch.train.callbacks import RunCallback
 from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.run import FitResult, Run
@@ -54,8 +54,9 @@ def _fit(cfg: DictConfig, run: Run, seal: Seal) -> FitResult:
         data.include_validation()  # type: ignore[attr-defined]  # it was looked for
     seal.watch(data)
     task = build_task(cfg)
+    moved = transfer.begin(cfg, task)
     keeper = RunCallback(run)
-    trainer = build_trainer(cfg, run, [*build_callbacks(cfg, run), keeper])
+    trainer = build_trainer(cfg, run, [*moved, *build_callbacks(cfg, run), keeper])
     last = run.folder / "ckpt" / "last.ckpt"
     n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
     run.journal.metrics({"model/n_params": n_params}, 0)

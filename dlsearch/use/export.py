@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from dlsearch.use.kept import Kept
+    from dlsearch.search.kept import Kept
     from dlsearch.use.model import Model
 
 #: Largest difference that is let pass, relative to the largest output (or to 1, where that is smaller).

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from dlsearch.use.kept import Kept
+    from dlsearch.search.kept import Kept
 
 SPEC = "model.json"
 PROGRAM, ONNX = "model.pt2", "model.onnx"

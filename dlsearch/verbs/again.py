@@ -80,7 +80,7 @@ def verify(words: list[str]) -> int:
             print_lines(*_lines(verdict))
             sys.stdout.flush()
 
-    with Again(document, data=where.data, threads=_threads(overrides)) as again:
+    with Again(document, data=where.data, weights=where.weights, threads=_threads(overrides)) as again:
         again.verify_all(chosen, anyway=options.anyway, jobs=options.jobs, say=say)
     equal = sum(verdict.verdict == "equal" for verdict in verdicts)
     if options.json:
@@ -198,7 +198,7 @@ def _inputs(report: Mapping[str, Any], where: Place, overrides: Sequence[str]) -
     first = next((trial for trial in report["replay"] if repeatable(trial) is None), None)
     if first is None:
         raise ConfigError("report.json", "holds no trial that can be trained again and compared")
-    with Again(document, data=where.data, threads=_threads(overrides)) as again:
+    with Again(document, data=where.data, weights=where.weights, threads=_threads(overrides)) as again:
         return again.look(first)
 
 
@@ -230,6 +230,7 @@ def _run(
         compose_config([
             f"worker.join='{name}'", f"worker.threads={threads}", f"worker.slots={slots}", "tracking.enabled=false",
             f"paths.store='{store}'", f"paths.data='{where.data}'", f"paths.cache='{store / 'cache'}'",
+            f"paths.weights='{where.weights}'",
         ]),
         foreground=True,
     )  # fmt: skip

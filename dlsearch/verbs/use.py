@@ -12,7 +12,7 @@ from dlsearch.verbs.words import parser, place, print_json, print_lines, split
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from dlsearch.use.kept import Kept
+    from dlsearch.search.kept import Kept
     from dlsearch.use.model import Model
 
 FAILED = 1
@@ -36,7 +36,7 @@ def _record(overrides: list[str], name: str) -> tuple[dict[str, Any], Path]:
 
 
 def _kept(overrides: list[str], word: str) -> Kept:
-    from dlsearch.use.kept import kept_model
+    from dlsearch.search.kept import kept_model
 
     name, slash, number = word.partition("/")
     if slash and not number.isdigit():

@@ -26,12 +26,14 @@ class Place:
     Args:
         store: Absolute.
         data: The data root.
+        weights: Where what studies transfer is kept.
         storage_url: Of the studies.
         tracking_uri: Of MLflow.
     """
 
     store: Path
     data: Path
+    weights: Path
     storage_url: str
     tracking_uri: str
 
@@ -54,7 +56,8 @@ def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:
     cfg = compose_config(overrides, config_dirs=config_dirs or [])
     store = Path(resolve(cfg, "paths.store")).expanduser().resolve()
     uri = cfg.tracking.uri or f"sqlite:///{store / 'mlflow.db'}"
-    return Place(store, Path(resolve(cfg, "paths.data")).expanduser(), storage_url(store, cfg.study.storage), uri)
+    data, weights = (Path(resolve(cfg, f"paths.{key}")).expanduser() for key in ("data", "weights"))
+    return Place(store, data, weights.resolve(), storage_url(store, cfg.study.storage), uri)
 
 
 def print_json(document: Any) -> None:

@@ -17,10 +17,10 @@ from torch import nn
 
 from dlsearch.config.compose import compose_config
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.kept import Kept
 from dlsearch.use.archive import check, load_program, make_program, save_program
 from dlsearch.use.export import check_formats, check_out, export
 from dlsearch.use.files import Reader
-from dlsearch.use.kept import Kept
 from dlsearch.use.model import load, load_export, onnx_runner
 from dlsearch.use.predict import Failures, predict
 

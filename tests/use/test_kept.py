@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dlsearch.config.errors import ConfigError
-from dlsearch.use.kept import kept_model
+from dlsearch.search.kept import kept_model
 from tests.use.records import study_record
 
 
