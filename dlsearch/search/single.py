@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> int:
     )
     check_built(cfg, [objective], [direction])
 
-    folder = _new_folder(store / "runs", name)
+    folder = new_folder(store / "runs", name)
     (folder / "ckpt").mkdir()
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
     OmegaConf.save(OmegaConf.create(mask(plain)), folder / "config.yaml")
@@ -84,7 +84,7 @@ def train(cfg: DictConfig) -> int:
     return code
 
 
-def _new_folder(parent: Path, name: str) -> Path:
+def new_folder(parent: Path, name: str) -> Path:
     """A folder that was not there: the name, and the time when it began."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     parent.mkdir(parents=True, exist_ok=True)
