@@ -26,6 +26,7 @@ ALLOWED: tuple[str, ...] = (
     "dlsearch.optim",
     "dlsearch.train.callbacks",
     "dlsearch.train.compile",
+    "dlsearch.train.gradients",
     "dlsearch.search.pruners",
     "dlsearch.search.samplers",
     "torch.nn",

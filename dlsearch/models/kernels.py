@@ -88,6 +88,16 @@ def gabor_bank(size: int, angles: int, wavelengths: Sequence[float]) -> Tensor:
     )
 
 
+def gabor_names(angles: int, wavelengths: Sequence[float]) -> list[str]:
+    """What the kernels of :func:`gabor_bank` are called, in its order: wavelength, angle, even or odd."""
+    return [
+        f"gabor {wavelength:g} px {180 * turn / angles:g}° {parity}"
+        for wavelength in wavelengths
+        for turn in range(angles)
+        for parity in ("even", "odd")
+    ]
+
+
 def filtered(images: Tensor, kernels: Tensor) -> Tensor:
     """Correlate each channel with each kernel; the borders are mirrored, so that an edge of the image is none.
 
@@ -102,6 +112,30 @@ def filtered(images: Tensor, kernels: Tensor) -> Tensor:
     padded = F.pad(images, (width // 2, width // 2, height // 2, height // 2), mode="replicate")
     weight = kernels.to(images).repeat(channels, 1, 1)[:, None]
     return F.conv2d(padded, weight.view(channels * count, 1, height, width), groups=channels)
+
+
+class FixedKernels(nn.Module):
+    """:func:`filtered` as a layer.
+
+    Args:
+        bank: (K, h, w), odd sides.
+        names: Of the kernels.
+    """
+
+    bank: Tensor
+
+    def __init__(self, bank: Tensor, names: Sequence[str]) -> None:
+        super().__init__()
+        self.register_buffer("bank", bank, persistent=False)
+        self.names = list(names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) to (B, C · K, H, W)."""
+        return filtered(x, self.bank)
+
+    def extra_repr(self) -> str:
+        """How many there are."""
+        return f"{len(self.names)} of {self.bank.shape[1]}×{self.bank.shape[2]}"
 
 
 class KernelNet(nn.Module):
@@ -119,8 +153,6 @@ class KernelNet(nn.Module):
         dropout: Of the features.
         init: Initial weights of the classifier: default, xavier, kaiming, normal.
     """
-
-    bank: Tensor
 
     def __init__(
         self,
@@ -141,15 +173,17 @@ class KernelNet(nn.Module):
         named = [kernel(name) for name in kernels]
         margin = size // 2 - 1  # so that all have the same sides
         bank = [F.pad(each, (margin,) * 4) for each in named] if margin > 0 else named
+        names = list(kernels)
         if angles:
             bank += list(gabor_bank(size, angles, wavelengths))
+            names += gabor_names(angles, wavelengths)
         if not bank:
             raise ValueError("kernels: expected at least one, or angles above 0")
         if channels * len(bank) % expansion(activation):
             raise ValueError(
                 f"activation: expected an even number of feature maps for maxout, got {channels * len(bank)}"
             )
-        self.register_buffer("bank", torch.stack(bank), persistent=False)
+        self.kernels = FixedKernels(torch.stack(bank), names)
         self.activation = make_activation(activation)
         window = [max(1, side // cells) for side in sides]
         self.pool = nn.AvgPool2d((window[0], window[1]))
@@ -161,5 +195,5 @@ class KernelNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) to (B, num_classes)."""
-        maps = self.pool(self.activation(filtered(x, self.bank)))
+        maps = self.pool(self.activation(self.kernels(x)))
         return self.output(self.dropout(maps.flatten(1)))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 from dlsearch.models.layers import (
     LocalResponseNorm,
@@ -29,7 +27,7 @@ class ZFNet(nn.Module):
 
     What differs from :class:`~dlsearch.models.alexnet.AlexNet`: the first convolution, and that the second has the
     stride of 2 that the first lost. The paper's contrast normalisation across feature maps is AlexNet's local response
-    normalisation here. :func:`project` is its deconvolutional visualisation.
+    normalisation here. Its deconvolutional visualisation is ``dlsearch.train.deconvolution``.
 
     The small stem is a 3×3 convolution of stride 1, and all else keeps its stride; the fully connected layers have 512
     units then.
@@ -102,60 +100,3 @@ class ZFNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) to (B, num_classes)."""
         return self.classifier(self.features(x).flatten(1))
-
-
-@torch.no_grad()
-def project(features: nn.Sequential, x: Tensor, layer: int, channel: int) -> Tensor:
-    """Map what one feature map answers most to back to pixels, by the deconvolutional net of section 2.1.
-
-    The strongest activity of the map is kept and all others are set to 0; then the layers are passed backwards:
-    convolutions by their transposes, max pools by the positions of their maxima, and activations by a rectification,
-    which lets positive signals pass. Local response normalisation is divided by what it divided by.
-
-    Args:
-        features: Convolutions, max pools, ReLUs and :class:`LocalResponseNorm`, as ``AlexNet``, ``ZFNet`` and
-            ``VGG`` have.
-        x: (B, C, H, W).
-        layer: Index in `features`, whose output is looked at.
-        channel: Of that output.
-
-    Returns:
-        (B, C, H, W): what of each image made the map's strongest activity.
-
-    Raises:
-        ValueError: `features` has a layer that cannot be passed backwards, or no such layer or channel.
-    """
-    if not 0 <= layer < len(features):
-        raise ValueError(f"layer: expected 0 to {len(features) - 1}, got {layer}")
-    back = []  # from the signal after a layer to the one before it
-    for module in features[: layer + 1]:
-        x, undo = _passed(module, x)
-        back.append(undo)
-    if not 0 <= channel < x.shape[1]:
-        raise ValueError(f"channel: expected 0 to {x.shape[1] - 1}, got {channel}")
-    maps = x.flatten(2)  # (B, channels, H · W)
-    strongest = maps[:, channel].argmax(1)
-    rows = torch.arange(len(x), device=x.device)
-    signal = torch.zeros_like(maps)
-    signal[rows, channel, strongest] = maps[rows, channel, strongest]
-    signal = signal.view(x.shape)
-    for undo in reversed(back):
-        signal = undo(signal)
-    return signal
-
-
-def _passed(module: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The output of a layer, and how a signal passes it backwards."""
-    if isinstance(module, nn.Conv2d):
-        geometry = (module.stride, module.padding, module.dilation, module.groups)
-        return module(x), lambda signal: conv2d_input(x.shape, module.weight, signal, *geometry)
-    if isinstance(module, nn.MaxPool2d):
-        pooled, where = F.max_pool2d(x, module.kernel_size, module.stride, module.padding, return_indices=True)
-        empty = torch.zeros_like(x).flatten(2)
-        return pooled, lambda signal: empty.scatter_add(2, where.flatten(2), signal.flatten(2)).view(x.shape)
-    if isinstance(module, (nn.ReLU, nn.LeakyReLU)):
-        return module(x), F.relu
-    if isinstance(module, LocalResponseNorm):
-        divisor = module.divisor(x)
-        return x / divisor, lambda signal: signal / divisor
-    raise ValueError(f"features: expected convolutions, max pools, ReLU and normalisation, got {type(module).__name__}")

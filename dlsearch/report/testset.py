@@ -71,6 +71,7 @@ def facts(view: View) -> dict[str, Any]:
         "replicas": _replicas(main),
         "over_seeds": _over_seeds(main),
         "first_layer": main.get("first_layer"),
+        "inside": main.get("inside"),
     }
     return out
 

@@ -144,3 +144,20 @@ def _take_up(journal: Journal) -> None:
     """Have a run that has ended go on."""
     first = next(row for row in rows(journal.path) if row["row"] == "open")
     journal.open(first["kind"], first["name"], first["experiment"], first["parent"])
+
+
+def attach(path: Path, folder: Path) -> None:
+    """Add a folder to a run's artifacts after the run has ended.
+
+    Args:
+        path: The run's journal.
+        folder: Copied below the artifacts' root, under its own name.
+    """
+    with Journal(path) as journal:
+        _take_up(journal)
+        journal.artifact(folder, "")
+        journal.status(_last_status(path))
+
+
+def _last_status(path: Path) -> str:
+    return next((row["status"] for row in reversed(list(rows(path))) if row["row"] == "status"), layout.FINISHED)

@@ -59,7 +59,7 @@ def train(cfg: DictConfig) -> int:
     cfg.transfer = moved
     transfers.keep(weights, transferred, described.get("files", {}))
 
-    folder = _new_folder(store / "runs", name)
+    folder = new_folder(store / "runs", name)
     (folder / "ckpt").mkdir()
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
     learn(plain)
@@ -97,7 +97,7 @@ def train(cfg: DictConfig) -> int:
     return code
 
 
-def _new_folder(parent: Path, name: str) -> Path:
+def new_folder(parent: Path, name: str) -> Path:
     """A folder that was not there: the name, and the time when it began."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     parent.mkdir(parents=True, exist_ok=True)

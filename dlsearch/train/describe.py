@@ -6,10 +6,13 @@ import base64
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dlsearch.train.receptive import FieldTracer
 
 #: Filters of a first layer that are kept as pictures, and the numbers that these may hold in all.
 FILTERS, NUMBERS = 64, 65_536
@@ -26,8 +29,9 @@ def layer_table(net: nn.Module, in_shape: Sequence[int]) -> list[dict[str, Any]]
         in_shape: Of one input.
 
     Returns:
-        Rows with ``name``, ``type``, ``in`` and ``out`` (shapes without the batch), ``params``, and ``macs`` of one
-        input (those of convolutions and linear layers).
+        Rows with ``name``, ``type``, ``in`` and ``out`` (shapes without the batch), ``params``, ``macs`` of one input
+        (those of convolutions and linear layers), and ``field``, the receptive field in pixels (height, width) of an
+        image; None where the inputs are none.
     """
     try:
         return _trace(copy.deepcopy(net).to("meta"), torch.zeros(1, *in_shape, device="meta"))
@@ -98,6 +102,7 @@ def first_layer(model: nn.Module, in_shape: Sequence[int] | None = None) -> dict
 def _trace(net: nn.Module, example: Tensor) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     counted: set[int] = set()
+    tracer = FieldTracer(example) if example.dim() == 4 else None
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         parameters = [p for p in module.parameters() if id(p) not in counted]
@@ -110,13 +115,14 @@ def _trace(net: nn.Module, example: Tensor) -> list[dict[str, Any]]:
                 "out": _shape(output),
                 "params": sum(p.numel() for p in parameters),
                 "macs": _macs(module, output),
+                "field": tracer.size(output) if tracer is not None else None,
             }
         )
 
     for name, module in net.named_modules():
         if not next(module.children(), None):
             module.register_forward_hook(lambda m, i, o, name=name: note(name, m, i, o))
-    with torch.no_grad():
+    with torch.no_grad(), tracer or nullcontext():
         net.eval()(example)
     return rows
 

@@ -17,6 +17,7 @@ from dlsearch.config.errors import ConfigError
 from dlsearch.tracking.journal import Journal
 from dlsearch.train.describe import first_layer
 from dlsearch.train.fit import build_data, build_task, build_trainer, fit, report_of
+from dlsearch.train.inside import of_training
 from dlsearch.train.run import Run
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
         run: Its `unseal` is called once, `stop` while a checkpoint is made again.
 
     Returns:
-        The report of `kept`, as tasks write it (``metrics n confusion classes errors``), its ``first_layer``, and
-        under ``each`` the metrics of all.
+        The report of `kept`, as tasks write it (``metrics n confusion classes errors``), its ``first_layer``, what
+        is seen ``inside`` of it, and under ``each`` the metrics of all.
 
     Raises:
         ConfigError: The module or the data have no test.
@@ -72,6 +73,7 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
     if not is_overridden("test_dataloader", data, pl.LightningDataModule):
         raise ConfigError("data", "has no test_dataloader, so that there is no test set", "define one")
     drawn = _first_layer(tasks[kept], trained[kept].cfg)
+    seen = of_training(trained[kept].cfg, tasks[kept], trained[kept].folder)
     run.unseal()
     if hasattr(data, "unseal"):
         data.unseal()
@@ -83,7 +85,8 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
         found.append(whole["metrics"])
         if number == kept:
             report = whole
-    return {**report, "first_layer": drawn, "each": found}
+    inside = seen and {key: value for key, value in seen.items() if key != "first_layer"}
+    return {**report, "first_layer": drawn, "inside": inside, "each": found}
 
 
 def _load(each: Trained) -> pl.LightningModule:

@@ -30,6 +30,8 @@ VERBS: dict[str, Verb] = {
     "ui": _lazy("service", "ui"),
     "sync": _lazy("service", "sync"),
     "describe": _lazy("machine", "describe"),
+    "look": _lazy("look", "look"),
+    "lr-range": _lazy("look", "lr_range"),
     "verify": _lazy("again", "verify"),
     "reproduce": _lazy("again", "reproduce"),
     "doctor": _lazy("machine", "doctor"),

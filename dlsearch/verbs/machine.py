@@ -50,10 +50,10 @@ def describe(words: list[str]) -> int:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("layer", "type", "in", "out", "parameters", "multiply-adds"):
+    for heading in ("layer", "type", "in", "out", "sees", "parameters", "multiply-adds"):
         table.add_column(heading, justify="right" if heading in ("parameters", "multiply-adds") else "left")
     for row in found["layers"]:
-        shapes = ["×".join(str(n) for n in row[side]) if row[side] else "" for side in ("in", "out")]
+        shapes = ["×".join(str(n) for n in row[side]) if row[side] else "" for side in ("in", "out", "field")]
         table.add_row(row["name"], row["type"], *shapes, f"{row['params']:,}", f"{row['macs']:,}")
     Console().print(table)
     print_lines(f"{found['n_params']:,} parameters, {found['macs']:,} multiply-adds")

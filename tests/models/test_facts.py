@@ -15,13 +15,11 @@ from torch import nn
 
 from dlsearch.models.gated import GatedBiDirectional, GatedNet, Message
 from dlsearch.models.kernels import KERNELS, filtered, gabor, gabor_bank, kernel
-from dlsearch.models.layers import LocalResponseNorm
 from dlsearch.models.maxout import MaxoutNet
 from dlsearch.models.mlp import MLP
 from dlsearch.models.perceptron import Perceptron
 from dlsearch.models.polynomial import PolynomialModel
 from dlsearch.models.stn import STN, SpatialTransformer, affine_grid, sample
-from dlsearch.models.zfnet import ZFNet, project
 
 ROWS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 XOR = torch.tensor([0, 1, 1, 0])
@@ -226,51 +224,3 @@ def test_contexts_hear_of_each_other_both_ways() -> None:
     alone = GatedNet([3, 32, 32], 10, gated=False)
     assert alone.messages is None
     assert alone.windows == [(4, 4), (6, 6), (8, 8)]
-
-
-# -- deconvolutional visualisation -----------------------------------------------------------------------------------
-def test_what_a_feature_saw_lies_within_its_receptive_field(photograph: torch.Tensor) -> None:
-    torch.manual_seed(0)
-    net = ZFNet([1, 80, 80], 10, width=0.1, hidden=8, stem="paper")
-    x = photograph[..., :80, :80]
-    seen = project(net.features, x, layer=0, channel=2)
-    assert seen.shape == x.shape
-    rows, columns = seen[0, 0].nonzero(as_tuple=True)
-    assert rows.max() - rows.min() < 7
-    assert columns.max() - columns.min() < 7
-    channel = int(net.features[:6](x).amax((0, 2, 3)).argmax())  # one that answers: the net is not trained
-    deep = project(net.features, x, layer=5, channel=channel)
-    assert deep.abs().sum() > 0
-    assert torch.isfinite(deep).all()
-    with pytest.raises(ValueError, match="layer: expected 0 to 14, got 15"):
-        project(net.features, x, layer=15, channel=0)
-    with pytest.raises(ValueError, match="channel: expected 0 to 9, got 10"):
-        project(net.features, x, layer=0, channel=10)
-
-
-def test_a_projection_is_the_gradient_where_all_signals_are_positive() -> None:
-    """Convolutions of positive weights, a pool and a ReLU: nothing is rectified away, so it is the transposed map."""
-    torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(1, 3, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 2, 3, bias=False))
-    for parameter in layers.parameters():
-        nn.init.uniform_(parameter, 0.0, 1.0)
-    x = torch.rand(2, 1, 12, 12, requires_grad=True)
-    out = layers(x)[:, 1].flatten(1)
-    strongest = out.max(1).values
-    (gradient,) = torch.autograd.grad(strongest.sum(), x)
-    expected = gradient * strongest.detach()[:, None, None, None]
-    torch.testing.assert_close(project(layers, x.detach(), layer=3, channel=1), expected)
-
-
-def test_a_projection_divides_by_what_normalisation_divided_by() -> None:
-    layers = nn.Sequential(LocalResponseNorm())
-    x = torch.rand(1, 6, 2, 2) * 50
-    seen = project(layers, x, layer=0, channel=3)
-    place = seen[0, 3].flatten().argmax()
-    normalised = (x / layers[0].divisor(x))[0, 3].flatten()
-    assert place == normalised.argmax()
-    assert seen[0, 3].flatten()[place] == pytest.approx(
-        (normalised / layers[0].divisor(x)[0, 3].flatten())[place].item()
-    )
-    with pytest.raises(ValueError, match="features: expected convolutions, max pools"):
-        project(nn.Sequential(nn.Tanh()), x, layer=0, channel=0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from sklearn.datasets import load_digits
 
 from dlsearch.models.layers import ACTIVATIONS
@@ -18,31 +20,24 @@ if TYPE_CHECKING:
 
     Make = Callable[..., nn.Module]
 
-#: each at a size at which a test takes about a second
+CONF = Path(__file__).parents[2] / "conf"
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+#: what makes a test of the large ones take about a second
 SMALL: dict[str, dict[str, Any]] = {
-    "linear": {},
-    "mlp": {},
     "maxout": {"width": 64},
-    "polynomial": {},
-    "perceptron": {},
-    "kernels": {},
-    "lenet": {},
-    "convnet": {},
     "alexnet": {"width": 0.25, "hidden": 128, "init": "kaiming"},
     "zfnet": {"width": 0.25, "hidden": 128, "init": "kaiming"},
     "vgg": {"depth": 11, "width": 0.25, "hidden": 64, "batch_norm": True},
     "googlenet": {"width": 0.25, "init": "kaiming"},
-    "googlenet_bn": {},
     "resnet": {"depth": 18},
     "resnet_cifar": {"depth": 8},
     "senet": {"depth": 18},
-    "stn": {},
     "gated": {"width": 16},
     "attention": {"width": 8},
 }
 WIDE = ("resnet", "senet", "googlenet_bn")  # batch normalisation and many channels
 LINEAR = ("linear", "polynomial", "perceptron")
-CHOOSING = sorted(set(SMALL) - {*LINEAR, "maxout"})
+CHOOSING = [name for name in MODELS if "activation" in yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())]
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +48,17 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
     return (x - x.mean()) / x.std(), torch.from_numpy(labels[:32])
 
 
-def test_every_model_is_here() -> None:
-    from tests.models.test_models import MODELS
+def test_what_is_made_smaller_is_there() -> None:
+    assert {*SMALL, *WIDE, *LINEAR} <= set(MODELS)
+    assert {"mlp", "lenet", "vgg", "resnet", "stn"} <= set(CHOOSING)
 
-    assert set(SMALL) == set(MODELS)
 
-
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", MODELS)
 def test_learns_32_real_images_by_heart(make_model: Make, digits: tuple[torch.Tensor, torch.Tensor], name: str) -> None:
     torch.manual_seed(0)
     x, y = digits
     off = {"dropout": 0.0, **({"input_dropout": 0.0} if name == "maxout" else {})}
-    net = make_model(name, [1, 8, 8], **SMALL[name], **off)
+    net = make_model(name, [1, 8, 8], **SMALL.get(name, {}), **off)
     rate = 0.02 if name in LINEAR else 1e-3 if name in WIDE else 3e-3
     optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=True)
     for module in net.modules():
@@ -83,11 +77,11 @@ def test_learns_32_real_images_by_heart(make_model: Make, digits: tuple[torch.Te
     assert right == 32
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", MODELS)
 def test_trains_under_bf16_autocast(make_model: Make, digits: tuple[torch.Tensor, torch.Tensor], name: str) -> None:
     torch.manual_seed(0)
     x, y = digits[0][:4], digits[1][:4]
-    net = make_model(name, [1, 8, 8], **SMALL[name])
+    net = make_model(name, [1, 8, 8], **SMALL.get(name, {}))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = F.cross_entropy(net(x), y)
     loss.backward()
@@ -102,7 +96,7 @@ def test_any_activation_is_a_config_value(make_model: Make, name: str) -> None:
     counts = {}
     for activation in ACTIVATIONS:
         with torch.device("meta"):
-            net = make_model(name, [1, 28, 28], **{**SMALL[name], "init": "default"}, activation=activation)
+            net = make_model(name, [1, 28, 28], **{**SMALL.get(name, {}), "init": "default"}, activation=activation)
             assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
         counts[activation] = sum(p.numel() for p in net.parameters())
     assert len({n for activation, n in counts.items() if activation != "maxout"}) == 1

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def draw(f: dict[str, Any]) -> list[Plate]:
     """Draw every figure that the facts give something for."""
-    from dlsearch.report.figures import confirmation, course, outcome, parameters, timeline, tradeoff, training
+    from dlsearch.report.figures import confirmation, course, inside, outcome, parameters, timeline, tradeoff, training
     from dlsearch.report.figures.scales import scales
 
     axes = scales(f)
@@ -32,5 +32,6 @@ def draw(f: dict[str, Any]) -> list[Plate]:
         training.gap(f),
         training.balance(f),
         training.weights(f),
+        *inside.plates((f["test"]["main"] or {}).get("inside")),
     ]
     return [p for p in plates if p is not None]
