@@ -32,7 +32,8 @@ class StudyConfig:
     enqueue: Any = None  # parameter sets to run first: a list, or a JSON/YAML file
     default_first: bool = True  # trial 0 is the default configuration
     allow_drift: bool = False  # resume although config, space, data or sampler changed
-    max_attempts: int = 3  # how often a lost trial is tried
+    max_attempts: int = 3  # how often a trial is tried that was lost, or whose disk was full
+    max_halvings: int = 4  # how often one that ran out of memory is tried again with its batches in twice as many parts
     finalize: bool = True  # confirm the leaders on fresh seeds, and score the winner on the test set, once
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     workers: Optional[int] = None  # jobs to launch, under launchers other than local

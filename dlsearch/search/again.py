@@ -180,6 +180,7 @@ class Again:
             "threads": self._threads or trial["inputs"]["threads"],
             "epochs": None,
             "params": trial["params"],
+            "micro_batches": trial.get("micro_batches") or 1,
             "origin": provenance.origin(tuple(self.document["allow_targets"])),
         }
         channel = self._child("dlsearch.search.trial_process:run_trial", payload, trial, folder / "log.txt")
@@ -189,6 +190,8 @@ class Again:
             while (message := channel.receive()) is not None:
                 if message["type"] == "done":
                     return {**message["result"], "intermediate": curve}
+                if message["type"] == "began":
+                    continue
                 epoch = message["epoch"]
                 curve.append([epoch, message["metrics"].get(objective)])
                 stop = trial["state"] == "pruned" and epoch + 1 >= trial["epochs"]

@@ -33,7 +33,8 @@ from dlsearch.tracking import masking
 VOLATILE = (
     "paths", "tracking", "worker", "name", "test",
     "study.n_trials", "study.timeout", "study.trial_timeout", "study.target", "study.allow_drift", "study.storage",
-    "study.workers", "study.finalize", "study.confirm", "study.max_attempts", "study.enqueue", "study.name",
+    "study.workers", "study.finalize", "study.confirm", "study.max_attempts", "study.max_halvings", "study.enqueue",
+    "study.name",
 )  # fmt: skip
 GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "trainer")
 
@@ -308,7 +309,7 @@ def _check(draft: Draft, base: DictConfig) -> None:
     if study["confirm"]["refit"] and any("monitor" in (node or {}) for node in schedulers):
         shown = "on train + validation there is no validation score for the scheduler to watch"
         raise ConfigError("study.confirm.refit", shown, "another scheduler, or study.confirm.refit=false")
-    for key, least in (("n_trials", 1), ("max_attempts", 1)):
+    for key, least in (("n_trials", 1), ("max_attempts", 1), ("max_halvings", 0)):
         if study[key] < least:
             raise ConfigError(f"study.{key}", f"expected at least {least}, got {study[key]}", f"study.{key}=20")
     if study["target"] is not None and not math.isfinite(study["target"]):

@@ -200,7 +200,10 @@ def _become(target: str, payload: dict[str, Any], channel: Channel, env: dict[st
     """In the child: run the target. Returns its exit status."""
     os.environ.update(env)
     if log is not None:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError:  # the disk is full, most likely
+            return os.EX_IOERR
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
@@ -277,7 +280,8 @@ def main(argv: Sequence[str]) -> None:
     """The server: import, then fork on request until the life line ends."""
     listener = socket.socket(fileno=int(argv[0]))
     lifeline = int(argv[1])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the driver decides what they mean
+        signal.signal(number, signal.SIG_IGN)
     gc.disable()  # a third of the imports' time would go into looking for garbage in modules that stay
     for name in argv[3:]:
         importlib.import_module(name)

@@ -71,17 +71,27 @@ class Leases:
             ).scalar_one()  # fmt: skip
         return row, ordinal, token
 
-    def renew(self, tokens: Iterable[str], progress: dict[str, dict[str, Any]]) -> None:
-        """Extend live attempts, and note how far they are."""
+    def renew(self, tokens: Iterable[str], progress: dict[str, dict[str, Any]]) -> set[str]:
+        """Extend live attempts, and note how far they are; returns those that are still live."""
         tokens = list(tokens)
         if not tokens:
-            return
+            return set()
         with self.storage.begin() as connection:
             until = self.storage.now(connection) + self.lease_s
             live = sa.update(Attempt).where(Attempt.token.in_(tokens), Attempt.state == LIVE)
-            connection.execute(live.values(lease_until=until))
+            held = set(connection.execute(live.values(lease_until=until).returning(Attempt.token)).scalars())
             for token, value in progress.items():
-                connection.execute(sa.update(Attempt).where(Attempt.token == token).values(progress=json.dumps(value)))
+                if token in held:
+                    mine = sa.update(Attempt).where(Attempt.token == token)
+                    connection.execute(mine.values(progress=json.dumps(value)))
+        return held
+
+    def overdue(self) -> bool:
+        """Whether an attempt has outlived its lease; a look that keeps nobody waiting."""
+        with self.storage.begin() as connection:
+            now = self.storage.now(connection)
+            held = sa.select(Attempt.id).where(Attempt.study == self.study, Attempt.state == LIVE)
+            return connection.execute(held.where(Attempt.lease_until < now).limit(1)).first() is not None
 
     def close(
         self, token: str, state: str, *, reason: str | None, error: str | None, result: dict[str, Any] | None

@@ -108,11 +108,13 @@ def _trial(study: Study, trial: FrozenTrial, attempts: list[Attempt]) -> dict[st
         "summary": result.get("summary", {}),
         **{key: result.get(key) for key in (*DIGESTS, "inputs", "resumed_epoch")},
         **{key: result.get(key) or [] for key in ("nondeterministic", "breaches")},
+        "micro_batches": result.get("micro_batches") or 1,
         "attempts": [_attempt(a) for a in attempts],
     }
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
+    known = json.loads(attempt.progress or "{}") | json.loads(attempt.result or "{}")
     return {
         "attempt": attempt.attempt,
         "state": attempt.state,
@@ -126,6 +128,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "ended": iso(attempt.ended),
         "seconds": round((attempt.ended or attempt.started) - attempt.started, 3),
         "progress": json.loads(attempt.progress) if attempt.progress else None,
+        "micro_batches": known.get("micro_batches") or 1,
+        "resumption": known.get("resumption"),
     }
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.search.finalization import kept_folder
-from dlsearch.search.rounds import TEST, ConfirmClaim, result_of
+from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds, result_of
+from dlsearch.search.study import Claim
 from dlsearch.tracking import layout
 from dlsearch.tracking.journal import Journal, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from dlsearch.search.database import Attempt
     from dlsearch.search.leases import Holder
     from dlsearch.search.rounds import Round
-    from dlsearch.search.study import Claim, Study
+    from dlsearch.search.study import Study
 
 
 def folder_of(study: str, claim: Claim) -> str:
@@ -95,6 +97,39 @@ def end(path: Path, attempt: int, state: str, reason: str | None) -> None:
         if log.is_file():
             journal.artifact(log, "logs")
         journal.status(layout.status_of(state))
+
+
+def left_open(study: Study, store: Path, lost: Sequence[Attempt]) -> list[tuple[Path, int, str, str | None]]:
+    """The arguments of :func:`end` for those of the lost attempts whose journals lie here and were not ended."""
+    found: list[tuple[Path, int, str, str | None]] = []
+    for attempt in lost:
+        claim = claimed(study, attempt)
+        path = None if claim is None else store / folder_of(study.name, claim) / f"journal.a{attempt.attempt}.jsonl"
+        if path is not None and path.is_file() and not _has_ended(path):
+            found.append((path, attempt.attempt, "lost", "lost"))
+    return found
+
+
+def claimed(study: Study, attempt: Attempt) -> Claim | None:
+    """What an attempt was at, as far as its folder goes; None for a scoring, and for a round that was given up."""
+    kind, number = attempt.kind, attempt.number
+    if kind == "trial":
+        return Claim(kind, number, attempt.attempt, attempt.token, {}, 0, None)
+    now = Rounds(study).last() if kind != TEST else None
+    if now is None:
+        return None
+    about = now.of(attempt)
+    if about["number"] is None and not about["default"]:
+        return None
+    finalist = next(f for f in now.field if (f.trial_number, f.default) == (about["number"], about["default"]))
+    return ConfirmClaim(
+        kind, number, attempt.attempt, attempt.token, {}, 0, None, now.number, finalist, about["replica"]
+    )
+
+
+def _has_ended(path: Path) -> bool:
+    last = [row["row"] for row in rows(path) if row["row"] in ("open", "status")][-1:]
+    return last == ["status"]
 
 
 def close_round(study: Study, store: Path, now: Round) -> None:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.config.schema import StudyConfig
 from dlsearch.search.database import Attempt, Storage, StudyRow
 from dlsearch.search.index import TrialIndex, best_id, counts, params_key, running_with
 from dlsearch.search.leases import Holder, Leases, Ledger
@@ -87,6 +88,7 @@ class Study:
         self.ledger = Ledger(storage, name)
         settings = self.document["config"]["study"]
         self.max_attempts = int(settings["max_attempts"])
+        self.max_halvings = int(settings.get("max_halvings", StudyConfig.max_halvings))
         self.finalize = bool(settings["finalize"])
 
     def _load(self, storage: optuna.storages.BaseStorage) -> None:
@@ -304,7 +306,7 @@ class Study:
     def release(self, claim: Claim, reason: str = "interrupted", error: str | None = None) -> bool:
         """Give an attempt back: the trial waits, and its next attempt goes on from the last checkpoint."""
         with self._section():
-            if not self.leases.close(claim.token, reason, reason=reason, error=error, result=None):
+            if not self.leases.close(claim.token, "interrupted", reason=reason, error=error, result=None):
                 return False
             if claim.kind == "trial":
                 self._requeue(claim.number)

@@ -6,6 +6,7 @@ when the worker is gone, so is the child.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.endings import INTERRUPTED
+from dlsearch.tracking.full import is_full
 from dlsearch.tracking.masking import mask_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dlsearch.search.forkserver import Channel
-
-INTERRUPTED = 75  # EX_TEMPFAIL: not done, may be tried again
+    from dlsearch.tracking.journal import Journal
+    from dlsearch.train.run import FitResult
 
 
 class _Control:
@@ -60,6 +63,12 @@ class _Control:
         """Tell the worker about an epoch."""
         return bool(self.ask({"type": "report", "epoch": epoch, "step": step, "metrics": dict(metrics)})["prune"])
 
+    def began(self, what: dict[str, Any]) -> None:
+        """Tell the worker what is unusual about this attempt, if anything is."""
+        if what["resumption"] is not None or what["micro_batches"] > 1:
+            with contextlib.suppress(OSError):  # that it is gone is noticed at the first batch
+                self.channel.send({"type": "began", **what})
+
     def unseal(self) -> None:
         """Have the worker write the ledger's row."""
         self.ask({"type": "unseal"})
@@ -77,14 +86,14 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
     Args:
         channel: To the worker.
         payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``, ``threads``, ``epochs`` (of a
-            training on train + validation, else None), ``params`` and ``origin`` (the digests of the environment and
-            the code).
+            training on train + validation, else None), ``params``, ``origin`` (the digests of the environment and
+            the code) and, where a batch is trained in parts, ``micro_batches``.
     """
     control = _Control(channel)
     from dlsearch.search import inputs
     from dlsearch.tracking.journal import Journal
     from dlsearch.train.fit import fit
-    from dlsearch.train.run import FitResult, Interrupted, Run
+    from dlsearch.train.run import Interrupted, Run
     from dlsearch.train.seal import breaches
 
     _threads(payload["threads"])
@@ -99,20 +108,37 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
         stop=control.stop,
         refit_epochs=payload["epochs"],
         system_metrics_s=cfg.tracking.system_metrics_s,
+        micro_batches=payload.get("micro_batches", 1),
+        began=control.began,
     )
     met = None
     try:
         met = inputs.met(payload)
         result = fit(cfg, run)
     except Interrupted:
-        journal.close()
+        with contextlib.suppress(OSError):
+            journal.close()
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
-        result = FitResult("failed", "exception", _note(error, Path(payload["folder"])))
-        journal.artifact(Path(payload["folder"]) / "error" / "traceback.txt", "error")
+        result = _failed(error, run.folder, journal)
     result.inputs, result.breaches = met, breaches(run.folder)
-    journal.close()
+    with contextlib.suppress(OSError):  # rows for which there was no room
+        journal.close()
     channel.send({"type": "done", "result": result.to_json()})
+
+
+def _failed(error: Exception, folder: Path, journal: Journal) -> FitResult:
+    from dlsearch.train.run import FitResult
+
+    try:
+        if is_full(error):
+            traceback.print_exc()
+            return FitResult("failed", "disk", (str(error).splitlines() or [""])[0])
+        failed = FitResult("failed", "exception", _note(error, folder))
+        journal.artifact(folder / "error" / "traceback.txt", "error")
+    except OSError as full:  # no room for the traceback
+        return FitResult("failed", "disk" if is_full(full) else "exception", f"{type(error).__name__}: {error}")
+    return failed
 
 
 def _note(error: Exception, folder: Path) -> str:

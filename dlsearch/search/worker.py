@@ -9,51 +9,35 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shutil
 import signal
 import socket
 import time
 import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from omegaconf import OmegaConf
-
-from dlsearch.search import run_journals
-from dlsearch.search.finalization import kept_folder
+from dlsearch.search import endings, retention, run_journals
+from dlsearch.search.endings import FENCED, TIMEOUT, Ending, KernelKills, Limits
 from dlsearch.search.leases import Holder
+from dlsearch.search.room import Room, needed
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds
-from dlsearch.search.trial_config import trial_config
-from dlsearch.tracking import layout, provenance
-from dlsearch.tracking.masking import mask
+from dlsearch.search.starting import Running, earlier, payload_of
+from dlsearch.tracking.full import is_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from dlsearch.search.capacity import Cards
+    from dlsearch.search.database import Attempt
     from dlsearch.search.forkserver import Child, ForkServer
     from dlsearch.search.slots import Slot
     from dlsearch.search.study import Claim, Study
 
-TICK_S = 0.5
+    T = TypeVar("T")
+
+TICK_S, REAP_S = 0.5, 2.0
 GRACE_S = 6.0  # between SIGTERM and SIGKILL
-
-
-@dataclass
-class _Running:
-    """A claim with its process."""
-
-    claim: Claim
-    slot: Slot
-    child: Child
-    journal: Path | None
-    started: float
-    result: dict[str, Any] | None = None
-    ledger_row: int | None = None
-    killed_for: str | None = None
-    progress: dict[str, Any] = field(default_factory=dict)
-    sharing: int = 1  # trials on its device at the busiest, itself included
 
 
 class Worker:
@@ -96,8 +80,11 @@ class Worker:
         self.deadline, self.target, self.trial_timeout = deadline, target, trial_timeout
         self.host = socket.gethostname()
         self.id = f"{self.host}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self.running: dict[int, _Running] = {}
+        self.running: dict[int, Running] = {}
         self.stopping = False
+        self.room = Room(store)
+        self._limits, self._kills = Limits(study.max_attempts, study.max_halvings), KernelKills()
+        self._unwritten: list[tuple[Path, int, str, str | None]] = []  # ends of journals for which there was no room
         self._selector = selectors.DefaultSelector()
         self._renewed = self._reaped = 0.0
 
@@ -109,16 +96,22 @@ class Worker:
         """Serve until the budget is spent and nothing is left to wait for; False when told to stop before."""
         try:
             return self._run()
-        except BaseException:
+        except BaseException as error:
             self._signal_all(signal.SIGKILL)
             with contextlib.suppress(Exception):  # the database may be what is gone: then the leases run out
                 for running in self.running.values():
                     self.study.release(running.claim)
+            if self.stopping and is_full(error):
+                return False
             raise
+
+    def _surely(self, action: Callable[[], T]) -> T:
+        """Do something with the database; where its disk is full, once there is room."""
+        return self.room.insist(action, give_up=lambda: self.stopping, between=self._renew)
 
     def _run(self) -> bool:
         stopped_at: float | None = None
-        self._reap_local_dead()
+        self._surely(self._reap_local_dead)
         while True:
             if self._owner is not None and os.getppid() != self._owner:  # the driver died
                 self.stopping = True
@@ -144,14 +137,13 @@ class Worker:
         for slot in self.slots:
             if slot.index in self.running or not self._open(slot):
                 continue
+            if not self.room.there() and not (self.deadline is not None and time.time() >= self.deadline):
+                return True
             holder = Holder(self.id, self.host, os.getpid(), slot.index, slot.device)
-            claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
-            if claim is None and not any(r.claim.kind == "trial" for r in self.running.values()):
-                claim = self.rounds.claim(holder, deadline=self.deadline, target=self.target)
+            claim = self._surely(partial(self._claim, holder))
             if claim is None:
                 break
-            self._start(claim, holder, slot)
-            started = True
+            started = self._start(claim, holder, slot) or started
             # Filling many slots takes longer than a lease may: who runs already is heard, and stays alive, in between.
             self._wait(0.0)
             self._keep_alive()
@@ -159,76 +151,63 @@ class Worker:
                 break
         return started or bool(self.running) or self.study.others_running()
 
+    def _claim(self, holder: Holder) -> Claim | None:
+        claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
+        if claim is None and not any(r.claim.kind == "trial" for r in self.running.values()):
+            claim = self.rounds.claim(holder, deadline=self.deadline, target=self.target)
+        return claim
+
     def _open(self, slot: Slot) -> bool:
         """Whether the slot's card has room for one more trial."""
         return self._cards is None or len(self._beside(slot)) < self._cards.limit(slot.device)
 
-    def _beside(self, slot: Slot) -> list[_Running]:
+    def _beside(self, slot: Slot) -> list[Running]:
         return [running for running in self.running.values() if running.slot.device == slot.device]
 
-    def _start(self, claim: Claim, holder: Holder, slot: Slot) -> None:
-        study = self.study
-        folder = self.store / run_journals.folder_of(study.name, claim)
-        folder.mkdir(parents=True, exist_ok=True)
-        payload = {
-            "folder": str(folder),
-            "objectives": study.document["objectives"],
-            "directions": study.directions,
-            "threads": slot.threads,
-            "params": claim.params,
-            "origin": provenance.origin(tuple(study.document["allow_targets"])),
-        }
-        if claim.kind == TEST:
-            payload |= self._trained()
-        else:
-            cfg = trial_config(study.document, claim.params, seed=claim.seed, paths=self.paths)
-            OmegaConf.save(OmegaConf.create(mask(cfg)), folder / "config.yaml")
-            payload |= {"cfg": cfg, "epochs": getattr(claim, "epochs", None)}
-        journal_path = run_journals.begin(study, claim, holder, self.store)
-        payload["journal"] = str(journal_path)
-        child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
-        running = _Running(claim, slot, child, journal_path, time.monotonic())
-        running.progress = {"epoch": 0, "max_epochs": study.document["config"]["trainer"]["max_epochs"], "value": None}
+    def _start(self, claim: Claim, holder: Holder, slot: Slot) -> bool:
+        """Start the claim's process; False where there was no room for it, and the trial was given back."""
+        folder, journal_path = self.store / run_journals.folder_of(self.study.name, claim), None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            before = earlier(self.study, claim)
+            journal_path = run_journals.begin(self.study, claim, holder, self.store)
+            payload = payload_of(self.rounds, claim, before, folder, self.store, self.paths)
+            payload |= {"threads": slot.threads, "journal": str(journal_path)}
+            child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
+        except BaseException as error:
+            reason, words = "disk" if is_full(error) else "interrupted", f"{type(error).__name__}: {error}"
+            self._surely(partial(self.study.release, claim, reason, error=words))
+            if reason != "disk":
+                raise
+            self.room.missing(str(error))
+            if journal_path is not None:
+                self._unwritten.append((journal_path, claim.attempt, "interrupted", reason))
+            return False
+        running = Running(claim, slot, child, journal_path, time.monotonic(), before=before)
+        epochs = self.study.document["config"]["trainer"]["max_epochs"]
+        running.progress = {"epoch": 0, "max_epochs": epochs, "value": None}
         self.running[slot.index] = running
         for each in (together := self._beside(slot)):
             each.sharing = max(each.sharing, len(together))
         self._selector.register(child.channel, selectors.EVENT_READ, (running, "message"))
         self._selector.register(child.status_fd, selectors.EVENT_READ, (running, "exit"))
-
-    def _trained(self) -> dict[str, Any]:
-        """What there is to score: all replicas of the winner that ended, and its training on train + validation."""
-        now = self.rounds.last()
-        assert now is not None
-        runs, kept = now.to_score(self.study.max_attempts)
-        return {
-            "kept": kept,
-            "trained": [
-                {
-                    "cfg": trial_config(self.study.document, run.params, seed=run.seed, paths=self.paths),
-                    "folder": str(self.store / layout.confirm_folder(self.study.name, run.name)),
-                    "epochs": run.epochs,
-                }
-                for run in runs
-            ],
-        }
+        return True
 
     def _spawn(self, claim: Claim, payload: dict[str, Any], slot: Slot, log: Path) -> Child:
         target = f"dlsearch.search.trial_process:{'run_test' if claim.kind == TEST else 'run_trial'}"
         try:
-            try:
-                return self.server.spawn(target, payload, env=slot.env, log=log)
-            except OSError:
-                if self.server.alive:
-                    raise
-                self.server = self._revive()
-                return self.server.spawn(target, payload, env=slot.env, log=log)
-        except BaseException:
-            self.study.release(claim)
-            raise
+            return self.server.spawn(target, payload, env=slot.env, log=log)
+        except OSError:
+            if self.server.alive:
+                raise
+            self.server = self._revive()
+            return self.server.spawn(target, payload, env=slot.env, log=log)
 
     # -- listening -----------------------------------------------------------------------------------------------
     def _wait(self, timeout: float) -> None:
         ready = [key.data for key, _ in self._selector.select(timeout)]
+        if ready and time.monotonic() - self._renewed > self.study.leases.lease_s / 2:
+            self._surely(self._renew)  # this process was stopped for a while: who is heard now may be lost already
         for running, what in ready:
             if what == "message":
                 self._listen(running)
@@ -236,7 +215,7 @@ class Worker:
             if what == "exit":
                 self._end(running)
 
-    def _listen(self, running: _Running) -> None:
+    def _listen(self, running: Running) -> None:
         while True:
             message = running.child.channel.receive()
             if message is None:
@@ -246,23 +225,25 @@ class Worker:
             if not running.child.channel.pending:
                 return
 
-    def _answer(self, running: _Running, message: dict[str, Any]) -> None:
+    def _answer(self, running: Running, message: dict[str, Any]) -> None:
         answer: dict[str, Any] | None = None
+        if running.killed_for == FENCED:
+            return
         if message["type"] == "report":
-            metrics = message["metrics"]
-            monitored = self.study.document["objectives"][0]
-            value = metrics.get(monitored)
-            prune = value is not None and self.study.report(running.claim, message["epoch"], value)
-            running.progress = {
-                "epoch": message["epoch"] + 1,
-                "max_epochs": self.study.document["config"]["trainer"]["max_epochs"],
-                "value": value,
-            }
-            answer = {"prune": bool(prune)}
+            epoch, value = message["epoch"], message["metrics"].get(self.study.document["objectives"][0])
+            running.progress |= {"epoch": epoch + 1, "value": value}
+            prune = False
+            if value is not None:
+                running.history.append([epoch, value])
+                prune = self._surely(lambda: self.study.report(running.claim, epoch, value))
+            answer = {"prune": prune}
+        elif message["type"] == "began":
+            running.progress |= {k: message[k] for k in ("micro_batches", "resumption")}
         elif message["type"] == "unseal":
             claim = running.claim
             assert isinstance(claim, ConfirmClaim)
-            running.ledger_row = self.study.ledger.opened("confirm", claim.finalist.trial_number, claim.seed)
+            number = claim.finalist.trial_number
+            running.ledger_row = self._surely(lambda: self.study.ledger.opened("confirm", number, claim.seed))
             answer = {}
         elif message["type"] == "done":
             running.result = message["result"]
@@ -273,7 +254,7 @@ class Worker:
                 return
 
     # -- ending --------------------------------------------------------------------------------------------------
-    def _end(self, running: _Running) -> None:
+    def _end(self, running: Running) -> None:
         channel = running.child.channel
         if channel in self._selector.get_map():
             while running.result is None and (message := channel.receive()) is not None:
@@ -283,52 +264,70 @@ class Worker:
         code = running.child.reap()
         channel.close()
         del self.running[running.slot.index]
-        claim, result = running.claim, running.result
-        crowded = self._cards is not None and result and self._cards.ended(running.slot.device, result, running.sharing)
-        reason: str | None
-        if crowded:
-            why = f"out of memory beside {running.sharing - 1} on {running.slot.device}"
-            state, reason, accepted = "interrupted", "interrupted", self.study.release(claim, error=why)
-        elif result is not None:
-            state, reason = result["state"], result.get("reason")
-            if isinstance(claim, ConfirmClaim) and claim.kind == TEST:
-                accepted = self.rounds.score(claim, result, running.ledger_row)
-            else:
-                accepted = self.study.finish(claim, result)
-        elif running.killed_for == "timeout":
-            epochs = int(running.progress.get("epoch", 0))
-            failed = {"state": "failed", "reason": "timeout", "epochs": epochs, "seconds": self.trial_timeout}
-            failed["error"] = f"deadline of {self.trial_timeout:g} s after {epochs} epochs"
-            state, reason, accepted = "failed", "timeout", self.study.finish(claim, failed)
-        elif self.stopping:
-            state, reason, accepted = "interrupted", "interrupted", self.study.release(claim)
-        else:
-            died = f"killed by {_signal_name(-code)}" if code < 0 else f"exit status {code}"
-            state, reason, accepted = "lost", "lost", self.study.lose(claim, died)
+        end = self._judge(running, code)
+        claim = running.claim
+        accepted = self._surely(lambda: self._settle(running, end))
+        if end.reason == "disk":
+            folder = self.store / run_journals.folder_of(self.study.name, claim)
+            self.room.missing(end.error or "", needed(folder, (running.result or {}).get("n_params")))
         if running.journal is not None:
-            ended = (state, reason) if accepted else ("lost", "lost")
-            run_journals.end(running.journal, claim.attempt, *ended)
-        if claim.kind == TEST and accepted and state != "interrupted":
+            ended = (end.state, end.reason) if accepted else ("lost", "lost")
+            self._unwritten.append((running.journal, claim.attempt, *ended))
+            self._write_ends()
+        if claim.kind == TEST and accepted and end.state != "interrupted":
             self._close_round()
+
+    def _judge(self, running: Running, code: int) -> Ending:
+        result, device = running.result, running.slot.device
+        crowded = self._cards is not None and result and self._cards.ended(device, result, running.sharing)
+        if running.claim.kind == TEST and result is not None and not crowded:
+            return Ending(result["state"], result.get("reason"), result.get("error"), result)
+        reached = endings.reached_of(running.progress)
+        if running.killed_for == TIMEOUT:
+            best = max if self.study.directions[0] == "maximize" else min
+            objective = self.study.document["objectives"][0]
+            assert self.trial_timeout is not None
+            reached = endings.timed_out(self.trial_timeout, running.history, reached["epochs"], objective, best)
+        return endings.judge(
+            result,
+            code,
+            endings.reasons(running.before),
+            self._limits,
+            crowded=f"out of memory beside {running.sharing - 1} on {device}" if crowded else None,
+            killed_for=running.killed_for,
+            stopping=self.stopping,
+            by_kernel=code == -signal.SIGKILL and result is None and self._kills.claim() and self.server.alive,
+            reached=reached,
+        )
+
+    def _settle(self, running: Running, end: Ending) -> bool:
+        """Tell the study; False when the attempt was lost meanwhile, and its end does not count."""
+        claim = running.claim
+        if end.result is not None:
+            if isinstance(claim, ConfirmClaim) and claim.kind == TEST:
+                return self.rounds.score(claim, end.result, running.ledger_row)
+            return self.study.finish(claim, end.result)
+        if end.state == "lost":
+            return running.killed_for != FENCED and self.study.lose(claim, end.error or "")
+        return self.study.release(claim, end.reason or "interrupted", error=end.error)
+
+    def _write_ends(self) -> None:
+        """End the journals of attempts that have ended; those for which there is no room wait for it."""
+        while self._unwritten:
+            try:
+                run_journals.end(*self._unwritten[0])
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self.room.missing(str(error))
+                return
+            self._unwritten.pop(0)
 
     def _close_round(self) -> None:
         """Once a round is over: what it showed goes to its runs, and of this machine's checkpoints one is kept."""
-        now = self.rounds.close()
-        if now is None:
-            return
-        folder = self.store / layout.confirm_folder(self.study.name)
-        closed = folder / f"r{now.number}-closed"
-        if closed.exists() or not folder.is_dir():
-            return
-        run_journals.close_round(self.study, self.store, now)
-        kept = kept_folder(self.study, now)
-        if kept is not None and not now.document["scored"]:
-            return  # the same command scores again, and wants the winner's checkpoints
-        for each in folder.glob(f"r{now.number}-*/ckpt"):
-            if each.parent != self.store / str(kept):
-                shutil.rmtree(each, ignore_errors=True)
-            (each / "last.ckpt").unlink(missing_ok=True)
-        closed.touch()
+        now = self._surely(self.rounds.close)
+        if now is not None:
+            retention.close_round(self.study, self.store, now)
 
     # -- time ----------------------------------------------------------------------------------------------------
     def _keep_alive(self) -> None:
@@ -336,40 +335,47 @@ class Worker:
         for running in self.running.values():
             timed = self.trial_timeout is not None and running.claim.kind != TEST and not running.killed_for
             if timed and now > running.started + (self.trial_timeout or 0.0):
-                running.killed_for = "timeout"
+                running.killed_for = TIMEOUT
                 running.child.signal(signal.SIGKILL)
         if now - self._renewed > min(1.0, self.study.leases.lease_s / 3):
-            self._renewed = now
-            held = {r.claim.token: r.progress for r in self.running.values()}
-            self.study.leases.renew(held, {token: progress for token, progress in held.items() if progress})
-        if now - self._reaped > 5.0:
+            self._surely(self._renew)
+            self._write_ends()
+        if now - self._reaped > REAP_S:
             self._reaped = now
-            self._reap_local_dead()
-            self.study.reap()
+            self._surely(self._reap_local_dead)
+            if self.study.leases.overdue():
+                self._end_lost(self._surely(self.study.reap))
+
+    def _renew(self) -> None:
+        """Extend this worker's leases; a trial that others took for lost meanwhile is theirs, and is ended here."""
+        held = {r.claim.token: r.progress for r in self.running.values()}
+        alive = self.study.leases.renew(held, {token: progress for token, progress in held.items() if progress})
+        self._renewed = time.monotonic()
+        for running in self.running.values():
+            if running.claim.token not in alive and running.killed_for != FENCED:
+                running.killed_for, running.result = FENCED, None
+                running.child.signal(signal.SIGKILL)
 
     def _reap_local_dead(self) -> None:
         """A worker of this machine that is dead needs no lease to run out."""
-        for attempt in self.study.leases.live():
-            if attempt.host == self.host and attempt.pid and not _alive(attempt.pid):
-                self.study.reap(attempt.worker)
+        for worker in {a.worker for a in self.study.leases.live() if a.host == self.host and _is_dead(a.pid)}:
+            self._end_lost(self.study.reap(worker))
+
+    def _end_lost(self, lost: list[Attempt]) -> None:
+        """Their runs say so too, where their journals lie in this store."""
+        self._unwritten += run_journals.left_open(self.study, self.store, lost)
+        self._write_ends()
 
     def _signal_all(self, number: int) -> None:
         for running in self.running.values():
             running.child.signal(number)
 
 
-def _alive(pid: int) -> bool:
+def _is_dead(pid: int | None) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(pid or os.getpid(), 0)
     except ProcessLookupError:
-        return False
-    except PermissionError:
         return True
-    return True
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    except PermissionError:
+        return False
+    return False

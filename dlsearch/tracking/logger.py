@@ -27,6 +27,7 @@ class JournalLogger(Logger):
         """Write nothing yet."""
         super().__init__()
         self._journal = journal
+        self.muted = False  #: whether rows are left out: those of a step that has written its own already
 
     @property
     def name(self) -> str:
@@ -50,7 +51,8 @@ class JournalLogger(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row at the trainer's global step."""
-        self._journal.metrics(metrics, step or 0)
+        if not self.muted:
+            self._journal.metrics(metrics, step or 0)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the searched values and the config are recorded by whoever opened the run."""

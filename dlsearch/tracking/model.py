@@ -129,7 +129,9 @@ def load_net(config: Path, checkpoint: Path) -> tuple[Any, Any]:
     from omegaconf import OmegaConf
 
     from dlsearch.config.build import build
+    from dlsearch.tracking.checksum import check
 
+    check(checkpoint)
     cfg = OmegaConf.load(config)
     extra = list(OmegaConf.select(cfg, "allow_targets") or [])
     task = build(OmegaConf.select(cfg, "task"), "task", extra=extra)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,13 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.train import checkpoints
 from dlsearch.train.fingerprint import metrics_digest
+from dlsearch.train.micro import length
 from dlsearch.train.run import Interrupted, Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import pytorch_lightning as pl
 
@@ -68,13 +68,6 @@ def restore_rng(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
 
 
-def save_atomically(trainer: pl.Trainer, path: Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    part = path.with_suffix(f".part{os.getpid()}")  # a lost attempt may be at it too
-    trainer.save_checkpoint(part)
-    part.replace(path)
-
-
 class RunCallback(Checkpoint):
     """Ties a training to its :class:`~dlsearch.train.run.Run`.
 
@@ -92,6 +85,7 @@ class RunCallback(Checkpoint):
         super().__init__()
         self.run = run
         self.folder = run.folder / "ckpt"
+        self.resumption = checkpoints.Resumption()
         self.pruned = False
         self.failure: str | None = None
         self.best: dict[str, Any] | None = None  # value, values, epoch, step, metrics
@@ -99,6 +93,7 @@ class RunCallback(Checkpoint):
         self.metrics_sha256 = ""  # of the validated epochs so far, those before a resumption included
         self.resumed_epoch: int | None = None
         self.final: dict[str, float] = {}  # the metrics of the last epoch that was kept
+        self.batch_size: int | None = None  # of the first batch; None before it
         self._epoch, self._step, self._stopped = -1, -1, False
         self._validated = False
         self._epoch_started = self._batch_ended = 0.0
@@ -115,6 +110,8 @@ class RunCallback(Checkpoint):
     ) -> None:
         """Count the time since the last batch as waiting for data."""
         self._waited += time.perf_counter() - self._batch_ended
+        if self.batch_size is None:
+            self.batch_size = length(batch) or 1
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -123,6 +120,11 @@ class RunCallback(Checkpoint):
         if self.run.stop():
             raise Interrupted
         self._batch_ended = time.perf_counter()
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        """Stop when told to: a validation may take longer than a preemption's grace."""
+        if self.run.stop():
+            raise Interrupted
 
     # -- the end of an epoch -------------------------------------------------------------------------------------
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -165,9 +167,7 @@ class RunCallback(Checkpoint):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._epoch, self._step = trainer.current_epoch, trainer.global_step
         self.final, self._stopped = metrics, trainer.should_stop
-        save_atomically(trainer, self.folder / "last.ckpt")
-        if self.best is not None and self.best["epoch"] == self._epoch:
-            self._link_best()
+        checkpoints.save(trainer, self.folder, best=self.best is not None and self.best["epoch"] == self._epoch)
 
     def _note_best(self, metrics: dict[str, float], epoch: int, step: int) -> None:
         if self.run.monitor not in metrics:
@@ -178,14 +178,6 @@ class RunCallback(Checkpoint):
         sign = 1.0 if self.run.mode == "max" else -1.0
         if self.best is None or sign * value > sign * self.best["value"]:
             self.best = {"value": value, "epoch": epoch, "step": step, "metrics": metrics}
-
-    def _link_best(self) -> None:
-        """The last checkpoint is the best: the next last.ckpt is a new file, so that a link keeps this one."""
-        part = self.folder / f"best.part{os.getpid()}"
-        part.unlink(missing_ok=True)
-        os.link(self.folder / "last.ckpt", part)
-        part.replace(self.folder / "best.ckpt")
-        part.unlink(missing_ok=True)  # a rename between two links to one file removes neither
 
     # -- what a resumption needs ---------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
@@ -199,8 +191,8 @@ class RunCallback(Checkpoint):
         self.history = state_dict.get("history", [])
         self.final, self._stopped = state_dict.get("final", {}), state_dict.get("stopped", False)
         self._epoch, self._step = state_dict.get("epoch", -1), state_dict.get("step", -1)
-        if self.best is not None and self.best["epoch"] == self._epoch:
-            self._link_best()  # a kill may have come between last.ckpt and best.ckpt
+        if self.best is not None and self.best["epoch"] == self._epoch and self.resumption.path is not None:
+            checkpoints.keep_best(self.resumption.path)  # a kill may have come between last.ckpt and best.ckpt
         self._rng = state_dict["rng"]
         self.resumed_epoch = self._epoch + 1  # also where none is left to train
 

@@ -8,7 +8,7 @@ import random
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from dlsearch.config.build import build, locate
 from dlsearch.config.compose import resolve
 from dlsearch.config.errors import ConfigError
+from dlsearch.tracking.full import is_full
 from dlsearch.tracking.layout import SYSTEM_PREFIX
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.tracking.system import SystemSampler
-from dlsearch.train import determinism, transfer
+from dlsearch.train import checkpoints, determinism, transfer
 from dlsearch.train.callbacks import RunCallback
 from dlsearch.train.fingerprint import state_digest
+from dlsearch.train.micro import MicroBatches, can_split
 from dlsearch.train.run import FitResult, Run
 from dlsearch.train.seal import Seal
 from dlsearch.train.steps import make_lean
@@ -55,36 +57,52 @@ def _fit(cfg: DictConfig, run: Run, seal: Seal) -> FitResult:
     seal.watch(data)
     task = build_task(cfg)
     moved = transfer.begin(cfg, task)
-    keeper = RunCallback(run)
-    trainer = build_trainer(cfg, run, [*moved, *build_callbacks(cfg, run), keeper])
-    last = run.folder / "ckpt" / "last.ckpt"
+    keeper, micro = RunCallback(run), MicroBatches(run.micro_batches)
+    trainer = build_trainer(cfg, run, [*moved, *build_callbacks(cfg, run), micro, keeper])
+    keeper.resumption = checkpoints.resume(keeper.folder)
+    last = keeper.resumption.path
+    run.began({"micro_batches": run.micro_batches, "resumption": keeper.resumption.to_json()})
     n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
     run.journal.metrics({"model/n_params": n_params}, 0)
     try:
         with SystemSampler(run.journal, run.system_metrics_s), quick_cuda_check(), determinism.noted() as met:
-            trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+            trainer.fit(task, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
         result = _result(trainer, keeper, run, n_params)
         _fingerprint(result, keeper, task, data)
         result.nondeterministic = sorted(met)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        result = FitResult("failed", "oom", _line(error))
-    except RuntimeError as error:  # of CUDA's context or a library's workspace: no allocation of torch's own
-        if "out of memory" not in str(error) and "ALLOC_FAILED" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
-        result = FitResult("failed", "oom", _line(error))
+        result = FitResult("failed", "oom", _line(error), epochs=trainer.current_epoch, n_params=n_params)
+        result.halve = 2 * micro.count <= (keeper.batch_size or 0) and can_split(trainer, task)
     except OSError as error:
-        result = FitResult("failed", "disk" if error.errno in (27, 28, 122) else "exception", _line(error))
+        if not is_full(error):
+            raise
+        result = FitResult("failed", "disk", _line(error), epochs=trainer.current_epoch, n_params=n_params)
     result.seconds = time.perf_counter() - started
     result.resumed_epoch, result.history = keeper.resumed_epoch, keeper.history
+    result.micro_batches, result.resumption = micro.count, keeper.resumption.to_json()
     seal.lift()
     if run.test and result.state == "complete":
         result.test = _test(trainer, task, data, run)
     if torch.cuda.is_initialized():
         result.peak_memory_mib = torch.cuda.max_memory_reserved() / 2**20
         run.journal.metrics({f"{SYSTEM_PREFIX}peak_memory_mib": result.peak_memory_mib}, trainer.global_step)
-    run.journal.metrics({**_summary(run, result), "time/total_s": result.seconds}, trainer.global_step)
-    run.journal.flush()
+    with suppress(OSError) if result.reason == "disk" else nullcontext():
+        run.journal.metrics({**_summary(run, result), "time/total_s": result.seconds}, trainer.global_step)
+        run.journal.flush()
     return result
+
+
+#: What the allocators say, beside torch's own error: CUDA's context, a library's workspace, the CPU's.
+_NO_MEMORY = ("out of memory", "ALLOC_FAILED", "not enough memory", "an't allocate memory", "annot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def seed_everything(seed: int) -> None:
@@ -230,9 +248,9 @@ def _result(trainer: pl.Trainer, keeper: RunCallback, run: Run, n_params: int) -
 
 def _fingerprint(result: FitResult, keeper: RunCallback, task: pl.LightningModule, data: Any) -> None:
     """Note the digests by which a repetition is compared."""
-    kept = keeper.folder / ("best.ckpt" if result.state == "complete" else "last.ckpt")
+    kept = keeper.folder / (checkpoints.BEST if result.state == "complete" else checkpoints.LAST)
     if result.state in ("complete", "pruned"):  # what was kept, not what a callback made of the weights since
-        weights = torch.load(kept, weights_only=True, map_location="cpu", mmap=True)["state_dict"]
+        weights = checkpoints.read(kept, mmap=True)["state_dict"]
     else:
         weights = task.state_dict()
     result.state_sha256, result.metrics_sha256 = state_digest(weights), keeper.metrics_sha256 or None
@@ -257,8 +275,7 @@ def _summary(run: Run, result: FitResult) -> dict[str, float]:
 
 def _test(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule, run: Run) -> dict[str, Any]:
     """Open the test set, once, and score the best checkpoint on it."""
-    best = torch.load(run.folder / "ckpt" / "best.ckpt", weights_only=True, map_location="cpu")
-    task.load_state_dict(best["state_dict"])
+    task.load_state_dict(checkpoints.weights(run.folder / "ckpt" / checkpoints.BEST))
     run.unseal()
     if hasattr(data, "unseal"):
         data.unseal()

@@ -32,6 +32,8 @@ class Run:
         refit_epochs: Train on train + validation, for so many epochs and without validation; None trains as usual.
         progress_bar: Show Lightning's progress bar.
         system_metrics_s: Interval of the process's own metrics; None for none.
+        micro_batches: Parts in which each batch is trained (see :mod:`dlsearch.train.micro`).
+        began: Told what the training goes on from, and in how many parts it trains batches, before its first step.
     """
 
     folder: Path
@@ -45,6 +47,8 @@ class Run:
     refit_epochs: int | None = None
     progress_bar: bool = False
     system_metrics_s: float | None = None
+    micro_batches: int = 1
+    began: Callable[[dict[str, Any]], None] = lambda _: None
 
     @property
     def monitor(self) -> str:
@@ -82,6 +86,9 @@ class FitResult:
         inputs: What the training depends on, as it was met (see :mod:`dlsearch.search.inputs`).
         nondeterministic: Operations met that have no deterministic implementation (``trainer.deterministic=warn``).
         breaches: What reached for the sealed test set: ``how``, ``what``, whether it was ``stopped``.
+        micro_batches: Parts in which each batch was trained.
+        halve: Whether it ran out of memory, and might not in twice as many parts.
+        resumption: The checkpoint that it went on from, and those that were damaged; None without any.
     """
 
     state: str
@@ -104,6 +111,9 @@ class FitResult:
     inputs: dict[str, Any] | None = None
     nondeterministic: list[str] = field(default_factory=list)
     breaches: list[dict[str, Any]] = field(default_factory=list)
+    micro_batches: int = 1
+    halve: bool = False
+    resumption: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.tracking.journal import Journal
+from dlsearch.train.checkpoints import is_whole, weights
 from dlsearch.train.describe import first_layer
 from dlsearch.train.fit import build_data, build_task, build_trainer, fit, report_of
 from dlsearch.train.inside import of_training
@@ -47,8 +47,8 @@ class Trained:
 def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
     """Score trainings of one configuration on its test set.
 
-    A checkpoint that is not on this machine is made again first, from the same seed. Everything that can fail without
-    the test set has been done when `run.unseal` is called; then one data module serves all.
+    A checkpoint that is damaged, or not on this machine, is made again first, from the same seed. Everything that can
+    fail without the test set has been done when `run.unseal` is called; then one data module serves all.
 
     Args:
         trained: The trainings; they differ in their seeds alone.
@@ -64,7 +64,7 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
         Interrupted: `run.stop` said so.
     """
     for each in trained:
-        if not each.checkpoint.is_file():
+        if not is_whole(each.checkpoint):
             _train_again(each, run)
     data = build_data(trained[kept].cfg)
     tasks = [_load(each) for each in trained]
@@ -91,8 +91,7 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
 
 def _load(each: Trained) -> pl.LightningModule:
     task = build_task(each.cfg)
-    best = torch.load(each.checkpoint, weights_only=True, map_location="cpu")
-    task.load_state_dict(best["state_dict"])
+    task.load_state_dict(weights(each.checkpoint))
     return task
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.tracking.checksum import Damaged, check
 from dlsearch.use.archive import load_program
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ def load(kept: Kept) -> Model:
 
     cfg = OmegaConf.load(kept.config)
     extra = list(OmegaConf.select(cfg, "allow_targets") or [])
+    try:
+        check(kept.checkpoint)
+    except Damaged as error:
+        hint = "dlsearch verify trains it again from its record, or take another trial's model"
+        raise ConfigError("study.name", str(error), hint) from error
     try:
         saved = torch.load(kept.checkpoint, map_location="cpu", weights_only=True)
         state = saved["state_dict"]

@@ -13,7 +13,7 @@ from dlsearch.verbs.words import parser, place, print_json, print_lines, split
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from dlsearch.use.kept import Kept
+    from dlsearch.search.kept import Kept
 
 
 def look(words: list[str]) -> int:
@@ -95,7 +95,7 @@ def _trained(overrides: list[str], options: Any) -> tuple[dict[str, Any], str, P
 
 def _model(overrides: list[str], word: str) -> tuple[Kept, Path]:
     """The model that `word` names, and the folder of its training."""
-    from dlsearch.use.kept import Kept
+    from dlsearch.search.kept import Kept
 
     folder = Path(word).expanduser()
     if not (folder / "config.yaml").is_file():

@@ -15,7 +15,8 @@ from dlsearch.config.compose import compose_config
 from dlsearch.config.errors import ConfigError
 from dlsearch.data.base import SealedTestSet
 from dlsearch.tracking.journal import Journal, rows
-from dlsearch.train.callbacks import RunCallback, restore_rng, rng_state
+from dlsearch.train import checkpoints
+from dlsearch.train.callbacks import restore_rng, rng_state
 from dlsearch.train.fingerprint import state_digest
 from dlsearch.train.fit import build_data, fit
 from dlsearch.train.run import Interrupted, Run
@@ -95,14 +96,14 @@ def test_a_kill_between_the_last_checkpoint_and_the_best_one_costs_neither(tmp_p
     cfg = config(*RANDOM, "trainer.max_epochs=3", "optimizer.lr=0.01")
     whole = fit(cfg, run_in(tmp_path / "whole"))
     assert whole.best_epoch == 2
-    link = RunCallback._link_best
+    put = checkpoints._put
 
-    def die(self):
-        if self.best["epoch"] == 2:
+    def die(link, target):
+        if target.name == "best.ckpt" and checkpoints.read(link)["epoch"] == 2:
             raise Interrupted
-        link(self)
+        put(link, target)
 
-    monkeypatch.setattr(RunCallback, "_link_best", die)
+    monkeypatch.setattr(checkpoints, "_put", die)
     with pytest.raises(Interrupted):
         fit(cfg, run_in(tmp_path / "parts"))
     monkeypatch.undo()
