@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import statistics as plain
+from collections.abc import Mapping
 from typing import Any
 
 from dlsearch.report import confirmation, testset
@@ -65,7 +66,7 @@ def facts(view: View) -> dict[str, Any]:
     out["limits"] = limits(out)
     out["checklist"] = checklist(out)
     # What a repetition starts from and compares is exact, unlike what is shown.
-    return {**_rounded(out), "study": view.study, "replay": list(view.replay), "again": view.again}
+    return {**_rounded(out), "study": _without_places(view.study), "replay": list(view.replay), "again": view.again}
 
 
 def _won(view: View, confirmed: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -333,6 +334,12 @@ def _gaps(f: dict[str, Any]) -> list[dict[str, Any]]:
         {"name": f"trial {n}", "first": i == 0, "gap": confirmation.gap([rows[n]["summary"]])}
         for i, n in enumerate(f["leaders"])
     ]
+
+
+def _without_places(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the store and the data lay is of no use elsewhere, and nobody's business: whoever runs it has her own."""
+    config = {key: value for key, value in (study.get("config") or {}).items() if key != "paths"}
+    return {**study, "config": config} if "config" in study else dict(study)
 
 
 def _rounded(node: Any) -> Any:
