@@ -82,7 +82,7 @@ class Worker:
         self.id = f"{self.host}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.running: dict[int, Running] = {}
         self.stopping = False
-        self.room = Room(store)
+        self.room, self._keeper = Room(store), retention.Keeper(study, store)
         self._limits, self._kills = Limits(study.max_attempts, study.max_halvings), KernelKills()
         self._unwritten: list[tuple[Path, int, str, str | None]] = []  # ends of journals for which there was no room
         self._selector = selectors.DefaultSelector()
@@ -276,6 +276,8 @@ class Worker:
             self._write_ends()
         if claim.kind == TEST and accepted and end.state != "interrupted":
             self._close_round()
+        if claim.kind == "trial" and accepted and end.result is not None:
+            self._keeper.ended(claim.number)
 
     def _judge(self, running: Running, code: int) -> Ending:
         result, device = running.result, running.slot.device
