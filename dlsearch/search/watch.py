@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
 
+from dlsearch.search import run_journals
 from dlsearch.search.record import ORDER, read_status
 from dlsearch.search.study import REASON, Study
 from dlsearch.tracking import layout
@@ -161,7 +162,8 @@ class Watch:
             self._reaped = time.monotonic()
             with suppress(sa.exc.SQLAlchemyError, OSError, StorageInternalError):  # the disk is full, say: next time
                 if self.study.leases.overdue():
-                    self.study.reap()
+                    for end in run_journals.left_open(self.study, self.store, self.study.reap()):
+                        run_journals.end(*end)
 
     def _time_left(self, status: dict[str, Any]) -> float | None:
         done = len(self._told) - self._at_start
