@@ -19,6 +19,14 @@ class ConfirmConfig:
 
 
 @dataclass
+class KeepConfig:
+    """Which checkpoints of trials stay on disk, beside the winner's and what is still needed to go on."""
+
+    top_k: Optional[int] = 10  # the best checkpoints of so many best trials; null: of all
+    max_gib: Optional[float] = None  # and no more than so much: the worst of them go first
+
+
+@dataclass
 class StudyConfig:
     """What a study is: its goal, its budget, its name."""
 
@@ -36,6 +44,7 @@ class StudyConfig:
     max_halvings: int = 4  # how often one that ran out of memory is tried again with its batches in twice as many parts
     finalize: bool = True  # confirm the leaders on fresh seeds, and score the winner on the test set, once
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
+    keep: KeepConfig = field(default_factory=KeepConfig)
     workers: Optional[int] = None  # jobs to launch, under launchers other than local
     storage: Optional[str] = None  # null: SQLite in the store
 

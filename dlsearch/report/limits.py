@@ -60,6 +60,11 @@ def limits(f: dict[str, Any]) -> list[str]:
             f"{plural(len(a['retried']), 'trial')} took more than one attempt; such a trial goes on from its last"
             " checkpoint, and its times include the part that was lost."
         )
+    if parted := sum("oom" in each["ends"][:-1] for each in a["retried"]):
+        out.append(
+            f"{plural(parted, 'trial')} ran out of memory and trained each batch in parts from then on: the same"
+            " gradient, but batch normalisation takes its statistics of each part."
+        )
     if len(f["compute"]["devices"]) > 1:
         out.append(
             f"Trials ran on {len(f['compute']['devices'])} kinds of device or host, so that times do not compare."

@@ -33,8 +33,8 @@ from dlsearch.tracking import masking
 VOLATILE = (
     "paths", "tracking", "worker", "name", "test",
     "study.n_trials", "study.timeout", "study.trial_timeout", "study.target", "study.allow_drift", "study.storage",
-    "study.workers", "study.finalize", "study.confirm", "study.max_attempts", "study.max_halvings", "study.enqueue",
-    "study.name",
+    "study.workers", "study.finalize", "study.confirm", "study.keep", "study.max_attempts", "study.max_halvings",
+    "study.enqueue", "study.name",
 )  # fmt: skip
 GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "trainer")
 
@@ -312,6 +312,9 @@ def _check(draft: Draft, base: DictConfig) -> None:
     for key, least in (("n_trials", 1), ("max_attempts", 1), ("max_halvings", 0)):
         if study[key] < least:
             raise ConfigError(f"study.{key}", f"expected at least {least}, got {study[key]}", f"study.{key}=20")
+    for key, value in study["keep"].items():
+        if value is not None and not value >= (1 if key == "top_k" else 0):
+            raise ConfigError(f"study.keep.{key}", f"expected a positive number or null, got {value}", "null keeps all")
     if study["target"] is not None and not math.isfinite(study["target"]):
         raise ConfigError("study.target", f"expected a finite number, got {study['target']}")
     _ = draft.timeout, draft.trial_timeout

@@ -87,17 +87,41 @@ def best_id(connection: Connection, study_id: int, direction: str) -> int | None
         study_id: Optuna's id of the study.
         direction: ``maximize`` or ``minimize``.
     """
-    value, kind = _VALUES.c.value, _VALUES.c.value_type
-    rank = sa.case((kind == _label("INF_POS"), 1), (kind == _label("INF_NEG"), -1), else_=0)
-    order = [rank.desc(), value.desc()] if direction == "maximize" else [rank, value]
     query = (
         sa.select(_TRIALS.c.trial_id)
         .join(_VALUES, sa.and_(_VALUES.c.trial_id == _TRIALS.c.trial_id, _VALUES.c.objective == 0))
         .where(_TRIALS.c.study_id == study_id, _TRIALS.c.state == _label("COMPLETE"))
-        .order_by(*order, _TRIALS.c.number)
+        .order_by(*_by_value(direction), _TRIALS.c.number)
         .limit(1)
     )
     return connection.execute(query).scalar()
+
+
+def best_numbers(connection: Connection, study_id: int, direction: str, count: int, without: str) -> list[int]:
+    """Numbers of the `count` best complete trials by the first objective, best first.
+
+    Args:
+        connection: To the storage.
+        study_id: Optuna's id of the study.
+        direction: ``maximize`` or ``minimize``.
+        count: How many.
+        without: Trials that have this user attribute are left out.
+    """
+    other = sa.exists().where(_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id, _ATTRIBUTES.c.key == without)
+    query = (
+        sa.select(_TRIALS.c.number)
+        .join(_VALUES, sa.and_(_VALUES.c.trial_id == _TRIALS.c.trial_id, _VALUES.c.objective == 0))
+        .where(_TRIALS.c.study_id == study_id, _TRIALS.c.state == _label("COMPLETE"), ~other)
+        .order_by(*_by_value(direction), _TRIALS.c.number)
+        .limit(count)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def _by_value(direction: str) -> list[Any]:
+    value, kind = _VALUES.c.value, _VALUES.c.value_type
+    rank = sa.case((kind == _label("INF_POS"), 1), (kind == _label("INF_NEG"), -1), else_=0)
+    return [rank.desc(), value.desc()] if direction == "maximize" else [rank, value]
 
 
 def running_with(connection: Connection, study_id: int, attribute: str, value: Any) -> list[int]:

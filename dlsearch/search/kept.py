@@ -70,7 +70,7 @@ def kept_model(record: dict[str, Any], store: Path, number: int | None = None) -
         raise ConfigError(
             "study.name",
             f"the model of {name!r} is not in this store: {absent} does not exist",
-            "paths.store=… names the store of the machine that trained it",
+            "paths.store=… names the store of the machine that trained it; of trials, study.keep.top_k stay",
         )
     study = record["study"]
     about = {

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import sqlalchemy as sa
 from omegaconf import OmegaConf
+from optuna.exceptions import StorageInternalError
 
+from dlsearch.search import run_journals
 from dlsearch.search.record import ORDER, read_status
 from dlsearch.search.study import REASON, Study
 from dlsearch.tracking import layout
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
     from dlsearch.search.draft import Draft
 
+REAP_S = 2.0
 SYMBOL = {"complete": "●", "pruned": "○", "failed": "✕", "running": "▶", "waiting": "·"}
 
 
@@ -50,7 +55,7 @@ class Watch:
         """Say what begins."""
         self.study, self.store, self.total_slots = study, store, total_slots
         self.out = out or sys.stdout
-        self.started = time.monotonic()
+        self.started = self._reaped = time.monotonic()
         self._told = {t.number for t in study.trials() if t.state.is_finished()}
         self._at_start = len(self._told)
         self._told_replicas = {_which(each) for each in _replicas(read_status(study))}
@@ -111,8 +116,9 @@ class Watch:
             rows["best/objective"] = status["best"]["value"]
         elapsed = time.monotonic() - self.started
         rows["throughput/trials_per_h"] = (len(self._told) - self._at_start) / elapsed * 3600
-        self._journal.metrics(rows, number)
-        self._journal.flush()
+        with suppress(OSError):  # no room: the rows are kept until there is
+            self._journal.metrics(rows, number)
+            self._journal.flush()
 
     # -- the live view -------------------------------------------------------------------------------------------
     def watch(self, stop: threading.Event, guard: AbstractContextManager[Any]) -> None:
@@ -135,6 +141,7 @@ class Watch:
             self._follow(lines=not self.out.isatty())
 
     def _follow(self, *, lines: bool = False) -> dict[str, Any]:
+        self._reap()
         status = read_status(self.study)
         for trial in self.study.trials():
             if trial.state.is_finished() and trial.number not in self._told:
@@ -148,6 +155,15 @@ class Watch:
                 if lines:
                     self.say(_replica_line(each, status))
         return status
+
+    def _reap(self) -> None:
+        """End what outlived its lease: the worker that would may be the one that is silent."""
+        if time.monotonic() > self._reaped + REAP_S:
+            self._reaped = time.monotonic()
+            with suppress(sa.exc.SQLAlchemyError, OSError, StorageInternalError):  # the disk is full, say: next time
+                if self.study.leases.overdue():
+                    for end in run_journals.left_open(self.study, self.store, self.study.reap()):
+                        run_journals.end(*end)
 
     def _time_left(self, status: dict[str, Any]) -> float | None:
         done = len(self._told) - self._at_start

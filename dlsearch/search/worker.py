@@ -82,7 +82,7 @@ class Worker:
         self.id = f"{self.host}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.running: dict[int, Running] = {}
         self.stopping = False
-        self.room = Room(store)
+        self.room, self._keeper = Room(store), retention.Keeper(study, store)
         self._limits, self._kills = Limits(study.max_attempts, study.max_halvings), KernelKills()
         self._unwritten: list[tuple[Path, int, str, str | None]] = []  # ends of journals for which there was no room
         self._selector = selectors.DefaultSelector()
@@ -112,6 +112,7 @@ class Worker:
     def _run(self) -> bool:
         stopped_at: float | None = None
         self._surely(self._reap_local_dead)
+        self._end_lost([a for a in self.study.leases.rows(state="lost") if a.host == self.host])
         while True:
             if self._owner is not None and os.getppid() != self._owner:  # the driver died
                 self.stopping = True
@@ -170,8 +171,8 @@ class Worker:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             before = earlier(self.study, claim)
-            journal_path = run_journals.begin(self.study, claim, holder, self.store)
             payload = payload_of(self.rounds, claim, before, folder, self.store, self.paths)
+            journal_path = run_journals.begin(self.study, claim, holder, self.store)
             payload |= {"threads": slot.threads, "journal": str(journal_path)}
             child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
         except BaseException as error:
@@ -263,10 +264,10 @@ class Worker:
         self._selector.unregister(running.child.status_fd)
         code = running.child.reap()
         channel.close()
-        del self.running[running.slot.index]
         end = self._judge(running, code)
         claim = running.claim
-        accepted = self._surely(lambda: self._settle(running, end))
+        accepted = self._surely(lambda: self._settle(running, end))  # its lease is renewed as long as that takes
+        del self.running[running.slot.index]
         if end.reason == "disk":
             folder = self.store / run_journals.folder_of(self.study.name, claim)
             self.room.missing(end.error or "", needed(folder, (running.result or {}).get("n_params")))
@@ -276,6 +277,9 @@ class Worker:
             self._write_ends()
         if claim.kind == TEST and accepted and end.state != "interrupted":
             self._close_round()
+        if claim.kind == "trial" and accepted and end.result is not None:
+            with contextlib.suppress(OSError):  # what is in the way now goes with the next trial, or by `dlsearch gc`
+                self._surely(lambda: self._keeper.ended(claim.number))
 
     def _judge(self, running: Running, code: int) -> Ending:
         result, device = running.result, running.slot.device

@@ -187,8 +187,10 @@ def log_model(job: dict[str, Any]) -> str:
     client = mlflow.MlflowClient()
     known = client.search_logged_models([job["experiment_id"]], f"source_run_id = '{job['run_id']}'")
     for model in known:  # this shipper's predecessor was killed after it had done this
-        if model.name == job["name"] and str(model.status).endswith("READY"):
-            return str(model.model_id)
+        if model.name == job["name"]:
+            if str(model.status).endswith("READY"):
+                return str(model.model_id)
+            client.delete_logged_model(model.model_id)  # begun, and cut off
     torch.set_num_threads(1)
     net, cfg = load_net(Path(job["config"]), Path(job["checkpoint"]))
     inputs = example_input(net, cfg)
@@ -233,6 +235,19 @@ def _metrics_of(client: Any, job: dict[str, Any], model_id: str) -> list[Any]:
     return found
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether it is the server that failed, or the way to it, so that the same job may succeed later."""
+    from requests.exceptions import ConnectionError as Unreachable
+    from requests.exceptions import HTTPError, RetryError, Timeout
+
+    if isinstance(error, HTTPError):
+        return error.response is not None and error.response.status_code >= 500
+    if isinstance(error, (Unreachable, RetryError, Timeout)):
+        return True
+    code = getattr(error, "error_code", None)
+    return code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") and "http" in str(error).lower()
+
+
 def _version(name: str) -> str:
     from importlib.metadata import version
 
@@ -256,8 +271,7 @@ def main() -> int:
         except Exception as error:
             first = (str(error).splitlines() or [""])[0][:500]
             answer["error"] = f"{type(error).__name__}: {first}"
-            code = getattr(error, "error_code", None)
-            answer["retry"] = code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") and "http" in str(error).lower()
+            answer["retry"] = is_outage(error)
             logging.getLogger("dlsearch.shipper").warning("model", exc_info=True)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.exceptions import MlflowException
 
 _log = logging.getLogger("dlsearch.shipper")
 
@@ -34,10 +35,14 @@ EXPERIMENT_KIND = "mlflow.experimentKind"
 _TEXT = {".txt", ".log", ".yaml", ".yml", ".json", ".jsonl", ".toml", ".cfg", ".ini", ".env"}
 _CODE = {".py", ".patch", ".diff"}
 _TEXT_LIMIT = 8 << 20
-_REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE"}
+_REFUSED = {"INVALID_PARAMETER_VALUE", "INVALID_STATE"}
+#: A value that the database does not take, but also a connection that the server lost in the middle of something.
+_MAYBE_REFUSED, _PATIENCE = "BAD_REQUEST", 5
 _GONE = {"RESOURCE_DOES_NOT_EXIST"}
 _ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default mlflow holds its caller for four minutes
+    # By default mlflow holds its caller for four minutes; and it would repeat a request whose answer was lost, so that
+    # a run was made twice and nobody knew.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -80,6 +85,7 @@ class Sender:
         self._experiments: dict[str, str] = {}
         self._context: dict[str, str] | None = None
         self._started_ms = time.time_ns() // 1_000_000
+        self._unsure: dict[Path, str] = {}  # journals, and their keys, of whose run a second one may have been made
 
     # -- one journal ----------------------------------------------------------------------------------------------
     def advance(self, tail: Tail) -> int:
@@ -93,7 +99,7 @@ class Sender:
         try:
             return self._advance(tail)
         except MlflowException as error:
-            if error.error_code not in _GONE or tail.run_id is None or self.exists(tail.run_id):
+            if self._said(error) not in _GONE or tail.run_id is None or self.exists(tail.run_id):
                 raise
             _log.warning("%s: run %s is gone from the server; it is made again", tail.path, tail.run_id)
             self._experiments.clear()
@@ -153,9 +159,22 @@ class Sender:
         try:
             send()
         except (MlflowException, FileNotFoundError, PermissionError) as error:
-            if isinstance(error, MlflowException) and error.error_code not in _REFUSED:
+            if isinstance(error, MlflowException) and not self._refuses(tail, error):
                 raise
             _log.warning("%s: %s left out: %s", tail.path, what, str(error).splitlines()[0])
+
+    def _said(self, error: MlflowException) -> str | None:
+        """The code of what MLflow itself said; None for the words of a proxy, or of a server that is dying."""
+        from mlflow.exceptions import RestException
+
+        if self.uri.startswith("http") and not isinstance(error, RestException):
+            return None
+        return str(error.error_code)
+
+    def _refuses(self, tail: Tail, error: MlflowException) -> bool:
+        """Whether the same request would be refused again and again."""
+        code = self._said(error)
+        return code in _REFUSED or (code == _MAYBE_REFUSED and tail.failures >= _PATIENCE)
 
     # -- runs -----------------------------------------------------------------------------------------------------
     def _open(self, tail: Tail, row: dict[str, Any]) -> bool:
@@ -181,9 +200,12 @@ class Sender:
         if run is None:
             tail.creating = True
             tail.save()
+            self._unsure[tail.path] = row["key"]
             run = self.client.create_run(
                 experiment, start_time=row["started"], tags=self._tags(row, parent), run_name=row["name"]
             )
+            if not tail.failures:
+                del self._unsure[tail.path]
         tail.run_id, tail.experiment_id = run.info.run_id, experiment
         tail.kind, tail.creating = row["kind"], False
         return True
@@ -209,8 +231,19 @@ class Sender:
         return self._context
 
     def _find(self, experiment: str, key: str) -> Run | None:
-        found = self.client.search_runs([experiment], f"tags.`{layout.KEY}` = '{key}'", max_results=1)
-        return found[0] if found else None
+        found = self.client.search_runs([experiment], f"tags.`{layout.KEY}` = '{key}'", max_results=10)
+        return min(found, key=lambda run: str(run.info.run_id)) if found else None
+
+    def _remove_twins(self, tail: Tail) -> None:
+        """Delete what a request left behind that was given up, and arrived nevertheless: a second, empty run."""
+        key = self._unsure.get(tail.path)
+        if key is None or tail.experiment_id is None:
+            return
+        for run in self.client.search_runs([tail.experiment_id], f"tags.`{layout.KEY}` = '{key}'", max_results=10):
+            if run.info.run_id != tail.run_id:
+                _log.warning("%s: run %s was made twice; the second is deleted", tail.path, run.info.run_id)
+                self.client.delete_run(run.info.run_id)
+        del self._unsure[tail.path]
 
     def exists(self, run_id: str) -> bool:
         """Whether the server has the run."""
@@ -219,7 +252,7 @@ class Sender:
         try:
             self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code in _GONE:
+            if self._said(error) in _GONE:
                 return False
             raise
         return True
@@ -255,6 +288,8 @@ class Sender:
         else:
             self.client.update_run(tail.run_id, status=row["status"])
         tail.ended = row["status"] != layout.RUNNING
+        if tail.ended:
+            self._remove_twins(tail)
         if tail.kind == "study":
             # Without statistics SQLite joins in the wrong order: the best of 10,000 runs takes seconds to find.
             self.tune("ANALYZE")
@@ -280,7 +315,7 @@ class Sender:
             try:
                 self._log(tail.run_id, request)
             except MlflowException as error:
-                if error.error_code not in _REFUSED:
+                if not self._refuses(tail, error):
                     raise
                 self._log_singly(tail, request)
         tail.commit(batch.offset)
