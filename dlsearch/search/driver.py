@@ -23,6 +23,7 @@ from dlsearch.search.draft import Compose, Draft, make_draft
 from dlsearch.search.forkserver import ForkServer
 from dlsearch.search.place import check_storage, exists, storage_url
 from dlsearch.search.slots import slots_and_reason
+from dlsearch.search.trial_config import remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -193,6 +194,7 @@ def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slo
     guard = threading.Lock()
     stop = threading.Event()
     storage = say.study.storage
+    remember(draft.config, draft.options)
     if local_slots is not None:
         serve.warm = server
         launcher.fork_guard = _Quiet(guard, storage.close)

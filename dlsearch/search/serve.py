@@ -15,6 +15,7 @@ from dlsearch.search.capacity import Cards
 from dlsearch.search.forkserver import ForkServer
 from dlsearch.search.place import storage_url
 from dlsearch.search.slots import gpu_memory, slots
+from dlsearch.search.trial_config import check_known
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -65,6 +66,7 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
     store = Path(paths["store"]).resolve()
     storage = Storage(storage_url(store, cfg.study.storage))
     study = Study(storage, str(cfg.worker.join), lease_s=cfg.worker.lease_s)
+    check_known(study.document)
     config = study.document["config"]
     per_gpu = cfg.worker.slots_per_gpu
     places = slots(

@@ -36,6 +36,7 @@ _ASSIGNED = re.compile(
 )
 _OPTION = re.compile(rf"(?P<key>--[\w\-]*(?:{_SECRET})[\w\-]*)(?P<gap>[ \t]+)(?P<value>[^\s\-][^\s]*)", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|(true|false|null|none)$", re.IGNORECASE)
+_NAMED = re.compile(r"\$\{(oc\.env:[A-Za-z_]\w*|\.*[A-Za-z_][\w.]*)\}?")
 _HINT = re.compile(rf"{_SECRET}|://", re.IGNORECASE)
 
 
@@ -122,7 +123,9 @@ class MaskedStream(io.TextIOBase):
 
 def is_secret(key: str, value: Any = "") -> bool:
     """Whether `value` must not be shown, judged by its `key`."""
-    if value is None or isinstance(value, bool) or value == "" or not _KEY.search(_HARMLESS.sub("", key)):
+    if value is None or isinstance(value, bool) or value == "" or (isinstance(value, str) and _NAMED.fullmatch(value)):
+        return False  # ${oc.env:NAME} says where a secret is, not what it is
+    if not _KEY.search(_HARMLESS.sub("", key)):
         return False
     if isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.match(value)):
         if isinstance(value, str) and value.lower() in ("true", "false", "null", "none"):

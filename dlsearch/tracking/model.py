@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dlsearch.tracking.masking import MaskedStream, learn_environment
+
 _JOB_TIMEOUT_S = 600.0
 _IDLE_S = 20.0
 
@@ -260,7 +262,9 @@ def main() -> int:
     import warnings
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a user's module prints goes to the log
+    os.dup2(2, 1)  # whatever a user's module prints goes to the log, masked
+    learn_environment()
+    sys.stdout, sys.stderr = MaskedStream(sys.stdout), MaskedStream(sys.stderr)
     warnings.simplefilter("ignore")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     for line in sys.stdin:

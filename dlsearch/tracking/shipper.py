@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlsearch.tracking.handle import Shipper, set_share, start
-from dlsearch.tracking.masking import mask_text
+from dlsearch.tracking.masking import learn, learn_environment, mask_text
 from dlsearch.tracking.pump import Pump
 from dlsearch.tracking.sender import LOG, Sender, load
 from dlsearch.tracking.tail import StoreLock, backlog, server_id
@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.uri:
         parser.error("--uri, or MLFLOW_TRACKING_URI, is needed")
+    learn_environment()
+    learn(arguments.uri)
     if arguments.wait:
         _wait(arguments.store, arguments.uri)
     logging.basicConfig(format=_FORMAT, level=logging.INFO)

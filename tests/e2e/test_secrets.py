@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -26,7 +27,7 @@ CANARIES = {
     "a YAML of the user's": "canary-yaml-4b60",
 }
 MODEL = """
-import sys, torch
+import hashlib, sys, torch
 class Net(torch.nn.Module):
     def __init__(self, in_shape, num_classes, hub_token, source, credentials, other_token, api_key, width=8):
         super().__init__()
@@ -38,6 +39,7 @@ class Net(torch.nn.Module):
     def forward(self, x):
         self.steps += 1
         if self.steps == 1:
+            print("digest", hashlib.sha256(self.said.encode()).hexdigest())
             print("on the way out:", self.said, flush=True)
             print("and on the other:", self.said, file=sys.stderr, flush=True)
         if self.net[1].out_features == 13 and self.steps > 2:
@@ -116,6 +118,26 @@ def test_it_ran_and_met_the_secrets(study):
     log = "".join(path.read_text() for path in _files(site, "studies/secrets/**/worker.a*.log"))
     assert "on the way out: ***" in log
     assert "cannot reach the hub with ***" in log
+
+
+def test_the_trials_had_the_secrets_themselves(study):
+    site, _, _, _ = study
+    credentials = {"user": "somebody", "password": "canary-nested-81c7"}
+    said = (
+        f"canary-argument-5f2d https://me:canary-url-9e14@host.invalid/x {credentials} "
+        "canary-interpolated-77ae canary-yaml-4b60"
+    )
+    digest = hashlib.sha256(said.encode()).hexdigest()
+    texts = [path.read_text() for path in _files(site, "studies/secrets/**/worker.a*.log")]
+    assert sum(f"digest {digest}" in text for text in texts) >= 4  # three trials and a confirmation
+    assert not any(line.startswith("digest") and digest not in line for text in texts for line in text.splitlines())
+
+
+def test_a_worker_that_does_not_know_them_says_so(study):
+    site, _, _, _ = study
+    said = site.run("worker", "study=secrets", code=2)
+    assert "model.hub_token" in said
+    assert "oc.env" in said
 
 
 SINKS = {
