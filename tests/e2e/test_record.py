@@ -20,6 +20,8 @@ from dlsearch.verbs.study import write_report
 from tests.e2e.running import TINY, until
 from tests.report.invariants import invariants
 
+pytestmark = pytest.mark.timeout(400)  # the whole story is one fixture
+
 WORDS = [
     "-m", *TINY, "study.name=s", "study.n_trials=9", "study.finalize=true", "study.confirm.top=2",
     "study.confirm.seeds=3", "hydra.launcher.workers=1", "worker.threads=1", "sampler=random",
