@@ -67,7 +67,7 @@ def checks(view: View, data: dict[str, Any]) -> list[dict[str, Any]]:
         [
             f"ledger row {r.get('ledger_id')} names trial {r.get('trial_number')}"
             for r in view.test
-            if r.get("trial_number") not in known
+            if r.get("trial_number") not in known and r.get("kind") != "ensemble"
         ],
     )
     if view.openings is not None:

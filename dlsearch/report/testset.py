@@ -18,8 +18,8 @@ def facts(view: View) -> dict[str, Any]:
     """The ledger, and its first scored evaluation of the last round in full.
 
     Returns:
-        ``{"rows", "openings", "opened", "unscored", "main"}``; ``openings`` is null where the record does not hold
-        them, ``main`` where nothing was scored.
+        ``{"rows", "openings", "opened", "unscored", "ensembles", "main"}``; ``openings`` is null where the record does
+        not hold them, ``main`` where nothing was scored.
     """
     rows = sorted(view.test, key=_order)
     openings = None if view.openings is None else sorted(view.openings, key=_order)
@@ -31,6 +31,7 @@ def facts(view: View) -> dict[str, Any]:
         else [{k: r.get(k) for k in (*_ROW[:-1], "scored")} | {"scored": bool(r.get("scored"))} for r in openings],
         "opened": len(rows) if openings is None else len(openings),
         "unscored": None if openings is None else sum(not r.get("scored") for r in openings),
+        "ensembles": [{"ledger_id": r.get("ledger_id"), **_ensemble(r["ensemble"])} for r in rows if r.get("ensemble")],
         "main": None,
     }
     if main is None:
@@ -90,6 +91,12 @@ def breaches(view: View) -> list[dict[str, Any]]:
     return found
 
 
+def _ensemble(found: dict[str, Any]) -> dict[str, Any]:
+    """An ensemble of the best trials: its members, their weights, and its figures beside the single best model's."""
+    keys = ("by", "members", "single", "weights", "chosen", "validation", "test")
+    return {key: found[key] for key in keys}
+
+
 def _order(row: dict[str, Any]) -> tuple[str, int, str]:
     number = row.get("ledger_id")
     return str(row.get("evaluated_at") or ""), number if isinstance(number, int) else 0, str(number)
@@ -103,7 +110,8 @@ def _quoted(view: View, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     confirmed = [r for r in rows if r.get("kind") == "confirm"]
     last = view.finalization.round if view.finalization else None
     of_round = [r for r in confirmed if r.get("round") == last] if last is not None else []
-    return next(iter(of_round or confirmed or rows), None)
+    alone = [r for r in rows if r.get("kind") != "ensemble"]  # which no model that is kept has scored
+    return next(iter(of_round or confirmed or alone), None)
 
 
 def _replicas(main: dict[str, Any]) -> list[dict[str, Any]]:

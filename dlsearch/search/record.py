@@ -181,5 +181,8 @@ def read_status(study: Study) -> dict[str, Any]:
         "confirmation": progress(now) if now is not None else None,
         "winner": winner(study, now),
         "openings": len(ledger),
-        "test": [{k: t[k] for k in ("trial_number", "metrics")} for t in (_test(r) for r in ledger if r["document"])],
+        "test": [
+            {key: test[key] for key in ("trial_number", "metrics")}
+            for test in (_test(each) for each in ledger if each["document"] and each["kind"] != "ensemble")
+        ],
     }

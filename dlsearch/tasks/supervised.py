@@ -15,12 +15,12 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from dlsearch.tasks.losses import Loss, Penalty, classification_loss, regression_loss, weights_of
-from dlsearch.tasks.views import Views, averaged
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from dlsearch.tasks.schedules import Schedule
+    from dlsearch.tasks.views import Views
 
 Batch = tuple[Tensor, Tensor]
 #: mistakes that the test report shows
@@ -135,7 +135,7 @@ class Supervised(pl.LightningModule):
         """What validation, test and predictions take for the net's outputs: (B, *in_shape) to (B, outputs)."""
         if self.test_time is None:
             return self.net(x)
-        return averaged(self.net, x, self.test_time, probabilities=self.averages_probabilities)
+        return self.test_time.averaged(self.net, x, probabilities=self.averages_probabilities)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Outputs and targets of a batch."""

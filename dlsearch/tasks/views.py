@@ -89,25 +89,22 @@ class Views:
         if self.crops == 6:
             yield F.interpolate(canvas, size=(height, width), mode="bilinear", align_corners=False)
 
+    def averaged(self, net: Callable[[Tensor], Tensor], x: Tensor, *, probabilities: bool) -> Tensor:
+        """The mean of a net's outputs over the views of a batch.
 
-def averaged(net: Callable[[Tensor], Tensor], x: Tensor, views: Views, *, probabilities: bool) -> Tensor:
-    """The mean of a net's outputs over the views of a batch.
+        Args:
+            net: Takes (B, C, H, W), gives (B, K).
+            x: (B, C, H, W).
+            probabilities: Average the softmax of the outputs; else the outputs themselves.
 
-    Args:
-        net: Takes (B, C, H, W), gives (B, K).
-        x: (B, C, H, W).
-        views: Of each image.
-        probabilities: Average the softmax of the outputs; else the outputs themselves.
-
-    Returns:
-        (B, K). Of probabilities their logarithm: the softmax of it is the mean, and a cross-entropy takes it as logits.
-    """
-    total, count = None, 0
-    for view in views(x):
-        outputs = net(view)
-        if probabilities:
-            outputs = outputs.log_softmax(1)
-        total = outputs if total is None else torch.logaddexp(total, outputs) if probabilities else total + outputs
-        count += 1
-    assert total is not None
-    return total - math.log(count) if probabilities else total / count
+        Returns:
+            (B, K). Of probabilities the logarithm: its softmax is the mean, and a cross-entropy takes it as logits.
+        """
+        total = None
+        for view in self(x):
+            outputs = net(view)
+            if probabilities:
+                outputs = outputs.log_softmax(1)
+            total = outputs if total is None else torch.logaddexp(total, outputs) if probabilities else total + outputs
+        assert total is not None
+        return total - math.log(len(self)) if probabilities else total / len(self)

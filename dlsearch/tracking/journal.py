@@ -60,7 +60,7 @@ class Journal:
         """Begin the run, or, in a journal that has one, take it up again.
 
         Args:
-            kind: ``study trial confirm replicate train``.
+            kind: ``study trial confirm replicate train ensemble``.
             name: The run's name.
             experiment: MLflow's experiment.
             parent: The parent's journal, relative to the store.

@@ -48,7 +48,7 @@ MODEL_ID = "dlsearch.model.id"
 MODEL_ERROR = "dlsearch.model.error"
 TRACKING_WARNING = "dlsearch.tracking.warning"
 
-KINDS = ("study", "trial", "confirm", "replicate", "train")
+KINDS = ("study", "trial", "confirm", "replicate", "train", "ensemble")
 
 # -- params and metrics -------------------------------------------------------------------------------------------
 SEARCHED_PREFIX = "hp/"
@@ -103,6 +103,11 @@ def study_run_name(study: str) -> str:
 def confirm_run_name(study: str) -> str:
     """The name of the run that holds a study's seed replicates."""
     return f"confirm:{study}"
+
+
+def ensemble_run_name(study: str) -> str:
+    """The name of the run of a study's ensemble."""
+    return f"ensemble:{study}"
 
 
 def run_name(study: str, number: int, attempt: int = 1) -> str:

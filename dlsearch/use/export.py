@@ -86,6 +86,7 @@ def export(model: Model, kept: Kept, out: Path, *, formats: Sequence[str]) -> di
         **{key: value for key, value in model.about.items() if key != "title"},
         "input": {**model.input, "batch": "any", "dtype": "float32"},
         "output": model.output,
+        **({"test_time": model.views} if model.views else {}),
         "checkpoint_sha256": sha256(kept.checkpoint),
         "files": {},
         "agreement": {},

@@ -6,9 +6,11 @@ would be unpickled. Lightning is imported only for a module that has no separate
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,8 @@ class Model:
         output: ``{"kind": "classes", "names", "probabilities"}`` or ``{"kind": "numbers", "targets"}``.
         about: Where it comes from.
         net: The network itself; None where it is a program.
+        views: What of each image `run` averages over; empty for the image alone.
+        plain: `run` without these; None where there are none.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -44,6 +48,8 @@ class Model:
     output: dict[str, Any]
     about: dict[str, Any]
     net: nn.Module | None = None
+    views: dict[str, Any] = field(default_factory=dict)
+    plain: Callable[[Tensor], Tensor] | None = None
 
 
 def load(kept: Kept) -> Model:
@@ -71,7 +77,40 @@ def load(kept: Kept) -> Model:
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     spec = _input_spec(saved, cfg)
-    return Model(net, spec, _output_spec(net, spec, cfg), {**kept.about, "title": kept.title}, net)
+    output, about = _output_spec(net, spec, cfg), {**kept.about, "title": kept.title}
+    model = Model(net, spec, output, about, net)
+    found: Any = OmegaConf.select(cfg, "task.test_time")
+    return model if found is None else looking(model, OmegaConf.to_container(found, resolve=True))  # type: ignore[arg-type]
+
+
+def looking(model: Model, views: dict[str, Any]) -> Model:
+    """A model that averages over several views of each image.
+
+    Args:
+        model: Any; a model of tables has one view.
+        views: As ``task.test_time`` has them: ``crops flip scale pad``.
+
+    Raises:
+        ConfigError: A value cannot be meant, or the inputs are no images.
+    """
+    from dlsearch.config.build import build
+
+    try:
+        built = build({"_target_": "dlsearch.tasks.views.Views", **views}, "task.test_time")
+    except ValueError as error:
+        raise ConfigError("task.test_time", _line(error)) from error
+    plain = model.plain or model.run
+    if not built:
+        return dataclasses.replace(model, run=plain, plain=plain, views={})
+    if len(model.input.get("shape") or ()) != 3:
+        raise ConfigError("task.test_time", "there are views of images alone", "leave --crops, --flip and --scale out")
+    averaged = functools.partial(built.averaged, plain, probabilities=_softmax(model))
+    shown = {key: value for key, value in views.items() if key != "_target_"}
+    return dataclasses.replace(model, run=averaged, plain=plain, views=shown)
+
+
+def _softmax(model: Model) -> bool:
+    return model.output["kind"] == "classes" and model.output["probabilities"] == "softmax"
 
 
 def _network(cfg: Any, state: dict[str, Any], extra: list[str]) -> nn.Module:
@@ -157,7 +196,8 @@ def load_export(folder: Path) -> Model:
         raise ConfigError(str(folder / name), f"is not the file that {SPEC} describes", "export the model again")
     run = load_program(folder / name) if name == PROGRAM else onnx_runner(folder / name)
     about["title"] = f"{about['study']['name']}, exported"
-    return Model(run, *needed, about)
+    model = Model(run, *needed, about)
+    return looking(model, spec["test_time"]) if spec.get("test_time") else model
 
 
 def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:

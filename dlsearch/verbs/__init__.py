@@ -27,6 +27,7 @@ VERBS: dict[str, Verb] = {
     "predict": _lazy("use", "predict"),
     "export": _lazy("use", "export"),
     "compare": _lazy("use", "compare"),
+    "ensemble": _lazy("ensemble", "ensemble"),
     "gc": _lazy("gc", "gc"),
     "ui": _lazy("service", "ui"),
     "sync": _lazy("service", "sync"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import BooleanOptionalAction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,11 @@ def predict(words: list[str]) -> int:
     arguments.add_argument("--json", action="store_true", help="one JSON document")
     arguments.add_argument("--batch-size", type=_whole, default=64, help="inputs at once (default 64)")
     arguments.add_argument("--invert", action="store_true", help="take light for dark")
+    arguments.add_argument(
+        "--crops", type=_whole, help="average over 5 or 6 windows of each image (default: as trained)"
+    )
+    arguments.add_argument("--flip", action=BooleanOptionalAction, help="and over their mirror images, or not")
+    arguments.add_argument("--scale", type=float, help="enlarge the image by this before windows are cut")
     options = arguments.parse_args(rest)
     for word in options.files:  # before torch is waited for
         if not Path(word).expanduser().exists():
@@ -81,7 +87,8 @@ def predict(words: list[str]) -> int:
     from dlsearch.use import model as models
 
     model = models.load_export(folder) if kept is None else models.load(kept)
-    return _predict(model, options)
+    asked = {key: getattr(options, key) for key in ("crops", "flip", "scale") if getattr(options, key) is not None}
+    return _predict(models.looking(model, {**model.views, **asked}) if asked else model, options)
 
 
 def _predict(model: Model, options: Namespace) -> int:
@@ -104,6 +111,7 @@ def _predict(model: Model, options: Namespace) -> int:
     if options.json and (rows or not failures.rows):
         about = {key: value for key, value in model.about.items() if key != "title"}
         failed = [{"file": file, "error": why} for file, why in failures.rows]
+        about |= {"test_time": model.views} if model.views else {}
         print_json({"model": about, "predictions": rows, "notices": dict(reader.notices), "failed": failed})
     if failures.rows and len(failures.rows) == len(files):
         file, why = failures.rows[0]

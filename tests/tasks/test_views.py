@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlsearch.tasks.views import Views, averaged
+from dlsearch.tasks.views import Views
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def test_the_average_is_that_of_a_plain_loop(images, net, crops, flip, scales, p
         each = [net(view[None])[0] for view in by_hand(image, crops, flip, scales, pad)]
         assert len(each) == len(views)
         expected.append((sum(v.softmax(0) for v in each) / len(each), sum(each) / len(each)))
-    found = averaged(net, images, views, probabilities=True)
+    found = views.averaged(net, images, probabilities=True)
     torch.testing.assert_close(found.softmax(1), torch.stack([p for p, _ in expected]))
     torch.testing.assert_close(found.exp().sum(1), torch.ones(3))  # the logarithm of probabilities
-    plain = averaged(net, images, views, probabilities=False)
+    plain = views.averaged(net, images, probabilities=False)
     torch.testing.assert_close(plain, torch.stack([v for _, v in expected]))
 
 

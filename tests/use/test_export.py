@@ -21,7 +21,7 @@ from dlsearch.search.kept import Kept
 from dlsearch.use.archive import check, load_program, make_program, save_program
 from dlsearch.use.export import check_formats, check_out, export
 from dlsearch.use.files import Reader
-from dlsearch.use.model import load, load_export, onnx_runner
+from dlsearch.use.model import load, load_export, looking, onnx_runner
 from dlsearch.use.predict import Failures, predict
 
 INPUT = {"kind": "image", "shape": [1, 28, 28], "mean": [0.13], "std": [0.31], "classes": list("0123456789")}
@@ -236,3 +236,28 @@ def test_a_regression_is_in_units_of_its_target(tmp_path: Path) -> None:
     with torch.no_grad():
         raw = float(model.net(torch.ones(1, 10)))
     assert [r["values"]["y"] for r in rows(model, tmp_path / "x.npy")] == pytest.approx([150 + 70 * raw] * 2, abs=1e-3)
+
+
+def test_predictions_average_over_the_views_that_the_model_was_validated_with(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    np.save(tmp_path / "some.npy", images)
+    overrides = ["model=lenet", "data=mnist", "task.test_time.flip=true"]
+    kept = leave(tmp_path / "t00001", overrides, INPUT)
+    model = load(kept)
+    assert model.net is not None
+    x = torch.from_numpy((images[:, None] / np.float32(255) - np.float32(0.13)) / np.float32(0.31))
+    with torch.no_grad():
+        one, mirrored = (model.net(view).double().softmax(1) for view in (x, x.flip(-1)))
+    found = rows(model, tmp_path / "some.npy", top=10)
+    for row, expected in zip(found, ((one + mirrored) / 2).tolist(), strict=True):
+        assert {each["index"]: each["probability"] for each in row["top"]} == pytest.approx(
+            dict(enumerate(expected)), abs=1e-6
+        )
+    export(model, kept, tmp_path / "out", formats=["torch"])
+    again = load_export(tmp_path / "out")
+    assert [row["class"] for row in rows(again, tmp_path / "some.npy")] == [row["class"] for row in found]
+    assert again.views["flip"] is True
+    alone = looking(again, {**again.views, "flip": False})
+    assert rows(alone, tmp_path / "some.npy")[0]["probability"] == pytest.approx(float(one[0].max()), abs=1e-5)
+    with pytest.raises(ConfigError, match=r"task\.test_time: crops: expected one of"):
+        looking(model, {"crops": 7})
