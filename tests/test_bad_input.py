@@ -94,6 +94,12 @@ VERBS = [
     (["plan", "-m", "optimizer.lrr=1"], "optimizer.lrr"),
     (["plan", "-m", "--config-dir", "nowhere"], "--config-dir"),
     (["describe", "model=nothing"], "model"),
+    (["look", "nothing"], "nothing"),
+    (["look", "model=nothing"], "model"),
+    (["look", "nothing", "missing.png"], "missing.png"),
+    (["lr-range", "--low", "1", "--high", "0.1"], "--low"),
+    (["lr-range", "--steps", "3"], "--steps"),
+    (["lr-range", "model=nothing"], "model"),
     (["statsu", "x"], "statsu"),
     (["status", "x", "--jsn"], "--jsn"),
 ]

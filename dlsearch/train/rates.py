@@ -100,7 +100,7 @@ def range_test(
     seed_everything(cfg.seed)
     data, task = build_data(cfg), build_task(cfg)
     test = RangeTest(low, high, steps)
-    cfg = OmegaConf.merge(cfg, {"trainer": {"max_epochs": steps, "limit_val_batches": 0.0, "gradient_clip_val": None}})  # type: ignore[assignment]
+    cfg = OmegaConf.merge(cfg, {"trainer": {"max_epochs": steps, "limit_val_batches": 0.0}})  # type: ignore[assignment]
     trainer = build_trainer(cfg, Run(folder, journal, ["train/loss"], ["minimize"]), [test])
     trainer.fit_loop.epoch_loop.max_steps = steps
     trainer.fit(task, datamodule=data)

@@ -261,7 +261,11 @@ def _ranged(cfg: DictConfig, options: Any) -> tuple[dict[str, Any], Path]:
         journal.open("train", folder.name, experiment, None, {layout.KIND: "train"})
         journal.params(layout.flatten_params(plain, set()))
         journal.artifact(folder / "config.yaml", "")
-        found = range_test(cfg, folder, journal, low=options.low, high=options.high, steps=options.steps)
+        try:
+            found = range_test(cfg, folder, journal, low=options.low, high=options.high, steps=options.steps)
+        except BaseException:
+            journal.status(layout.FAILED)
+            raise
         if found["suggestion"] is not None:
             keys = ("begins", "suggestion", "least")
             journal.metrics({f"lr_range/{key}": found[key] for key in keys}, len(found["rates"]))

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from dlsearch.verbs.look import look
 from dlsearch.verbs.use import compare, export, predict
 from tests.e2e.running import TINY, Site
 
@@ -93,6 +94,27 @@ def test_what_cannot_be_used_is_one_line(site: Site) -> None:
     assert said.count("\n") == 1
     assert "'open' is not finalised" in said
     assert "there is no study 'none'" in site.run("export", "none", "--out", "x", code=2)
+
+
+def test_the_kept_model_is_looked_into_and_its_run_has_the_page(
+    store: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads((store.store / "studies/one/report/report.json").read_text())
+    first = record["test"]["main"]["inside"]
+    assert first["n"] == 64
+    assert first["gradients"]["layers"] == ["linear"]
+    assert look(["one", "--json", "tracking.enabled=false"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {key: found[key] for key in first if key != "curves"} == {k: v for k, v in first.items() if k != "curves"}
+    page = Path(found["page"])
+    assert page.read_text("utf-8").count("<figure") == 1  # the rows of the linear classifier
+    (journal,) = page.parent.parent.glob("journal.a*.jsonl")
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert {key: rows[-2][key] for key in ("file", "to")} == {"file": "look", "to": ""}
+    assert (rows[-1]["row"], rows[-1]["status"]) == ("status", "FINISHED")
+    assert look(["one/0", "digits", "--out", "mine", "tracking.enabled=false"]) == 0
+    assert "looked at 5 examples of files" in capsys.readouterr().out
+    assert json.loads(Path("mine/look.json").read_text())["gradients"] is None
 
 
 def test_studies_of_the_store_are_compared(store: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,9 +57,11 @@ def test_training_reduces_the_loss(make_model: Make, name: str) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_exports_with_a_batch_of_any_size(make_model: Make, name: str) -> None:
-    net = make_model(name, [1, 28, 28]).eval()
+@pytest.mark.parametrize(
+    ("name", "changes"), [*((name, {}) for name in MODELS), ("googlenet", {"auxiliary": True})], ids=str
+)
+def test_exports_with_a_batch_of_any_size(make_model: Make, name: str, changes: dict[str, Any]) -> None:
+    net = make_model(name, [1, 28, 28], **changes).eval()
     program = torch.export.export(net, (torch.randn(2, 1, 28, 28),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     x = torch.randn(5, 1, 28, 28)
     torch.testing.assert_close(program.module()(x), net(x))

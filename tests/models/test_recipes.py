@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -22,9 +23,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+#: each way of training, and the losses and layers that half precision could harm
+HALF = ("googlenet_cifar10", "svm_mnist", "polynomial_diabetes", "stn_mnist", "softmax_mnist")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [*((name, "32-true") for name in RECIPES), *((name, "bf16-mixed") for name in HALF)]
+)
 @pytest.mark.filterwarnings("default", "ignore:.*LeafSpec:FutureWarning")  # torchvision's own, on reading
-def test_runs_two_batches(name: str, cache: Path, tmp_path: Path) -> None:
+def test_runs_two_batches(name: str, precision: Any, cache: Path, tmp_path: Path) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.manual_seed(0)
     words = [f"experiment={name}", f"paths.cache={cache}", f"paths.store={tmp_path}", "data.eval_batch_size=32"]
@@ -40,7 +47,7 @@ def test_runs_two_batches(name: str, cache: Path, tmp_path: Path) -> None:
     trainer = pl.Trainer(
         max_epochs=1, limit_train_batches=2, limit_val_batches=1, accelerator="cpu", devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=tmp_path,
+        default_root_dir=tmp_path, precision=precision,
     )  # fmt: skip
     trainer.fit(task, datamodule=data)
     objective = cfg.study.objective

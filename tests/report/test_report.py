@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from dlsearch.config.errors import ConfigError
 from dlsearch.report import build
 from dlsearch.report.formats import interval, score
 from dlsearch.report.pictures import SIDE, data_address
+from tests.report.seen import inside
 
 Record = dict[str, Any]
 EVIL = "<script>alert(1)</script>{{7*7}}{% raw %}`|**b** $x^2$ \u202e\x00\x1b[31m ☃ 日本語 \"'><img src=x onerror=a()>"
@@ -129,7 +131,7 @@ def searched(r: Record) -> Record:
     best = max((t for t in r["trials"] if t["value"] is not None), key=lambda t: (t["value"], -t["number"]))
     r["winner"] = {k: best[k] for k in ("number", "params", "value", "values")}
     r["test"][0].pop("replicas")
-    r["test"][0].update(trial_number=best["number"], seed=90001, round=None, first_layer=None)
+    r["test"][0].update(trial_number=best["number"], seed=90001, round=None, first_layer=None, inside=None)
     r["test"][0]["value"] = round(best["value"] - 0.0011, 4)
     r.pop("openings")
     return r | {"finalization": None}
@@ -194,6 +196,11 @@ def hostile(r: Record) -> Record:
     r["trials"][3]["breaches"] = [{"how": EVIL, "what": EVIL}]
     r["test"][0]["replicas"][0]["metrics"] = {EVIL: 0.5}
     r["test"][0]["first_layer"]["layer"] = EVIL
+    seen = r["test"][0]["inside"] = inside(random.Random(12))
+    for each in (*seen["maps"], *seen["deconvolution"], seen["warped"]):
+        each["layer"] = EVIL
+    seen["maps"][2]["names"][1] = seen["gradients"]["layers"][0] = EVIL
+    seen["maps"][0]["tiles"]["data"] = EVIL
     r["openings"][0]["kind"] = EVIL
     r["test"][0].update(classes=[EVIL, *(f"class {i}" for i in range(9))], kind=EVIL, ledger_id=EVIL)
     r["test"][0]["errors"][0]["image"] = {"shape": [28, 28, 1], "data": EVIL}

@@ -12,6 +12,8 @@ from dlsearch.report.figures.training import decoded
 from dlsearch.report.formats import number, plural, short
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -37,13 +39,17 @@ class Sheet:
     """
 
     def __init__(self, width: float, height: float) -> None:
-        self.width, self.height = width, height
         self.figure = canvas(width, height, layout="none")
+        self.ax = self.figure.add_axes((0, 0, 1, 1))
+        self.ax.set_xlim(0, width)
+        self.ax.set_ylim(height, 0)
+        self.ax.set_autoscale_on(False)
+        self.ax.set_axis_off()
 
     def text(self, x: float, y: float, words: str, **look: Any) -> None:
         """Words whose first line's middle is at y."""
         style: dict[str, Any] = {"fontsize": 8.5, "color": INK, "va": "center_baseline", "ha": "left"} | look
-        self.figure.text(x / self.width, 1 - y / self.height, words, **style)
+        self.ax.text(x, y, words, **style)
 
     def tiles(self, x: float, y: float, tiles: NDArray[Any], columns: int, side: float, gap: float = GAP) -> None:
         """Pictures, (n, H, W, 3) in [0, 1], as one image whose tiles are `side` wide, `columns` in a row."""
@@ -61,14 +67,19 @@ class Sheet:
             sheet[top : top + high * scale, left : left + wide * scale, :3] = large
             sheet[top : top + high * scale, left : left + wide * scale, 3] = 1.0
         factor = side / (wide * scale)
-        ax = self.axes(x, y, sheet.shape[1] * factor, sheet.shape[0] * factor)
-        ax.imshow(sheet, interpolation="none", aspect="auto")
-        ax.set_axis_off()
+        extent = (x, x + sheet.shape[1] * factor, y + sheet.shape[0] * factor, y)
+        self.ax.imshow(sheet, extent=extent, interpolation="none", aspect="auto")
 
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Axes in a rectangle."""
-        where = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(where)
+    def outline(self, points: Sequence[tuple[float, float]], box: tuple[float, float, float, float]) -> None:
+        """A closed line through points in [0, 1], the first stretch of it thick, cut off at the box (x, y, w, h)."""
+        from matplotlib.patches import Rectangle
+
+        x, y, width, height = box
+        xs, ys = ([start + size * p[i] for p in points] for i, (start, size) in enumerate(((x, width), (y, height))))
+        edge = Rectangle((x, y), width, height, transform=self.ax.transData)
+        for n, colour, wide in ((len(xs), PAPER, 2.6), (len(xs), ACCENT, 1.1), (2, ACCENT, 2.6)):
+            (line,) = self.ax.plot(xs[:n], ys[:n], color=colour, lw=wide, alpha=0.75 if colour == PAPER else 1.0)
+            line.set_clip_path(edge)
 
 
 def maps(inside: dict[str, Any]) -> Plate | None:
@@ -216,7 +227,7 @@ def warped(inside: dict[str, Any]) -> Plate | None:
             x, y = (i % columns) * (side + between), (i // columns) * step
             sheet.tiles(x, y, images[i : i + 1], 1, side)
             sheet.tiles(x, y + tall + 6, out[i : i + 1], 1, side)
-            _outline(sheet.axes(x, y, side, tall), found["maps"][i])
+            sheet.outline(_frame(found["maps"][i]), (x, y, side, tall))
         return sheet.figure
 
     caption = (
@@ -227,17 +238,11 @@ def warped(inside: dict[str, Any]) -> Plate | None:
                  draw(WIDE), draw(NARROW), "full")  # fmt: skip
 
 
-def _outline(ax: Axes, theta: list[list[float]]) -> None:
-    """The output's corners in the input: both sides of either are [−1, 1] (equation 1 of Jaderberg et al., 2015)."""
+def _frame(theta: list[list[float]]) -> list[tuple[float, float]]:
+    """The output's corners in the input, [0, 1]; theta maps [−1, 1] to it (equation 1 of Jaderberg et al., 2015)."""
     (a, b, c), (d, e, f) = theta
-    corners = [(a * x + b * y + c, d * x + e * y + f) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
-    ax.set_xlim(-1, 1)
-    ax.set_ylim(1, -1)
-    ax.set_axis_off()
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    ax.plot(xs, ys, color=PAPER, lw=2.6, alpha=0.75, clip_on=True)
-    ax.plot(xs, ys, color=ACCENT, lw=1.1, clip_on=True)
-    ax.plot(xs[:2], ys[:2], color=ACCENT, lw=2.6, clip_on=True)
+    corners = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
+    return [((a * x + b * y + c + 1) / 2, (d * x + e * y + f + 1) / 2) for x, y in corners]
 
 
 def gradients(inside: dict[str, Any]) -> Plate | None:

@@ -72,6 +72,7 @@ _SETTINGS: dict[Any, Any] = {
     "legend.borderpad": 0.0,
     "legend.borderaxespad": 0.0,
     "path.simplify": True,
+    "image.composite_image": False,  # pictures in one drawing stay pictures, in their own pixels
 }
 
 
