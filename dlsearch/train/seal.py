@@ -133,7 +133,7 @@ class Seal:
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    # Torch asks for the id of some object seventy times a step, and each time is an event: the name comes first.
+    # An optimizer asks for the id of each parameter at every step, and each time is an event: the name comes first.
     if event in _EVENTS and _current is not None and _current._holds:
         _current.check(event, arguments)
 

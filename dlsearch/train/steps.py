@@ -19,6 +19,8 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
+from dlsearch.train.determinism import unfilled
+
 #: Lightning's minor versions whose loop :meth:`LeanEpochLoop.advance` was held against.
 KNOWN = ("2.6",)
 
@@ -50,6 +52,11 @@ class LeanEpochLoop(_TrainingEpochLoop):
 
     _lean: _Step | None = None
 
+    def run(self, data_fetcher: _DataFetcher) -> None:
+        """An epoch."""
+        with unfilled():
+            super().run(data_fetcher)
+
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         """Decide anew in every epoch: callbacks may have changed the trainer in between."""
         super().on_run_start(data_fetcher)
@@ -62,6 +69,15 @@ class LeanEpochLoop(_TrainingEpochLoop):
             super().advance(data_fetcher)
         else:
             lean.advance(data_fetcher)
+
+    def _should_accumulate(self) -> bool:
+        """A lean step is an optimizer's step: Lightning works that out four times a batch."""
+        return self._lean is None and super()._should_accumulate()
+
+    def update_lr_schedulers(self, interval: str, update_plateau_schedulers: bool) -> None:
+        """Lightning's, where there are schedules."""
+        if self.trainer.strategy.lr_scheduler_configs:
+            super().update_lr_schedulers(interval, update_plateau_schedulers)
 
     def teardown(self) -> None:
         """Let go of the module."""
@@ -137,7 +153,8 @@ class _Step:
         """One batch, as :meth:`_TrainingEpochLoop.advance` does it."""
         loop, trainer, module, place = self.loop, self.trainer, self.module, self.place
         connector, progress = trainer._logger_connector, loop.batch_progress
-        loop.val_loop.restarting = False
+        if loop.val_loop.restarting:  # the setter goes through all that a loop holds
+            loop.val_loop.restarting = False
         batch, _, _ = next(data_fetcher)
         index = loop.batch_idx + 1
         progress.is_last_batch = data_fetcher.done
@@ -168,7 +185,9 @@ class _Step:
         place["_current_fx_name"] = None
         connector.on_batch_end()
         progress.increment_completed()
-        connector.update_train_step_metrics()
+        every = trainer.log_every_n_steps
+        if trainer.should_stop or (every and (loop._batches_that_stepped + 1) % every == 0):
+            connector.update_train_step_metrics()
 
     def _is_here(self, batch: Any) -> bool:
         """Whether a batch is tensors on the training device, as those of our loaders are."""

@@ -213,3 +213,17 @@ def test_a_compiled_net_learns_the_same_and_keeps_its_names(config, tmp_path, mo
     assert list(ours["state_dict"]) == list(theirs["state_dict"])
     for name, weight in theirs["state_dict"].items():
         torch.testing.assert_close(ours["state_dict"][name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_new_memory_is_not_filled_while_it_trains(config, tmp_path, monkeypatch):
+    seen = []
+    step = _Step._optimize
+
+    def optimize(self, batch, index):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory))
+        return step(self, batch, index)
+
+    monkeypatch.setattr(_Step, "_optimize", optimize)
+    train(config("trainer.max_epochs=1"), tmp_path, lean=True, monkeypatch=monkeypatch)
+    assert set(seen) == {(True, False)}
+    assert torch.utils.deterministic.fill_uninitialized_memory
