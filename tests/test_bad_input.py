@@ -73,6 +73,11 @@ SEARCH = [
     (["allow_targets=[os]"], "allow_targets"),
     (["study.objective=[val/accuracy,val/loss]", "study.direction=[maximize,minimize]", "pruner=median"], "pruner"),
     (["sampler=grid"], ""),
+    (["transfer=features"], "transfer.weights"),
+    (["transfer.weights=lenet"], "transfer.weights"),
+    (["transfer.weights=study:nothing"], "transfer.weights"),
+    (["transfer.weights=file:nowhere.pt"], "transfer.weights"),
+    (["task.test_time.crops=7"], "task.test_time"),
     (["optimizer.lr=0.1", "optimizer.lr=0.2,0.3"], "optimizer.lr"),
 ]
 TRAIN = [
@@ -101,6 +106,9 @@ VERBS = [
     (["lr-range", "--steps", "3"], "--steps"),
     (["lr-range", "model=nothing"], "model"),
     (["statsu", "x"], "statsu"),
+    (["ensemble", "nothing"], "nothing"),
+    (["ensemble", "nothing", "--top", "1"], "--top"),
+    (["ensemble", "nothing", "--by", "votes"], "--by"),
     (["status", "x", "--jsn"], "--jsn"),
 ]
 

@@ -80,16 +80,24 @@ def members(
     return found, absent
 
 
-def single(study: Study, record: Mapping[str, Any], store: Path, paths: Mapping[str, str], best: Member) -> Member:
-    """What an ensemble is compared with: the model that the study kept, or, where it keeps none, its best trial's.
+def check(study: Study, record: Mapping[str, Any]) -> None:
+    """Refuse a study that has no ensemble.
 
     Raises:
-        ConfigError: The study is not over, or has several objectives.
+        ConfigError: It is not over, or has several objectives.
     """
     if len(study.directions) > 1:
         raise ConfigError("NAME", f"{study.name!r} has several objectives, and no one ranking of its trials")
     if record["study"]["state"] != "complete":
         raise ConfigError("NAME", f"{study.name!r} is not finished", f"dlsearch status {study.name}")
+
+
+def single(study: Study, record: Mapping[str, Any], store: Path, paths: Mapping[str, str], best: Member) -> Member:
+    """What an ensemble is compared with: the model that the study kept, or, where it keeps none, its best trial's.
+
+    Raises:
+        ConfigError: The kept model is not in this store.
+    """
     if not study.finalize:
         return best
     kept = kept_model(dict(record), store)

@@ -105,9 +105,12 @@ class Ensemble:
 
     def merit(self, scores: Tensor, labels: Tensor) -> tuple[float, ...]:
         """What the search of weights maximises: the objective, then the loss."""
-        found = self.measure(scores, labels)
-        loss = -found.get("loss", 0.0)
-        return (loss,) if self.objective == "loss" else (found[self.objective], loss)
+        loss = -float(F.cross_entropy(scores, labels)) if self._logged else 0.0
+        if self.objective == "loss":
+            return (loss,)
+        if self.objective == "f1":
+            return self.measure(scores, labels)["f1"], loss
+        return float((scores.argmax(1) == labels).double().mean()), loss
 
     def search(self, outputs: Sequence[Tensor], labels: Tensor) -> list[float]:
         """Weights of the members, by greedy selection with replacement; they sum to 1.

@@ -57,6 +57,7 @@ def _found(study: Study, where: Place, overrides: list[str], options: Any) -> tu
     from dlsearch.search.record import read_record
 
     record = read_record(study)
+    ensembles.check(study, record)
     asked = {"top": options.top, "by": options.by}
     if not options.validation:
         before = ensembles.recorded(study, record, asked)
