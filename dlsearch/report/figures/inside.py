@@ -142,7 +142,7 @@ def gallery(inside: dict[str, Any]) -> Plate | None:
 
     caption = f"One validation example under the {len(tiles)} fixed kernels of {short(found['layer'], 40)}, each answer"
     caption += " from its least value (black) to its largest (white), the kernel in its corner: mid-grey is zero."
-    alt = f"Answers of fixed kernels to one example: {', '.join(names[1:])}."
+    alt = f"Answers of fixed kernels to one example: {', '.join(map(_kernel_name, names[1:]))}."
     return Plate("kernels", "Fixed kernels", caption, alt,
                  draw(WIDE), draw(NARROW), "full")  # fmt: skip
 
