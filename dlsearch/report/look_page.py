@@ -39,7 +39,7 @@ def write_look(found: dict[str, Any], title: str, out: Path) -> Path:
     from dlsearch.report.figures.training import weights
 
     def draw(read: dict[str, Any]) -> list[Plate]:
-        first = weights({"test": {"main": read}})
+        first = weights({"test": {"main": {"first_layer": read.get("first_layer")}}})
         return [*([first] if first is not None else []), *inside.plates(read)]
 
     meta = f"{plural(found['n'], 'example')} of {found['source']}" if found.get("n") else ""

@@ -133,7 +133,7 @@ def gallery(inside: dict[str, Any]) -> Plate | None:
         sheet = Sheet(width, -(-len(names) // columns) * step)
         for i, name in enumerate(names):
             x, y = (i % columns) * (side + between), (i // columns) * step
-            sheet.text(x, y + LINE / 2, _kernel_name(name), fontsize=8, weight="bold" if i == 0 else "normal")
+            sheet.text(x, y + LINE / 2, _kernel_name(name), fontsize=7.5, weight="bold" if i == 0 else "normal")
             sheet.tiles(x, y + LINE, image if i == 0 else tiles[i - 1 : i], 1, side)
             if i and kernels is not None and i <= len(kernels):
                 inset = 0.3 * side
@@ -142,14 +142,13 @@ def gallery(inside: dict[str, Any]) -> Plate | None:
 
     caption = f"One validation example under the {len(tiles)} fixed kernels of {short(found['layer'], 40)}, each answer"
     caption += " from its least value (black) to its largest (white), the kernel in its corner: mid-grey is zero."
-    alt = f"Answers of fixed kernels to one example: {', '.join(names[1:])}."
+    alt = f"Answers of fixed kernels to one example: {', '.join(map(_kernel_name, names[1:]))}."
     return Plate("kernels", "Fixed kernels", caption, alt,
                  draw(WIDE), draw(NARROW), "full")  # fmt: skip
 
 
 def _kernel_name(name: str) -> str:
-    words = name.removeprefix("gabor ").replace(" px", " px,") if name.startswith("gabor ") else name.replace("_", " ")
-    return short(f"Gabor {words}" if name.startswith("gabor ") else words, 24)
+    return short(f"G{name[1:]}" if name.startswith("gabor ") else name.replace("_", " "), 24)
 
 
 def _framed(tiles: NDArray[Any]) -> NDArray[Any]:
@@ -286,11 +285,15 @@ def gradients(inside: dict[str, Any]) -> Plate | None:
     ratio = points[0][1] / points[-1][1]
     some = f"one batch of {plural(min(64, inside.get('n') or 64), 'example')}"
     caption = f"Of the loss on {'single batches' if found.get('names') else some}, by the weights of each layer, from"
-    caption += f" {short(layers[0], 30)} to {short(layers[-1], 30)}. {name.capitalize()}, the first layer's is"
+    caption += f" {short(layers[0], 30)} to {short(layers[-1], 30)}. {_upper(name)}, the first layer's is"
     caption += f" {number(float(f'{ratio:.2g}'))} times the last one's."
     for each, _, _, none in rows:
-        caption += f" {each.capitalize()}, {plural(none, 'layer')} got no gradient at all." if none else ""
+        caption += f" {_upper(each)}, {plural(none, 'layer')} got no gradient at all." if none else ""
     return Plate("gradients", "Gradients by depth", caption, caption, figure)
+
+
+def _upper(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _decades(ax: Axes, low: float, high: float) -> None:
