@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAX_GRID = 100_000
 _CMAES, _QMC = "optuna.samplers.CmaEsSampler", "optuna.samplers.QMCSampler"
 _GRID = "dlsearch.search.samplers.grid"
+_TPE = "optuna.samplers.TPESampler"
 _HYPERBAND = ("dlsearch.search.pruners.Hyperband", "optuna.pruners.HyperbandPruner")
 
 
@@ -98,6 +99,10 @@ def build_sampler(
     given = {"seed": base % 2**32 if shared else own, "space": space}
     given = {key: value for key, value in given.items() if key in takes}
     sampler: BaseSampler = _make(node, "sampler", extra, given)
+    if target == _TPE:
+        from dlsearch.search.tpe import quicker
+
+        sampler = quicker(sampler)
     if space.function is not None or target not in (_CMAES, _QMC):
         return sampler
 
