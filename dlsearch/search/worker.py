@@ -118,7 +118,7 @@ class Worker:
                 self.stopping = True
             if not self.stopping:
                 busy = self._fill()
-                if not self.running and not busy:
+                if not self.running and not busy and not self._unwritten:
                     self._close_round()
                     return True
             elif not self.running:

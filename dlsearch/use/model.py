@@ -67,7 +67,7 @@ def load(kept: Kept) -> Model:
         check(kept.checkpoint)
     except Damaged as error:
         hint = "dlsearch verify trains it again from its record, or take another trial's model"
-        raise ConfigError("study.name", str(error), hint) from error
+        raise ConfigError("study.name", f"cannot be read as a checkpoint: {error}", hint) from error
     try:
         saved = torch.load(kept.checkpoint, map_location="cpu", weights_only=True)
         state = saved["state_dict"]

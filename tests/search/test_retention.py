@@ -121,7 +121,7 @@ def test_the_verb_says_what_would_go_and_then_removes_it(trained, tmp_path, caps
     assert gc(["s", "--dry-run", "--top-k", "1", *where]) == 0
     said = capsys.readouterr().out
     assert "would remove studies/s/t00003/ckpt/best.ckpt (1000 B): not among the 1 best" in said
-    assert said.splitlines()[-1].startswith("would remove 15 files, ")
+    assert said.splitlines()[-1].startswith("would remove 18 files, ")
     assert left(tmp_path) == before
     assert gc(["--json", *where]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -174,10 +174,10 @@ report(channel, 0, 0.75)
 report(channel, 1, 0.5)
 time.sleep(60)
 """)  # fmt: skip
-    assert place.worker(trial_timeout=1.5).run()
+    assert place.worker(trial_timeout=4.0).run()
     (attempt,) = place.study.leases.rows()
     assert (attempt.state, attempt.reason) == ("failed", "timeout")
-    assert attempt.error == "deadline of 1.5 s after 2 epochs, val/accuracy 0.75 at best"
+    assert attempt.error == "deadline of 4 s after 2 epochs, val/accuracy 0.75 at best"
     assert json.loads(attempt.result)["history"] == [[0, 0.75], [1, 0.5]]
 
 
@@ -248,6 +248,7 @@ done(channel)
         until(study.leases.overdue)
         (lost,) = study.reap()
         assert (lost.number, lost.state) == (0, "lost")
+        study.leases.lease_s = 600.0  # of this one, which nobody renews
         again = study.claim(holder("another"))
         assert (again.number, again.attempt) == (0, 2)
         os.kill(pid, signal.SIGCONT)
