@@ -187,7 +187,7 @@ def _compute(view: View) -> dict[str, Any]:
     gaps = stats.idle(spans)
     wall = view.study.get("seconds")
     span = (max(e for _, e in spans) - min(s for s, _ in spans) - sum(b - a for a, b in gaps)) if spans else None
-    # From the first trial's start to the last one's end, without pauses: the study's own clock has its confirmation too.
+    # From the first start to the last end, without pauses: the study's own clock has its confirmation too.
     wall = span if span else float(wall) if isinstance(wall, int | float) and wall > 0 else None
     total = sum(by_state.values())
     done = sorted(t.seconds for t in view.scored if t.seconds is not None)
