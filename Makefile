@@ -64,7 +64,8 @@ experiments: $(READY)  ## Run the studies in experiments/ and write their record
 	  export DLSEARCH_DATA=./.cache/experiments-data; \
 	fi; \
 	for name in $(EXPERIMENTS); do \
-	  $(BIN)/dlsearch -m experiment=$$name $(ARGS); \
+	  case $$name in convnet_*) half=trainer.precision=bf16-mixed;; *) half=;; esac; \
+	  $(BIN)/dlsearch -m experiment=$$name $$half $(ARGS); \
 	  $(BIN)/dlsearch report $$name --out experiments/$$name; \
 	  cp mlruns/studies/$$name/config.yaml experiments/$$name/config.yaml; \
 	done
