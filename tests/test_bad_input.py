@@ -77,7 +77,7 @@ SEARCH = [
     (["transfer.weights=lenet"], "transfer.weights"),
     (["transfer.weights=study:nothing"], "transfer.weights"),
     (["transfer.weights=file:nowhere.pt"], "transfer.weights"),
-    (["task.test_time.crops=7"], "task.test_time"),
+    (["task.test_time.crops=7"], "crops"),
     (["optimizer.lr=0.1", "optimizer.lr=0.2,0.3"], "optimizer.lr"),
 ]
 TRAIN = [
