@@ -49,7 +49,7 @@ def describe(words: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("layer", "type", "in", "out", "sees", "parameters", "multiply-adds"):
         table.add_column(heading, justify="right" if heading in ("parameters", "multiply-adds") else "left")
     for row in found["layers"]:

@@ -36,7 +36,7 @@ for words in json.loads(sys.argv[1]):
         if end.code:
             raise
 import pytest
-options = ["-q", "-n", "0", "-p", "no:cacheprovider", "--basetemp", sys.argv[2]]
+options = ["-q", "-n", "0", "--assert=plain", "-p", "no:cacheprovider", "--basetemp", sys.argv[2]]
 sys.exit(pytest.main(["tests/models/test_models.py", "tests/models/test_families.py", "-k", "allconv", *options]))
 """
 
