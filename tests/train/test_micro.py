@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import resource
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
 import torch
@@ -110,32 +106,3 @@ def test_batches_of_every_shape_are_cut_alike():
     assert [share for _, share in parts(x, 99)] == [0.2] * 5
     for batch in (x[:1], (x, torch.zeros(4)), "abc", torch.tensor(1.0), ()):
         assert parts(batch, 2) == [(batch, 1.0)] or len(parts(batch, 2)) == 1
-
-
-def fit_within(mib, cfg, folder, count):
-    """Train in a process that may map so much more memory than it does; the result as JSON."""
-    pid = os.fork()
-    if not pid:
-        try:
-            mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (mapped + (mib << 20), resource.RLIM_INFINITY))
-            result = fit(cfg, run_in(folder, micro_batches=count))
-            (folder / "result.json").write_text(json.dumps(result.to_json()))
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-    return json.loads((folder / "result.json").read_text())
-
-
-def test_memory_that_really_runs_out_lasts_in_smaller_parts(tmp_path, config):
-    """The CPU's allocator, refused by the kernel; the whole batch needs several times what there is."""
-    cfg = config("model.width=16384", "model.depth=1", "data.train_size=512", "data.batch_size=512",
-                 "trainer.max_epochs=1", "optimizer=sgd")  # fmt: skip
-    results, count = [], 1
-    while not results or results[-1]["halve"]:
-        results.append(fit_within(96, cfg, tmp_path, count))
-        count *= 2
-    assert len(results) > 1, "the whole batch did fit"
-    assert {(r["state"], r["reason"], r["halve"]) for r in results[:-1]} == {("failed", "oom", True)}
-    assert (results[-1]["state"], results[-1]["micro_batches"]) == ("complete", 2 ** (len(results) - 1))
-    assert not list(tmp_path.rglob("*.part*"))
