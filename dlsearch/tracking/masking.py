@@ -11,9 +11,14 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
 MASK = "***"
+#: Files of text, and of source code; larger ones are left as they are.
+_TEXT = {".txt", ".log", ".yaml", ".yml", ".json", ".jsonl", ".toml", ".cfg", ".ini", ".env"}
+_CODE = {".py", ".patch", ".diff"}
+_TEXT_LIMIT = 8 << 20
 
 _SECRET = r"pass|secret|token|api[_\-. ]?key|credential"
 _KEY = re.compile(_SECRET, re.IGNORECASE)
@@ -151,6 +156,16 @@ def mask_code(value: str) -> str:
         value = _known.sub(MASK, value)
     value = _USER_INFO.sub(rf"\1{MASK}@", value)
     return _ASSIGNED.sub(lambda match: _replace(match) if match["value"][0] in "\"'" else match[0], value)
+
+
+def mask_file(path: Path) -> str | None:
+    """What a file of text would be without its secrets; None where it has none, or is no text."""
+    cleaner = mask_code if path.suffix in _CODE else mask_text if path.suffix in _TEXT else None
+    if cleaner is None or path.stat().st_size > _TEXT_LIMIT:
+        return None
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    clean = cleaner(text)
+    return clean if clean != text else None
 
 
 def _replace(match: re.Match[str]) -> str:

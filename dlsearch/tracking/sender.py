@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlsearch.tracking import journal, layout, provenance
 from dlsearch.tracking.batch import Batch, Request
-from dlsearch.tracking.masking import mask_code, mask_text
+from dlsearch.tracking.masking import mask_file, mask_text
 from dlsearch.tracking.model import ModelProcess
 from dlsearch.tracking.tail import Tail, server_id
 
@@ -32,9 +32,6 @@ _log = logging.getLogger("dlsearch.shipper")
 
 LOG = "shipper.log"
 EXPERIMENT_KIND = "mlflow.experimentKind"
-_TEXT = {".txt", ".log", ".yaml", ".yml", ".json", ".jsonl", ".toml", ".cfg", ".ini", ".env"}
-_CODE = {".py", ".patch", ".diff"}
-_TEXT_LIMIT = 8 << 20
 _REFUSED = {"INVALID_PARAMETER_VALUE", "INVALID_STATE"}
 #: A value that the database does not take, but also a connection that the server lost in the middle of something.
 _MAYBE_REFUSED, _PATIENCE = "BAD_REQUEST", 5
@@ -365,16 +362,13 @@ class Sender:
         with path.open("rb") as file:  # what cannot be read is left out; what cannot be written is tried again
             file.read(1)
         target = None if to in ("", ".") else Path(to).as_posix()
-        cleaner = mask_code if path.suffix in _CODE else mask_text if path.suffix in _TEXT else None
-        if cleaner is not None and path.stat().st_size <= _TEXT_LIMIT:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
-            clean = cleaner(text)
-            if clean != text:
-                with tempfile.TemporaryDirectory() as folder:
-                    copy = Path(folder, path.name)
-                    copy.write_text(clean, encoding="utf-8", errors="surrogateescape")
-                    self.client.log_artifact(tail.run_id or "", str(copy), target)
-                return
+        clean = mask_file(path)
+        if clean is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, path.name)
+                copy.write_text(clean, encoding="utf-8", errors="surrogateescape")
+                self.client.log_artifact(tail.run_id or "", str(copy), target)
+            return
         self.client.log_artifact(tail.run_id or "", str(path), target)
 
     def _model(self, tail: Tail, row: dict[str, Any]) -> bool:
