@@ -352,9 +352,8 @@ class Sender:
     def _artifact(self, tail: Tail, row: dict[str, Any]) -> None:
         path = tail.path.parent / row["file"]
         if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if file.is_file():
-                    self._file(tail, file, str(Path(row["to"], path.name, file.parent.relative_to(path))))
+            for file in sorted(each for each in path.rglob("*") if each.is_file()):
+                self._file(tail, file, str(Path(row["to"], path.name, file.parent.relative_to(path))))
         else:
             self._file(tail, path, row["to"])
 
@@ -385,8 +384,7 @@ class Sender:
                     "t": row["t"],
                 }
             )
-        answer = self.models.answer(tail.job)
-        if answer is None:
+        if (answer := self.models.answer(tail.job)) is None:
             return False
         if answer.get("retry"):
             tail.job = None
