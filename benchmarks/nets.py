@@ -55,6 +55,15 @@ def make(name: str, shape: list[int], classes: int, changes: dict[str, Any]) -> 
     return build(cfg["model"], "model")
 
 
+def warm_up(device: torch.device) -> None:
+    """What torch loads at its first step belongs to no net."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2)).to(device)
+    summary(net, [3, 8, 8])
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+    F.cross_entropy(net(torch.randn(2, 3, 8, 8, device=device)), torch.arange(2, device=device)).backward()
+    optimizer.step()
+
+
 def measure(name: str, precision: str, given: argparse.Namespace, answer: Connection) -> None:
     """In a process of its own: (parameters, multiply-adds, bytes, seconds of each step)."""
     torch.set_num_threads(given.threads)
@@ -62,6 +71,7 @@ def measure(name: str, precision: str, given: argparse.Namespace, answer: Connec
     side, changes = DOCUMENTED.get(name, (32, {})) if given.documented else (32, {})
     shape, classes = ([3, side, side], 1000) if given.documented else SMALL
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    warm_up(device)
     before = resident()
     net = make(name, shape, classes, changes)
     facts = summary(net, shape)
