@@ -56,7 +56,7 @@ def train(cfg: DictConfig) -> int:
     described = check_built(cfg, [objective], [direction], weights=sources)
     moved: Any = OmegaConf.to_container(cfg.transfer)
     transferred = transfers.settle([moved], sources, described.get("weights", {}))
-    cfg.transfer = moved
+    cfg.merge_with({"transfer": moved})
     transfers.keep(weights, transferred, described.get("files", {}))
 
     folder = new_folder(store / "runs", name)

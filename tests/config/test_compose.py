@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from dlsearch.config.build import check_targets, locate
 from dlsearch.config.compose import compose_config, config_dir, hydra_groups, resolve, seconds
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.grammar import is_form
 
 YAMLS = sorted(
     (path.parent.relative_to(config_dir()).as_posix(), path.stem)
@@ -50,7 +51,7 @@ def test_experiments_are_searchable_as_they_are():
 
 def _leaves(node, prefix=""):
     for key, value in node.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not is_form(value):
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
