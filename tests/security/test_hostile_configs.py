@@ -213,11 +213,11 @@ def test_the_canary_sings(tmp_path):
 PICKLE = pickle.dumps(_Touch())
 
 
-@pytest.mark.parametrize("form", HIDDEN)
 @pytest.mark.parametrize(("target", "arguments"), CALLS, ids=lambda v: repr(v)[:50] if isinstance(v, str) else "")
-def test_nothing_is_called(target, arguments, form):
-    with pytest.raises(ConfigError):
-        build(HIDDEN[form]({"_target_": target, "_args_": arguments}), "x")
+def test_nothing_is_called(target, arguments):
+    for hide in HIDDEN.values():
+        with pytest.raises(ConfigError):
+            build(hide({"_target_": target, "_args_": arguments}), "x")
 
 
 @pytest.mark.parametrize(("target", "arguments"), CALLS[:40], ids=lambda v: repr(v)[:50] if isinstance(v, str) else "")
@@ -239,9 +239,10 @@ def test_the_allow_list_cannot_be_opened_to(entry):
 OVERRIDES = [
     *(
         [f"{group}._target_={target}"]
-        for group, target in itertools.product(
-            ("model", "data", "task", "optimizer", "scheduler", "sampler", "pruner", "callbacks.early_stopping"),
-            ("os.system", "subprocess.Popen", "builtins.exec", "torch.hub.load"),
+        for group, target in zip(
+            ("model", "data", "task", "optimizer", "scheduler", "sampler", "pruner", "callbacks.early_stopping") * 2,
+            itertools.cycle(("os.system", "subprocess.Popen", "builtins.exec", "torch.hub.load", "runpy.run_path")),
+            strict=False,
         )
     ),
     ["+callbacks.evil={_target_: os.system, command: touch canary}"],
