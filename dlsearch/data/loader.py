@@ -10,7 +10,7 @@ from torch.utils.data import SequentialSampler
 
 #: Numbers that are cut out and transformed at a time: small batches share the price of the calls to torch, which is
 #: above that of their arithmetic. As float32 they take 1.5 MB; with 4 MB, which leave a core's own cache and are
-#: given back to the system and fetched again, CIFAR-10 came a seventh slower (benchmarks/loader.py).
+#: given back to the system and fetched again, CIFAR-10 comes slower (benchmarks/loader.py).
 CHUNK = 380_000
 
 #: (inputs, the samples' own numbers, epoch) -> what the net sees
