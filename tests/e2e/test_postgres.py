@@ -13,7 +13,7 @@ from dlsearch.search.database import SCHEMA_VERSION, Storage
 from dlsearch.search.opening import document_of, open_study
 from dlsearch.search.study import Study
 from tests.e2e.running import TINY
-from tests.search.studies import complete, draft, holder
+from tests.search.studies import complete, draft, holder, nothing_is_left_of_a_result_that_fails
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +133,5 @@ def test_best_counts_and_duplicates_are_found_by_the_database(url):
 
 def test_of_a_result_that_fails_nothing_is_left(url, monkeypatch):
     study = opened(url, draft(1))
-    claim = study.claim(holder())
-    with monkeypatch.context() as patch:
-        patch.setattr(study, "_tell", lambda *_: (_ for _ in ()).throw(OSError("gone")))
-        with pytest.raises(OSError, match="gone"):
-            study.finish(claim, complete(0.7))
-    assert [a.state for a in study.leases.rows()] == ["running"]
-    assert study.finish(claim, complete(0.7)) is True
-    assert [t.value for t in study.trials()] == [0.7]
+    nothing_is_left_of_a_result_that_fails(study, monkeypatch)
     study.storage.close()

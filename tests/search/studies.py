@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dlsearch.search.database import Storage
 from dlsearch.search.draft import Draft
 from dlsearch.search.leases import Holder
@@ -69,4 +71,19 @@ def failed(reason: str) -> dict[str, Any]:
     return {"state": "failed", "reason": reason, "error": reason, "values": None}
 
 
-__all__ = ["complete", "draft", "failed", "holder", "opened"]
+def nothing_is_left_of_a_result_that_fails(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every database: a result is written and told in one transaction, or not at all; and then it is told again."""
+    claim = study.claim(holder())
+    assert claim is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_tell", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+        with pytest.raises(OSError, match="gone"):
+            study.finish(claim, complete(0.7))
+    assert [a.state for a in study.leases.rows()] == ["running"]
+    assert study.finish(claim, complete(0.7)) is True
+    assert study.finish(claim, complete(0.8)) is False
+    assert [t.value for t in study.trials()] == [0.7]
+    assert claim.trial is not None
+
+
+__all__ = ["complete", "draft", "failed", "holder", "nothing_is_left_of_a_result_that_fails", "opened"]

@@ -16,7 +16,7 @@ from dlsearch.search.index import TrialIndex, params_key
 from dlsearch.search.record import read_record, read_status
 from dlsearch.search.samplers import build_sampler
 from dlsearch.search.study import DUPLICATE, Study
-from tests.search.studies import complete, draft, failed, holder, opened
+from tests.search.studies import complete, draft, failed, holder, nothing_is_left_of_a_result_that_fails, opened
 
 TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 5, "multivariate": True, "constant_liar": True}
 DIST = {"x": optuna.distributions.IntDistribution(0, 9)}
@@ -144,16 +144,7 @@ def test_of_a_claim_that_fails_nothing_is_left(tmp_path, monkeypatch):
 
 def test_a_result_is_written_and_told_together(tmp_path, monkeypatch):
     study = opened(tmp_path, draft(1))
-    claim = study.claim(holder())
-    with monkeypatch.context() as patch:
-        patch.setattr(study, "_tell", lambda *_: (_ for _ in ()).throw(OSError("gone")))
-        with pytest.raises(OSError, match="gone"):
-            study.finish(claim, complete(0.7))
-    assert [a.state for a in study.leases.rows()] == ["running"]
-    assert study.finish(claim, complete(0.7)) is True
-    assert study.finish(claim, complete(0.8)) is False
-    assert [t.value for t in study.trials()] == [0.7]
-    assert claim.trial is not None
+    nothing_is_left_of_a_result_that_fails(study, monkeypatch)
     study.storage.close()
 
 
