@@ -212,20 +212,18 @@ class ImageTransform:
     def __init__(self, mean: list[float], std: list[float], augment: Augment | None = None, seed: int = 0) -> None:
         self.augment, self.seed = augment or None, seed
         self._mean, self._std = mean, std
-        self._constants: dict[tuple[torch.device, bool], tuple[Tensor, Tensor]] = {}
+        self._affine: tuple[torch.device, Tensor, Tensor] | None = None
 
     def __call__(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         """(B, C, H, W) uint8 to float32 of the same shape."""
-        augment = self.augment
-        x = images.to(torch.float32) if augment is None else augment(images, index, self.seed, epoch)
-        scale, shift = self._affine(x.device, augment is None)
-        return x.mul_(scale).add_(shift)
+        augment, affine = self.augment, self._affine
+        if affine is None or affine[0] != images.device:
+            affine = self._affine = self._prepared(images.device)
+        x = images.float() if augment is None else augment(images, index, self.seed, epoch)
+        return x.mul_(affine[1]).add_(affine[2])
 
-    def _affine(self, device: torch.device, from_bytes: bool) -> tuple[Tensor, Tensor]:
-        """X · scale + shift = (x / 255 − mean) / std, as two operations instead of three."""
-        key = (device, from_bytes)
-        if key not in self._constants:
-            mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (self._mean, self._std))
-            scale = 1 / (std * 255.0 if from_bytes else std)
-            self._constants[key] = (scale.float().to(device), (-mean / std).float().to(device))
-        return self._constants[key]
+    def _prepared(self, device: torch.device) -> tuple[torch.device, Tensor, Tensor]:
+        """X · scale + shift = (x / 255 − mean) / std, in two operations; what augments leaves values in [0, 1]."""
+        mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (self._mean, self._std))
+        scale = 1 / (std * 255.0 if self.augment is None else std)
+        return device, scale.float().to(device), (-mean / std).float().to(device)

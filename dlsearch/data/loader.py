@@ -126,12 +126,15 @@ class TensorLoader:
         numbers = rows if self.numbers is self.index else self.numbers.index_select(0, order)
         size = self.batch_size
         several = size * max(1, CHUNK // max(1, size * self.inputs[0].numel()))
-        for at, number in zip(rows.split(several), numbers.split(several), strict=True):
-            x = self.inputs.index_select(0, at)
-            y = self.targets.index_select(0, at)
-            if transform is not None:
-                x = transform(x, number, epoch)
-            if several == size:
-                yield x, y
-            else:
+        parts = rows.split(several)
+        for at, number in zip(parts, parts if numbers is rows else numbers.split(several), strict=True):
+            if several > size:
+                x, y = self.inputs.index_select(0, at), self.targets.index_select(0, at)
+                if transform is not None:
+                    x = transform(x, number, epoch)
                 yield from zip(x.split(size), y.split(size), strict=True)
+            # No name holds what was stored: its memory is taken for the next batch, while a core's cache has it.
+            elif transform is None:
+                yield self.inputs.index_select(0, at), self.targets.index_select(0, at)
+            else:
+                yield transform(self.inputs.index_select(0, at), number, epoch), self.targets.index_select(0, at)
