@@ -54,7 +54,7 @@ format: $(READY)  ## Format the code and mend what can be mended
 	@$(BIN)/ruff format --quiet .
 
 bench: $(READY)  ## Run the short benchmarks (DLSEARCH_DATA names the data); the others are in benchmarks/README.md
-	@set -e; for name in journal_row loader step_overhead; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in journal_row loader startup step_overhead; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 # Records hold the paths as given, so these are relative; a study that is finished in mlruns/ is only written again.
 experiments: $(READY)  ## Run the studies in experiments/ and write their records there (hours; EXPERIMENTS names some)

@@ -69,7 +69,7 @@ def to_journal(uri: str, store: Path, worker: int) -> Sink:
     from dlsearch.tracking import layout
     from dlsearch.tracking.journal import Journal
 
-    journal = Journal(store / layout.trial_folder("bench", worker, confirm=False) / "journal.a1.jsonl")
+    journal = Journal(store / layout.trial_folder("bench", worker) / "journal.a1.jsonl")
     journal.open("trial", f"trial-{worker}", EXPERIMENT)
 
     def end() -> None:
@@ -208,7 +208,9 @@ def run(name: str, uri: str, folder: Path, database: Path, workers: int, steps: 
         for process in processes:
             process.start()
         for _ in processes:
-            ready.acquire()
+            while not ready.acquire(timeout=1):
+                if any(process.exitcode for process in processes):
+                    raise SystemExit(f"a worker of {name} failed")
         started = time.perf_counter()
         go.set()
         inside = [queue.get(timeout=600) for _ in processes]

@@ -106,8 +106,8 @@ class Sender:
     def _advance(self, tail: Tail) -> int:
         sent = 0
         while True:
-            size = tail.path.stat().st_size
-            found, end = journal.read(tail.path, tail.offset)
+            size, begin = tail.path.stat().st_size, tail.offset
+            found, end = journal.read(tail.path, begin)
             batch = Batch()
             for row, after in found:
                 if tail.run_id is None and row["row"] != "open":
@@ -127,11 +127,10 @@ class Sender:
                 tail.commit(after)
                 sent += 1
             sent += self._send(tail, batch)
-            if end == tail.offset or not found:
-                tail.commit(end)
+            tail.commit(end)
+            if end == begin:
                 tail.seen = size
                 return sent
-            tail.commit(end)
 
     def _handle(self, tail: Tail, row: dict[str, Any]) -> bool:
         """Send one row of the other types; False when it has to wait."""

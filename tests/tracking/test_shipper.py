@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dlsearch.tracking import layout
+from dlsearch.tracking import journal, layout
 from dlsearch.tracking.handle import Shipper
 from dlsearch.tracking.journal import Journal, rows, run_id, shipped_path
 from dlsearch.tracking.pump import Pump
@@ -253,6 +254,15 @@ def test_a_child_waits_for_its_parent(store: Path, uri: str, write: Write, clien
     parent.write_bytes(kept)
     pump.round(full=True)
     check_complete(client, 1, 5)
+
+
+def test_a_journal_longer_than_a_read_arrives_whole(
+    store: Path, uri: str, write: Write, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(trials=2, steps=100)
+    monkeypatch.setattr(journal, "read", partial(journal.read, limit=1000))
+    assert sync(store, uri)["pending"] == 0
+    check_complete(client, 2, 100)
 
 
 def test_a_torn_line_is_left_out(store: Path, uri: str, write: Write, client: MlflowClient) -> None:
