@@ -8,10 +8,11 @@ from dlsearch.search.finalization import kept_folder
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds, result_of
 from dlsearch.search.study import Claim
 from dlsearch.tracking import layout
+from dlsearch.tracking.full import is_full
 from dlsearch.tracking.journal import Journal, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dlsearch.search.database import Attempt
@@ -99,13 +100,45 @@ def end(path: Path, attempt: int, state: str, reason: str | None) -> None:
         journal.status(layout.status_of(state))
 
 
+class Ends:
+    """How attempts ended, until it stands in their journals.
+
+    Args:
+        study: The open study.
+        store: This machine's.
+        no_room: Told why something could not be written.
+    """
+
+    def __init__(self, study: Study, store: Path, no_room: Callable[[str], object]) -> None:
+        """Nothing is left to be written."""
+        self.study, self.store, self._no_room = study, store, no_room
+        self.left: list[tuple[Path, int, str, str | None]] = []
+
+    def lost(self, attempts: Sequence[Attempt]) -> None:
+        """End those that were lost, where their journals lie in this store."""
+        self.left += left_open(self.study, self.store, attempts)
+        self.write()
+
+    def write(self) -> None:
+        """End the journals of attempts that have ended; those for which there is no room wait for it."""
+        while self.left:
+            try:
+                end(*self.left[0])
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._no_room(str(error))
+                return
+            self.left.pop(0)
+
+
 def left_open(study: Study, store: Path, lost: Sequence[Attempt]) -> list[tuple[Path, int, str, str | None]]:
     """The arguments of :func:`end` for those of the lost attempts whose journals lie here and were not ended."""
     found: list[tuple[Path, int, str, str | None]] = []
     for attempt in lost:
         claim = claimed(study, attempt)
         path = None if claim is None else store / folder_of(study.name, claim) / f"journal.a{attempt.attempt}.jsonl"
-        if path is not None and path.is_file() and not _has_ended(path):
+        if path is not None and path.is_file() and not has_ended(path):
             found.append((path, attempt.attempt, "lost", "lost"))
     return found
 
@@ -127,7 +160,8 @@ def claimed(study: Study, attempt: Attempt) -> Claim | None:
     )
 
 
-def _has_ended(path: Path) -> bool:
+def has_ended(path: Path) -> bool:
+    """Whether a run's journal says how it ended."""
     last = [row["row"] for row in rows(path) if row["row"] in ("open", "status")][-1:]
     return last == ["status"]
 
