@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
 # Studies whose records are committed in experiments/, each the name of its experiment.
-EXPERIMENTS ?= softmax_mnist lenet_mnist convnet_fashion_mnist
+EXPERIMENTS ?= softmax_mnist lenet_mnist convnet_fashion_mnist mlp_mnist
 # Each worker imports torch and Lightning for itself, which takes ten seconds of a core.
 TEST_WORKERS ?= 2
 
@@ -57,6 +57,7 @@ bench: $(READY)  ## Run the short benchmarks (DLSEARCH_DATA names the data); the
 	@set -e; for name in journal_row loader startup step_overhead; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 # Records hold the paths as given, so these are relative; a study that is finished in mlruns/ is only written again.
+# They are written after all studies have run: a study notes what differs from the last commit.
 experiments: $(READY)  ## Run the studies in experiments/ and write their records there (hours; EXPERIMENTS names some)
 	@set -e; unset DLSEARCH_STORE; \
 	if [ -n "$$DLSEARCH_DATA" ]; then \
@@ -66,6 +67,8 @@ experiments: $(READY)  ## Run the studies in experiments/ and write their record
 	for name in $(EXPERIMENTS); do \
 	  case $$name in convnet_*) half=trainer.precision=bf16-mixed;; *) half=;; esac; \
 	  $(BIN)/dlsearch -m experiment=$$name $$half $(ARGS); \
+	done; \
+	for name in $(EXPERIMENTS); do \
 	  $(BIN)/dlsearch report $$name --out experiments/$$name; \
 	  cp mlruns/studies/$$name/config.yaml experiments/$$name/config.yaml; \
 	done
