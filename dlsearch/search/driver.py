@@ -13,14 +13,16 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.errors import ConfigError
-from dlsearch.search import serve
+from dlsearch.search import engines, serve
 from dlsearch.search.draft import Compose, Draft, make_draft
 from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.joining import describe
 from dlsearch.search.place import check_storage, exists, storage_url
 from dlsearch.search.slots import slots_and_reason
 from dlsearch.search.trial_config import remember
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from dlsearch.tracking.handle import Shipper
 
-INTERRUPTED = 130
 #: What opening the database and the report at the end import, seconds in all.
 LATER_IMPORTS = (
     "alembic.command",
@@ -86,8 +87,8 @@ def search(
         ConfigError: Something is wrong; nothing was written.
     """
     draft = make_draft(compose, overrides, params=params, groups=groups)
-    local = hasattr(launcher, "workers")
-    count = launcher.workers if local else draft.study["workers"] or 1
+    local, away = hasattr(launcher, "workers"), engines.is_elsewhere(launcher)
+    count = launcher.workers if local else 1 if away else draft.study["workers"] or 1
     key = "hydra.launcher.workers" if local else "study.workers"
     accelerator = draft.config["trainer"]["accelerator"]
     asked = draft.config["worker"]
@@ -95,11 +96,16 @@ def search(
         count, threads=asked["threads"], accelerator=accelerator, per_gpu=asked["slots_per_gpu"], key=key
     )
     draft.notices += [reason] if reason and local else []
-    if "joblib" in type(launcher).__module__:  # its jobs share this machine; those of other launchers have their own
+    if not local and not away:  # its jobs share this machine
         draft.config["worker"]["threads"] = places[0].threads
     store = check_store(Path(draft.config["paths"]["store"]))
     url = storage_url(store, draft.study["storage"])
     check_storage(url)
+    if hasattr(launcher, "connect"):  # it handles SIGTERM too: before we do
+        launcher.connect()
+        launcher.elastic = draft.study["workers"] is None
+    if away:
+        draft.notices += engines.notices(url, draft.config)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's word for Ctrl-C
     server = ForkServer.start(serve.preload(draft.representatives()))
     ship = None
@@ -108,9 +114,11 @@ def search(
 
         ship = Shipper(store, draft.config["tracking"]["uri"] or f"sqlite:///{store / 'mlflow.db'}", wait=True)
     try:
-        _search(draft, launcher, server, ship, store, url, len(places) if local else None, count, places[0].threads)
+        _search(draft, launcher, server, ship, store, url, len(places) if local else None, places[0].threads)
     finally:
         serve.warm = None
+        if hasattr(launcher, "close"):
+            launcher.close()
         if ship is not None and ship.waits:
             ship.dismiss()
         server.stop()
@@ -124,7 +132,6 @@ def _search(
     store: Path,
     url: str,
     local_slots: int | None,
-    jobs: Any,
     threads: int,
 ) -> None:
     # Imported while the fork server imports torch beside it.
@@ -170,10 +177,10 @@ def _search(
     if ship is not None:
         ship.go()
     started, interrupted = time.monotonic(), False
-    say = Watch(study, store, total_slots=local_slots or int(jobs), notices=draft.notices, resumed=resumed)
+    say = Watch(study, store, total_slots=local_slots, notices=draft.notices, resumed=resumed)
     say.open_run(draft, found.get("diff"))
     try:
-        interrupted = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
+        interrupted = _launch(draft, launcher, server, say, local_slots)
     finally:
         study.add_seconds(time.monotonic() - started)
         storage.close()
@@ -189,26 +196,31 @@ def _search(
     _outcome.append(Outcome(draft.name, url, store, interrupted, finish))
 
 
-def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slots: int | None, jobs: int) -> bool:
+def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slots: int | None) -> bool:
     """Run the workers with the live view beside them; True when Ctrl-C ended it."""
     guard = threading.Lock()
     stop = threading.Event()
     storage = say.study.storage
     remember(draft.config, draft.options)
+    word: str | None = None
     if local_slots is not None:
         serve.warm = server
         launcher.fork_guard = _Quiet(guard, storage.close)
     else:
         server.stop()  # every job has its own machine, or starts its own
-    overrides = serve.worker_overrides(draft.name, draft.config, local_slots or 1)
+        word = None if engines.is_reached(launcher) else uuid.uuid4().hex
+    slots = local_slots or engines.slots_of_a_job(launcher, draft.config)
+    overrides = serve.worker_overrides(draft.name, draft.config, slots, typed=draft.overrides, session=word)
+    jobs = 1 if local_slots is not None else draft.study["workers"] or 1
     view = threading.Thread(target=say.watch, args=(stop, guard), name="watch", daemon=True)
     storage.close()
     view.start()
     try:
         returns = launcher.launch([overrides] * jobs, initial_job_idx=0)
-        codes = [each.return_value for each in returns]  # raises what a job raised
-        return any(code == INTERRUPTED for code in codes)
+        return engines.interrupted(returns, lambda: engines.is_done(say.study))
     except KeyboardInterrupt:
+        if word is not None:
+            engines.recall(say.study, word)
         return True
     finally:
         stop.set()
@@ -254,15 +266,4 @@ def preflight(server: ForkServer, draft: Draft, weights: Mapping[str, Any]) -> d
     """
     goals = {"objectives": draft.objectives, "directions": draft.directions}
     payload = {"configs": draft.representatives(), "weights": weights, **goals}
-    try:
-        child = server.spawn("dlsearch.search.trial_process:preflight", payload, env={}, log=None)
-    except OSError as error:
-        raise RuntimeError("the fork server died while importing; its message is above") from error
-    found = child.channel.receive()
-    code = child.reap()
-    child.close()
-    if found is None:
-        raise RuntimeError(f"the check of the configuration ended with exit status {code}")
-    if "error" in found:
-        raise ConfigError(*found["error"])
-    return found
+    return describe(server, payload)
