@@ -108,7 +108,8 @@ def _hydra(words: list[str]) -> int:
 
     def task(cfg: DictConfig) -> int:
         code = guarded(lambda: run(cfg))
-        codes.append(code)
+        if cfg.worker.join is None:  # a search knows what its workers came to
+            codes.append(code)
         return code
 
     before, sys.argv = sys.argv, [sys.argv[0], *words]

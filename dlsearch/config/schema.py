@@ -45,7 +45,7 @@ class StudyConfig:
     finalize: bool = True  # confirm the leaders on fresh seeds, and score the winner on the test set, once
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     keep: KeepConfig = field(default_factory=KeepConfig)
-    workers: Optional[int] = None  # jobs to launch, under launchers other than local
+    workers: Optional[int] = None  # jobs to launch, under launchers other than local; null: one, on Ray all that fit
     storage: Optional[str] = None  # null: SQLite in the store
     storage_patience: Optional[str] = "5m"  # a database that is away is waited for so long; null: for ever
     storage_on_network_fs: bool = False  # SQLite on NFS and the like all the same: one machine alone, at your own risk
@@ -60,6 +60,9 @@ class WorkerConfig:
     slots_per_gpu: Any = None  # trials that share a GPU: a number, or auto (by measured memory); null: slots / GPUs
     threads: Optional[int] = None  # CPU threads a trial; null: cores / slots
     lease_s: float = 30.0  # a trial whose worker is silent for so long is lost
+    wait: Optional[str] = None  # dlsearch worker: how long to wait for a study, or its database, that is not there yet
+    own_paths: bool = False  # launched jobs take `paths` from their machine's environment, not from the command's
+    session: Optional[str] = None  # set by launchers: under this name the job is told to stop
 
 
 @dataclass

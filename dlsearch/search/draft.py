@@ -211,7 +211,7 @@ def _container(cfg: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(copy, resolve=False, enum_to_str=True)
         plain = {**plain, "paths": resolve(copy, "paths")}  # type: ignore[dict-item]
-        for part in ("study", "sampler", "pruner", "allow_targets"):
+        for part in ("study", "sampler", "pruner", "allow_targets", "tracking"):
             plain[part] = resolve(copy, part)
     except OmegaConfBaseException as error:
         raise explain(error) from error

@@ -13,15 +13,18 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.errors import AWAY, ConfigError, DatabaseAwayError
-from dlsearch.search import serve
+from dlsearch.search import engines, serve
 from dlsearch.search.draft import Compose, Draft, make_draft
 from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.joining import describe
 from dlsearch.search.place import check_storage, exists, patience, storage_of
 from dlsearch.search.slots import slots_and_reason
 from dlsearch.search.trial_config import remember
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
     from dlsearch.tracking.handle import Shipper
 
-INTERRUPTED = 130
 LAST_S = 2.0  # that a database is waited for when all else is over
 #: What opening the database and the report at the end import, seconds in all.
 LATER_IMPORTS = (
@@ -90,8 +92,8 @@ def search(
         ConfigError: Something is wrong; nothing was written.
     """
     draft = make_draft(compose, overrides, params=params, groups=groups)
-    local = hasattr(launcher, "workers")
-    count = launcher.workers if local else draft.study["workers"] or 1
+    local, away = hasattr(launcher, "workers"), engines.is_elsewhere(launcher)
+    count = launcher.workers if local else 1 if away else draft.study["workers"] or 1
     key = "hydra.launcher.workers" if local else "study.workers"
     accelerator = draft.config["trainer"]["accelerator"]
     asked = draft.config["worker"]
@@ -99,12 +101,17 @@ def search(
         count, threads=asked["threads"], accelerator=accelerator, per_gpu=asked["slots_per_gpu"], key=key
     )
     draft.notices += [reason] if reason and local else []
-    if "joblib" in type(launcher).__module__:  # its jobs share this machine; those of other launchers have their own
+    if not local and not away:  # its jobs share this machine
         draft.config["worker"]["threads"] = places[0].threads
     store = check_store(Path(draft.config["paths"]["store"]))
     url = storage_of(store, draft.study)
     patience(draft.study)
     check_storage(url)
+    if hasattr(launcher, "connect"):  # it handles SIGTERM too: before we do
+        launcher.connect()
+        launcher.elastic = draft.study["workers"] is None
+    if away:
+        draft.notices += engines.notices(url, draft.config)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's word for Ctrl-C
     server = ForkServer.start(serve.preload(draft.representatives()))
     ship = None
@@ -113,9 +120,11 @@ def search(
 
         ship = Shipper(store, draft.config["tracking"]["uri"] or f"sqlite:///{store / 'mlflow.db'}", wait=True)
     try:
-        _search(draft, launcher, server, ship, store, url, len(places) if local else None, count, places[0].threads)
+        _search(draft, launcher, server, ship, store, url, len(places) if local else None, places[0].threads)
     finally:
         serve.warm = None
+        if hasattr(launcher, "close"):
+            launcher.close()
         if ship is not None and ship.waits:
             ship.dismiss()
         server.stop()
@@ -129,7 +138,6 @@ def _search(
     store: Path,
     url: str,
     local_slots: int | None,
-    jobs: Any,
     threads: int,
 ) -> None:
     # Imported while the fork server imports torch beside it.
@@ -176,21 +184,21 @@ def _search(
     if ship is not None:
         ship.go()
     started, interrupted = time.monotonic(), False
-    slots = local_slots or int(jobs)
-    say = storage.surely(lambda: Watch(study, store, total_slots=slots, notices=draft.notices, resumed=resumed))
+    say = storage.surely(lambda: Watch(study, store, total_slots=local_slots, notices=draft.notices, resumed=resumed))
     say.open_run(draft, found.get("diff"))
-    codes: list[Any] = []
+    ended = away = False
     try:
-        codes = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
-        if AWAY in codes:
-            if local_slots is not None:  # its worker has said so
-                raise SystemExit(AWAY)
-            raise DatabaseAwayError(patience_s, "as its workers say")
+        interrupted = _launch(draft, launcher, server, say, local_slots)
+        ended = True
+    except DatabaseAwayError:
+        away = True
+        if local_slots is not None:  # its worker has said so
+            raise SystemExit(AWAY) from None
+        raise
     finally:
-        interrupted = INTERRUPTED in codes
-        if interrupted or codes == []:  # Ctrl-C and errors wait for nothing
+        if interrupted or not ended:  # Ctrl-C and errors wait for nothing
             storage.patience_s = min(storage.patience_s, LAST_S)
-        if AWAY not in codes:
+        if not away:
             with suppress(DatabaseAwayError):
                 study.add_seconds(time.monotonic() - started)
         storage.close()
@@ -215,26 +223,40 @@ def _search(
     _outcome.append(Outcome(draft.name, url, store, interrupted, patience_s, finish))
 
 
-def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slots: int | None, jobs: int) -> list[Any]:
-    """Run the workers with the live view beside them; their exit codes, of which 130 means that Ctrl-C ended it."""
+def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slots: int | None) -> bool:
+    """Run the workers with the live view beside them; True when Ctrl-C ended it.
+
+    Raises:
+        DatabaseAwayError: The database was away for too long.
+    """
     guard = threading.Lock()
     stop = threading.Event()
     storage = say.study.storage
     remember(draft.config, draft.options)
+    word: str | None = None
     if local_slots is not None:
         serve.warm = server
         launcher.fork_guard = _Quiet(guard, storage.close)
     else:
         server.stop()  # every job has its own machine, or starts its own
-    overrides = serve.worker_overrides(draft.name, draft.config, local_slots or 1)
+        word = None if engines.is_reached(launcher) else uuid.uuid4().hex
+    slots = local_slots or engines.slots_of_a_job(launcher, draft.config)
+    overrides = serve.worker_overrides(draft.name, draft.config, slots, typed=draft.overrides, session=word)
+    jobs = 1 if local_slots is not None else draft.study["workers"] or 1
     view = threading.Thread(target=say.watch, args=(stop, guard), name="watch", daemon=True)
     storage.close()
     view.start()
     try:
         returns = launcher.launch([overrides] * jobs, initial_job_idx=0)
-        return [each.return_value for each in returns]  # raises what a job raised
+        return engines.interrupted(
+            returns, lambda: storage.surely(lambda: engines.is_done(say.study)), storage.patience_s
+        )
     except KeyboardInterrupt:
-        return [INTERRUPTED]
+        if word is not None:
+            storage.patience_s = min(storage.patience_s, LAST_S)
+            with suppress(DatabaseAwayError):
+                storage.surely(partial(engines.recall, say.study, word))
+        return True
     finally:
         stop.set()
         view.join(timeout=20)
@@ -279,15 +301,4 @@ def preflight(server: ForkServer, draft: Draft, weights: Mapping[str, Any]) -> d
     """
     goals = {"objectives": draft.objectives, "directions": draft.directions}
     payload = {"configs": draft.representatives(), "weights": weights, **goals}
-    try:
-        child = server.spawn("dlsearch.search.trial_process:preflight", payload, env={}, log=None)
-    except OSError as error:
-        raise RuntimeError("the fork server died while importing; its message is above") from error
-    found = child.channel.receive()
-    code = child.reap()
-    child.close()
-    if found is None:
-        raise RuntimeError(f"the check of the configuration ended with exit status {code}")
-    if "error" in found:
-        raise ConfigError(*found["error"])
-    return found
+    return describe(server, payload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.search.finalization import kept_folder
@@ -169,14 +170,14 @@ def has_ended(path: Path) -> bool:
 def close_round(study: Study, store: Path, now: Round) -> None:
     """Write what a finished round showed into the runs of those that were scored, and into their parent's.
 
-    A run that was journalled on another machine is left alone: its journal is there.
+    A run that was journalled on another machine is left alone: its journal is there. Their parent is one for all
+    machines, and each of them says the same of it.
     """
     row = next((r for r in reversed(study.ledger.documents()) if r.get("round") == now.number), None)
-    winner, parent = now.race.winner, _parent_path(study, store)
+    winner, parent = now.race.winner, store / _parent(study, store)
     if row is None or winner is None:
-        if parent.is_file():
-            with Journal(parent) as journal:
-                journal.status(layout.FAILED)
+        with Journal(parent) as journal:
+            journal.status(layout.FAILED)
         return
     number = now.field[winner].trial_number
     kept = str(kept_folder(study, now)).rsplit("/", 1)[-1]
@@ -187,12 +188,16 @@ def close_round(study: Study, store: Path, now: Round) -> None:
         steps.append(result_of(now.refits).get("best_step") or 0)
     for (name, metrics), step in zip(found, steps, strict=True):
         _score(study, store / layout.confirm_folder(study.name, name), metrics, step, kept=name == kept)
-    if parent.is_file():
-        with Journal(parent) as journal:
-            _take_up(journal)
-            journal.metrics({layout.OBJECTIVE: row["value"], **row["metrics"]}, now.number)
-            journal.tags({layout.WINNER: "default" if number is None else str(number)})
-            journal.status(layout.FINISHED)
+    opened = next(r["opened"] for r in reversed(study.ledger.rows()) if r["document"] and _round(r) == now.number)
+    with Journal(parent) as journal:
+        _take_up(journal)
+        journal.metrics({layout.OBJECTIVE: row["value"], **row["metrics"]}, now.number, at_ms=round(1000 * opened))
+        journal.tags({layout.WINNER: "default" if number is None else str(number)})
+        journal.status(layout.FINISHED)
+
+
+def _round(row: Mapping[str, Any]) -> Any:
+    return json.loads(row["document"]).get("round")
 
 
 def _score(study: Study, folder: Path, metrics: Mapping[str, float], step: int, *, kept: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from dlsearch.config.compose import resolve, seconds
 from dlsearch.search.capacity import Cards
 from dlsearch.search.forkserver import ForkServer
 from dlsearch.search.place import patience, storage_of
+from dlsearch.search.signals import Signals
 from dlsearch.search.slots import gpu_memory, slots
 from dlsearch.search.trial_config import check_known
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlsearch.search.study import Study
+    from dlsearch.tracking.handle import Shipper
 
 #: The warm fork server of the process that opened the study, inherited by jobs that were forked from it.
 warm: ForkServer | None = None
@@ -53,25 +54,30 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
 
     Args:
         cfg: A composed config.
-        foreground: Whether Ctrl-C is meant for this process; otherwise a driver sends SIGTERM.
+        foreground: Whether Ctrl-C is meant for this process; otherwise a driver sends SIGTERM, or leaves word in the
+            storage for its session.
 
     Returns:
         The exit code: 0, or 130 when it was told to stop.
 
     Raises:
+        ConfigError: There is no such study, or this machine has not what it takes.
         DatabaseAwayError: The database did not answer, or was away for too long.
     """
     from dlsearch.search.database import Storage
+    from dlsearch.search.engines import recalled
+    from dlsearch.search.joining import check_machine
+    from dlsearch.search.rounds import Rounds
     from dlsearch.search.study import Study
     from dlsearch.search.worker import Worker
 
-    paths = resolve(cfg, "paths")
-    store = Path(paths["store"]).resolve()
+    paths = {key: str(Path(value).expanduser().resolve()) for key, value in resolve(cfg, "paths").items()}
+    store = Path(paths["store"])
     storage = Storage(storage_of(store, cfg.study), patience_s=patience(cfg.study))
     study = storage.surely(lambda: Study(storage, str(cfg.worker.join), lease_s=cfg.worker.lease_s))
     check_known(study.document)
     config = study.document["config"]
-    per_gpu = cfg.worker.slots_per_gpu
+    per_gpu, mine = cfg.worker.slots_per_gpu, cfg.worker.session
     places = slots(
         cfg.worker.slots, threads=cfg.worker.threads, accelerator=config["trainer"]["accelerator"], per_gpu=per_gpu
     )
@@ -80,31 +86,55 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
     def start() -> ForkServer:
         return ForkServer.start(preload([config, *({"model": option} for option in options)]))
 
-    server = warm
-    if server is None or not server.alive:
-        server = start()
-    timeout = seconds(cfg.study.timeout, "study.timeout")
-    worker = Worker(
-        study,
-        store=store,
-        slots=places,
-        cards=storage.surely(lambda: _cards(study, {p.device for p in places})) if per_gpu == "auto" else None,
-        server=server,
-        revive=start,
-        paths={key: str(Path(value).resolve()) for key, value in paths.items()},
-        deadline=time.time() + timeout - storage.surely(study.row).seconds if timeout else None,
-        target=cfg.study.target,
-        trial_timeout=seconds(cfg.study.trial_timeout, "study.trial_timeout"),
-        owner=None if foreground else os.getppid(),
-    )
-    signal.signal(signal.SIGTERM, worker.stop)
-    signal.signal(signal.SIGINT, worker.stop if foreground else signal.SIG_IGN)
+    timeout, target = seconds(cfg.study.timeout, "study.timeout"), cfg.study.target
+    deadline = time.time() + timeout - storage.surely(study.row).seconds if timeout else None
+    server = warm if warm is not None and warm.alive else None
+    ship = _ship(cfg, store) if not foreground and server is None else None
     try:
-        return 0 if worker.run() else 130
+        if server is None and storage.surely(lambda: study.searching(deadline, target) or not Rounds(study).done()):
+            server = start()  # else it is not worth its ten seconds
+            check_machine(server, study, paths)
+        worker = Worker(
+            study,
+            store=store,
+            slots=places,
+            cards=storage.surely(lambda: _cards(study, {p.device for p in places})) if per_gpu == "auto" else None,
+            server=server,
+            revive=start,
+            paths=paths,
+            deadline=deadline,
+            target=target,
+            trial_timeout=seconds(cfg.study.trial_timeout, "study.trial_timeout"),
+            owner=None if foreground else os.getppid(),
+            told=None if mine is None else lambda: recalled(study, mine),
+        )
+        with Signals(worker.stop, foreground=foreground) as signals:
+            try:
+                done = worker.run()
+            finally:
+                server = worker.server
     finally:
-        if worker.server is not warm:  # the driver's serves its next worker
-            worker.server.stop()
+        if server is not None and server is not warm:  # the driver's serves its next worker
+            server.stop()
+        if ship is not None:
+            ship.stop(60.0)
         storage.close()
+    if not done:
+        signals.pass_on()
+    return 0 if done else 130
+
+
+def _ship(cfg: DictConfig, store: Path) -> Shipper | None:
+    """A shipper for the journals that a launched job writes, where its store may not be the driver's.
+
+    Into a database of its own it ships nothing: such a store is the driver's too, or nobody looks there.
+    """
+    uri = resolve(cfg, "tracking.uri") if cfg.tracking.enabled else None
+    if uri is None or not str(uri).startswith(("http://", "https://")):
+        return None
+    from dlsearch.tracking import handle
+
+    return handle.start(store, str(uri))
 
 
 def _cards(study: Study, devices: set[str]) -> Cards | None:
@@ -116,32 +146,39 @@ def _cards(study: Study, devices: set[str]) -> Cards | None:
     return None if all(device.startswith("cpu") for device in devices) else cards
 
 
-def worker_overrides(name: str, cfg: Mapping[str, Any], slot_count: Any) -> list[str]:
+def worker_overrides(
+    name: str, cfg: Mapping[str, Any], slot_count: Any, *, typed: Iterable[str] = (), session: str | None = None
+) -> list[str]:
     """The overrides of a job that serves study `name`: its place and budgets, nothing of its configuration.
 
     Args:
         name: The study.
         cfg: The composed config of the driver, plain.
         slot_count: Slots of the job.
+        typed: The driver's own overrides. A URL that one of them takes from the environment is taken from it by the
+            job too: what a scheduler keeps of a job is a file.
+        session: Under which the job can be told to stop, where no signal reaches it.
     """
-    study, paths = cfg["study"], cfg["paths"]
+    study, paths, tracking = cfg["study"], cfg["paths"], cfg["tracking"]
     values = {
         "worker.join": name,
+        "worker.session": session,
         "worker.slots": slot_count,
         "worker.slots_per_gpu": cfg["worker"].get("slots_per_gpu"),
         "worker.threads": cfg["worker"]["threads"],
         "worker.lease_s": cfg["worker"]["lease_s"],
-        "paths.store": str(Path(paths["store"]).resolve()),
-        "paths.data": str(Path(paths["data"]).resolve()),
-        "paths.cache": str(Path(paths["cache"]).resolve()),
-        "paths.weights": str(Path(paths["weights"]).resolve()),
         "study.storage": study["storage"],
         "study.storage_on_network_fs": study["storage_on_network_fs"],
         "study.timeout": study["timeout"],
         "study.trial_timeout": study["trial_timeout"],
         "study.target": study["target"],
+        "tracking.enabled": bool(tracking["enabled"]),
+        "tracking.uri": tracking["uri"],
     }
-    given = [f"{key}={_quote(value)}" for key, value in values.items() if value is not None]
+    if not cfg["worker"].get("own_paths"):
+        values |= {f"paths.{key}": str(Path(paths[key]).resolve()) for key in ("store", "data", "cache", "weights")}
+    kept = {word.partition("=")[0]: word for word in typed if "${oc.env:" in word}
+    given = [kept.get(key, f"{key}={_quote(value)}") for key, value in values.items() if value is not None]
     patient = study["storage_patience"]  # null means for ever
     return [*given, f"study.storage_patience={'null' if patient is None else _quote(patient)}"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.allotment import allotment
 from dlsearch.search.capacity import Machine, available_mib, cgroup, check_per_gpu, choose_workers, tightest_quota
 
 
@@ -37,7 +38,7 @@ class Slot:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """CPU cores that this process may use, as the system says it; an engine may have given fewer."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -92,9 +93,11 @@ def slots_and_reason(
     Raises:
         ConfigError: `wanted` is neither ``auto`` nor a positive number, or more than `per_gpu` allows.
     """
-    per_gpu = check_per_gpu(per_gpu)
-    devices = [] if accelerator == "cpu" else gpus()
-    machine = Machine(cores(), tightest_quota(cgroup("cpu.max")), available_mib(), len(devices))
+    per_gpu, given = check_per_gpu(per_gpu), allotment()
+    devices = [] if accelerator == "cpu" else given.cards(gpus())
+    if given.shares_a_card:  # that is how many share it: the engine has counted already
+        per_gpu = None
+    machine = Machine(given.cores(cores()), tightest_quota(cgroup("cpu.max")), available_mib(), len(devices))
     reason = None
     if wanted == "auto":
         count, reason = choose_workers(machine, threads=threads, per_gpu=per_gpu)

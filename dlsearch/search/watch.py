@@ -38,7 +38,7 @@ class Watch:
     Args:
         study: The open study.
         store: The store.
-        total_slots: Slots that serve it, for the share in use.
+        total_slots: Slots that serve it, for the share in use; None where nobody knows.
         notices: What to say first.
         resumed: Whether the study existed.
         out: Where to write; standard output by default.
@@ -49,7 +49,7 @@ class Watch:
         study: Study,
         store: Path,
         *,
-        total_slots: int,
+        total_slots: int | None,
         notices: list[str],
         resumed: bool,
         out: TextIO | None = None,
@@ -64,7 +64,8 @@ class Watch:
         self._journal = Journal(store / layout.study_folder(study.name) / "journal.jsonl")
         row = study.row()
         what = f"resumed, {self._at_start} of {row.n_trials} trials are there" if resumed else f"{row.n_trials} trials"
-        self.say(f"study {study.name}: {what}, {total_slots} slot{'s' if total_slots != 1 else ''}")
+        slots = f", {total_slots} slot{'s' if total_slots != 1 else ''}" if total_slots else ""
+        self.say(f"study {study.name}: {what}{slots}")
         for notice in notices:
             self.say(f"note: {notice}")
 

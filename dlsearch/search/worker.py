@@ -50,14 +50,15 @@ class Worker:
         study: The open study.
         store: Where this machine writes.
         slots: Its slots.
-        server: The warm fork server.
-        revive: Starts another where it has died: the out-of-memory killer takes whom it likes.
+        server: The warm fork server; None where there may be nothing to do.
+        revive: Starts one, also where it has died: the out-of-memory killer takes whom it likes.
         paths: This machine's ``paths`` config.
         deadline: No trial is claimed after this time (``time.time()``).
         target: No trial is claimed once the objective has reached this.
         trial_timeout: Seconds that an attempt may take.
         owner: The process whose death ends the service; None where a user's shell may well end before.
         cards: How many of the slots of each GPU are open; None opens all.
+        told: Whether somebody who cannot send a signal wants the service to end.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Worker:
         *,
         store: Path,
         slots: list[Slot],
-        server: ForkServer,
+        server: ForkServer | None,
         revive: Callable[[], ForkServer],
         paths: Mapping[str, Any],
         deadline: float | None = None,
@@ -74,9 +75,10 @@ class Worker:
         trial_timeout: float | None = None,
         owner: int | None = None,
         cards: Cards | None = None,
+        told: Callable[[], bool] | None = None,
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
-        self._owner, self._cards = owner, cards
+        self._owner, self._cards, self._told = owner, cards, told
         self.rounds = Rounds(study)
         self.study, self.store, self.slots, self.paths = study, store, slots, dict(paths)
         self.server, self._revive = server, revive
@@ -230,13 +232,14 @@ class Worker:
 
     def _spawn(self, claim: Claim, payload: dict[str, Any], slot: Slot, log: Path) -> Child:
         target = f"dlsearch.search.trial_process:{'run_test' if claim.kind == TEST else 'run_trial'}"
+        server = self.server = self.server or self._revive()
         try:
-            return self.server.spawn(target, payload, env=slot.env, log=log)
+            return server.spawn(target, payload, env=slot.env, log=log)
         except OSError:
-            if self.server.alive:
+            if server.alive:
                 raise
-            self.server = self._revive()
-            return self.server.spawn(target, payload, env=slot.env, log=log)
+            server = self.server = self._revive()
+            return server.spawn(target, payload, env=slot.env, log=log)
 
     # -- listening -----------------------------------------------------------------------------------------------
     def _wait(self, timeout: float) -> None:
@@ -326,20 +329,17 @@ class Worker:
 
     def _judge(self, running: Running, code: int) -> Ending:
         """What the end of an attempt's process means."""
-        by_kernel = code == -signal.SIGKILL and running.result is None
+        cards, result = self._cards, running.result
+        by_kernel = code == -signal.SIGKILL and result is None
         return judge(
             running,
             code,
             self.study,
             self._limits,
-            crowded=bool(
-                self._cards is not None
-                and running.result
-                and self._cards.ended(running.slot.device, running.result, running.sharing)
-            ),
+            crowded=bool(cards and result and cards.ended(running.slot.device, result, running.sharing)),
             trial_timeout=self.trial_timeout,
             stopping=self.stopping,
-            by_kernel=by_kernel and self._kills.claim() and self.server.alive,
+            by_kernel=by_kernel and self._kills.claim() and self.server is not None and self.server.alive,
         )
 
     def _close_round(self) -> None:
@@ -369,6 +369,7 @@ class Worker:
                 self._close(running, running.end)
         if now - self._reaped > REAP_S:
             self._reaped = now
+            self.stopping = self.stopping or (self._told is not None and self._now(self._told, False))
             self._now(self._reap, None)
 
     def _renew(self) -> None:

@@ -81,9 +81,16 @@ class Journal:
         """Record parameters, whole and masked."""
         self._add("params", {"values": _texts(values)})
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record metrics at `step` (the trainer's global step); NaN and infinities are kept."""
-        self._add("metrics", {"step": int(step), "values": {_key(name): _number(v) for name, v in values.items()}})
+    def metrics(self, values: Mapping[str, float], step: int, *, at_ms: int | None = None) -> None:
+        """Record metrics at `step` (the trainer's global step); NaN and infinities are kept.
+
+        Args:
+            values: By name.
+            step: As above.
+            at_ms: When they were measured; now by default. The same at the same time is one row, whoever sends it.
+        """
+        found = {_key(name): _number(v) for name, v in values.items()}
+        self._add("metrics", {"step": int(step), "values": found, **({} if at_ms is None else {"t": at_ms})})
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags."""

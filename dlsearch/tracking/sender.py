@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.tracking import journal, layout, provenance
+from dlsearch.tracking import journal, layout, provenance, shared
 from dlsearch.tracking.batch import Batch, Request
 from dlsearch.tracking.masking import mask_file, mask_text
 from dlsearch.tracking.model import ModelProcess
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlflow import MlflowClient
-    from mlflow.entities import Run
     from mlflow.exceptions import MlflowException
 
 _log = logging.getLogger("dlsearch.shipper")
@@ -184,15 +183,19 @@ class Sender:
                 batch.add({"row": "tags", "values": row["tags"]}, tail.offset)
                 self._send(tail, batch)
             return True
-        parent = None
+        parent, experiment = None, self._experiment(self.prefix + row["experiment"])
         if row["parent"]:
             path = self.store / row["parent"]
             parent = Tail.load(path, self.server).run_id
-            if parent is None and not (self.final and not path.is_file()):
-                return False
-        experiment = self._experiment(self.prefix + row["experiment"])
+            if parent is None:  # another machine has the study's journal, and ships it
+                above = None if path.is_file() else shared.of_study(self.client, experiment, "study", row)
+                if above is None and (path.is_file() or not (self.final or self.uri.startswith("sqlite:"))):
+                    return False
+                parent = None if above is None else above.info.run_id
         known = tail.creating or row["started"] < self._started_ms
-        run = self._find(experiment, row["key"]) if known else None
+        run = next(iter(shared.by_key(self.client, experiment, row["key"])), None) if known else None
+        if run is None and row["kind"] == "confirm":
+            run = shared.of_study(self.client, experiment, "confirm", row)
         if run is None:
             tail.creating = True
             tail.save()
@@ -226,16 +229,12 @@ class Sender:
             self._context = {key: mask_text(value) for key, value in found.items()}
         return self._context
 
-    def _find(self, experiment: str, key: str) -> Run | None:
-        found = self.client.search_runs([experiment], f"tags.`{layout.KEY}` = '{key}'", max_results=10)
-        return min(found, key=lambda run: str(run.info.run_id)) if found else None
-
     def _remove_twins(self, tail: Tail) -> None:
         """Delete what a request left behind that was given up, and arrived nevertheless: a second, empty run."""
         key = self._unsure.get(tail.path)
         if key is None or tail.experiment_id is None:
             return
-        for run in self.client.search_runs([tail.experiment_id], f"tags.`{layout.KEY}` = '{key}'", max_results=10):
+        for run in shared.by_key(self.client, tail.experiment_id, key):
             if run.info.run_id != tail.run_id:
                 _log.warning("%s: run %s was made twice; the second is deleted", tail.path, run.info.run_id)
                 self.client.delete_run(run.info.run_id)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from dlsearch.config.compose import compose_config
+from dlsearch.config.compose import compose_config, seconds
 from dlsearch.config.errors import ConfigError
 from dlsearch.verbs.words import parser, place, print_json, print_lines, split
 
 
 def worker(words: list[str]) -> int:
-    """Join a study that this machine's storage reaches."""
+    """Join a study that this machine's storage reaches; stays until nothing is left of it."""
     overrides, rest = split(words)
-    arguments = parser("worker", "Join a study: dlsearch worker study=NAME [worker.slots=2] [study.storage=URL].")
+    arguments = parser(
+        "worker",
+        "Join a study: dlsearch worker study=NAME [worker.slots=2] [study.storage=URL] [worker.wait=10m]. "
+        "Ends with 0 when nothing is left to do, with 130 when it was told to stop.",
+    )
     arguments.parse_args(rest)
     names = [o.split("=", 1)[1] for o in overrides if o.startswith(("study=", "worker.join="))]
     if not names:
         raise ConfigError("study", "expected the study to join", "dlsearch worker study=nightly")
     rest_of = [o for o in overrides if not o.startswith(("study=", "worker.join="))]
     cfg = compose_config([*rest_of, f"worker.join='{names[-1]}'"])
+    where, patience = place(rest_of), seconds(cfg.worker.wait, "worker.wait")
     from dlsearch.search.place import exists
     from dlsearch.search.serve import serve
 
-    where = place(rest_of)
-    if not exists(where.storage_url):
+    if patience is not None:
+        from dlsearch.search.joining import await_study
+
+        await_study(where.storage_url, names[-1], patience)
+    elif not exists(where.storage_url):
         raise ConfigError("study", f"there is no study {names[-1]!r}: the storage does not exist", "study.storage=URL")
     from dlsearch.tracking import shipper
 

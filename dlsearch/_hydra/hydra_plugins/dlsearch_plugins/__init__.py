@@ -4,7 +4,7 @@ Hydra imports this module at every start, so it may import nothing heavy; and it
 defined here, so each is a subclass that adds nothing.
 """
 
-from dlsearch.launch import local
+from dlsearch.launch import local, ray_cluster
 from dlsearch.search import sweeper
 
 
@@ -14,3 +14,7 @@ class DlsearchSweeper(sweeper.DlsearchSweeper):
 
 class LocalLauncher(local.LocalLauncher):
     """``hydra/launcher=local``."""
+
+
+class RayLauncher(ray_cluster.RayLauncher):
+    """``hydra/launcher=ray``."""
