@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
+from dlsearch.search.database import Attempt
 from dlsearch.search.finalization import kept_folder
+from dlsearch.search.leases import LIVE
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds, result_of
 from dlsearch.search.study import Claim
 from dlsearch.tracking import layout
@@ -14,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from dlsearch.search.database import Attempt
     from dlsearch.search.leases import Holder
     from dlsearch.search.rounds import Round
     from dlsearch.search.study import Study
@@ -99,15 +104,42 @@ def end(path: Path, attempt: int, state: str, reason: str | None) -> None:
         journal.status(layout.status_of(state))
 
 
-def left_open(study: Study, store: Path, lost: Sequence[Attempt]) -> list[tuple[Path, int, str, str | None]]:
-    """The arguments of :func:`end` for those of the lost attempts whose journals lie here and were not ended."""
+def left_open(study: Study, store: Path, ended: Sequence[Attempt]) -> list[tuple[Path, int, str, str | None]]:
+    """The arguments of :func:`end` for those of the ended attempts whose journals lie here and were not ended."""
     found: list[tuple[Path, int, str, str | None]] = []
-    for attempt in lost:
+    for attempt in ended:
         claim = claimed(study, attempt)
         path = None if claim is None else store / folder_of(study.name, claim) / f"journal.a{attempt.attempt}.jsonl"
         if path is not None and path.is_file() and not _has_ended(path):
-            found.append((path, attempt.attempt, "lost", "lost"))
+            found.append((path, attempt.attempt, attempt.state, attempt.reason))
     return found
+
+
+def of_the_dead(study: Study) -> list[Attempt]:
+    """Ended attempts of this machine whose journals may lack their end, because whoever was to write it is dead.
+
+    A worker tells the storage first and the journal then, so that of each slot the last attempt alone may lack it; and
+    those that were lost with a worker, and that nobody here heard of.
+    """
+    host = socket.gethostname()
+    mine = (Attempt.study == study.name, Attempt.host == host, Attempt.state != LIVE)
+    last = sa.select(sa.func.max(Attempt.id)).where(*mine).group_by(Attempt.worker, Attempt.slot)
+    lost = sa.select(Attempt.id).where(*mine, Attempt.state == "lost")
+    with study.storage.begin() as connection:
+        ids = sorted({*connection.execute(last).scalars(), *connection.execute(lost).scalars()})
+    found = study.leases.rows(ids=ids) if ids else []
+    return [each for each in found if each.state == "lost" or is_dead(each.pid)]
+
+
+def is_dead(pid: int | None) -> bool:
+    """Whether there is no such process on this machine."""
+    try:
+        os.kill(pid or os.getpid(), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def claimed(study: Study, attempt: Attempt) -> Claim | None:

@@ -16,10 +16,13 @@ import numpy as np
 import optuna
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe import _truncnorm
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.sampler import _get_pruned_trial_score, default_gamma
 from optuna.search_space.group_decomposed import _SearchSpaceGroup
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+
+from dlsearch.search.parzen import Kernels, log_density
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,6 +49,7 @@ class History:
         self._kinds: dict[frozenset[str], tuple[int, Distributions]] = {}
         self._columns: dict[str, np.ndarray] = {}  # internal representations; NaN where a trial lacks the parameter
         self._seen: set[int] = set()
+        self.kernels: dict[Any, Kernels] = {}  # of the bad trials, by dimension
 
     def find(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
         """Where `trials` (complete or pruned, by number) stand; those that have ended since the last time are added.
@@ -147,17 +151,19 @@ class Tpe(TPESampler):
             if liars:
                 order = np.argsort(np.append(numbers, [number for number, _ in liars]))
                 values = np.concatenate([values, [row for _, row in liars]])[order]
-        good, bad = (
-            self._parzen_estimator_cls(
-                {name: part[:, at] for at, name in enumerate(search_space)},
-                search_space,
-                self._parzen_estimator_parameters,
-            )
-            for part in (rows[below], values)
-        )
+                numbers = np.append(numbers, [number for number, _ in liars])[order]
+        good = self._estimator(rows[below], search_space)
         samples = good.sample(self._rng.rng, self._n_ei_candidates)
-        chosen = self._compare(samples, self._compute_acquisition_func(samples, good, bad))
+        parameters = self._parzen_estimator_parameters
+        bad = log_density(samples, values, numbers, search_space, parameters, history.kernels)
+        if bad is None:
+            bad = self._estimator(values, search_space).log_pdf(samples)
+        chosen = self._compare(samples, good.log_pdf(samples) - bad)
         return {name: dist.to_external_repr(chosen[name]) for name, dist in search_space.items()}
+
+    def _estimator(self, rows: np.ndarray, space: Distributions) -> _ParzenEstimator:
+        observed = {name: rows[:, at] for at, name in enumerate(space)}
+        return _ParzenEstimator(observed, space, self._parzen_estimator_parameters)
 
     def _liars(self, study: Study, running: list[FrozenTrial], space: Distributions) -> list[tuple[int, list[float]]]:
         """Trials that run, counted among the bad ones, as far as their parameters are known."""

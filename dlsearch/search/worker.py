@@ -21,6 +21,7 @@ from dlsearch.search.endings import FENCED, TIMEOUT, Ending, KernelKills, Limits
 from dlsearch.search.leases import Holder
 from dlsearch.search.room import Room, needed
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds
+from dlsearch.search.run_journals import is_dead
 from dlsearch.search.starting import Running, earlier, payload_of
 from dlsearch.tracking.full import is_full
 
@@ -112,7 +113,7 @@ class Worker:
     def _run(self) -> bool:
         stopped_at: float | None = None
         self._surely(self._reap_local_dead)
-        self._end_lost([a for a in self.study.leases.rows(state="lost") if a.host == self.host])
+        self._end_lost(run_journals.of_the_dead(self.study))
         while True:
             if self._owner is not None and os.getppid() != self._owner:  # the driver died
                 self.stopping = True
@@ -362,7 +363,7 @@ class Worker:
 
     def _reap_local_dead(self) -> None:
         """A worker of this machine that is dead needs no lease to run out."""
-        for worker in {a.worker for a in self.study.leases.live() if a.host == self.host and _is_dead(a.pid)}:
+        for worker in {a.worker for a in self.study.leases.live() if a.host == self.host and is_dead(a.pid)}:
             self._end_lost(self.study.reap(worker))
 
     def _end_lost(self, lost: list[Attempt]) -> None:
@@ -373,13 +374,3 @@ class Worker:
     def _signal_all(self, number: int) -> None:
         for running in self.running.values():
             running.child.signal(number)
-
-
-def _is_dead(pid: int | None) -> bool:
-    try:
-        os.kill(pid or os.getpid(), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 def _open(where: Place, name: str) -> Study:
-    from dlsearch.search import database
+    from dlsearch.search import database, index
     from dlsearch.search import place as places
     from dlsearch.search.study import Study
 
     if not places.exists(where.storage_url):
         raise ConfigError("study.name", f"there is no study {name!r}: {places.mask(where.storage_url)} does not exist")
     study = Study(database.Storage(where.storage_url), name)
-    study.reap()
+    with study.storage.begin() as connection:
+        running = index.running(connection, study.optuna._study_id)
+    if study.leases.overdue() or running - study.leases.live_numbers("trial"):
+        study.reap()  # reads every trial
     return study
 
 
@@ -89,7 +92,7 @@ def status(words: list[str]) -> int:
     def read() -> dict[str, Any]:
         found = read_status(study)
         if found["best"] is not None:
-            attempts = [a for a in study.leases.rows(kind="trial") if a.number == found["best"]["number"]]
+            attempts = study.leases.rows(kind="trial", number=found["best"]["number"])
             if attempts:
                 found["best"]["run_id"] = _run_id(where, options.name, attempts[-1].number, attempts[-1].attempt)
         return found
