@@ -12,6 +12,8 @@ from tests.e2e import aftermath
 from tests.e2e.running import FAST, ROOT, TINY
 from tests.e2e.storm import STOP, TERM, Storm, plan
 
+pytestmark = pytest.mark.timeout(400)  # the whole storm is one fixture
+
 TRIALS, LEASE_S = 16, 5.0
 KINDS = ["trial"] * 4 + ["worker"] * 3 + ["driver"] * 2 + ["shipper"] * 2 + [TERM] * 2 + [STOP] * 2
 
@@ -34,7 +36,7 @@ def storm(place, warm):
         url=url, study="s", seed=1, events=plan(random.Random(1), TRIALS, KINDS), lease_s=LEASE_S,
         env={**FAST, "PYTHONPATH": f"{ROOT}:{ROOT / 'dlsearch/_hydra'}"}, roots=[warm._process.pid],
     )  # fmt: skip
-    seen = storm.run(150)
+    seen = storm.run(300)
     site.run("sync")
     left = aftermath.read(url, "s")
     there = aftermath.tracked(site.store, site.store / "mlflow.db", "s")
