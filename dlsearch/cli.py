@@ -3,7 +3,7 @@
 A first word that is a verb goes to :mod:`dlsearch.verbs`. Imports nothing heavy:
 ``--help``, completion and ``--cfg`` answer at once.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 bad input, 75 the database was away for too long, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlsearch.config.compose import CONFIG_NAME, config_dir, explain
-from dlsearch.config.errors import ConfigError
+from dlsearch.config.errors import AWAY, ConfigError, DatabaseAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +67,9 @@ def guarded(action: Callable[[], int]) -> int:
     except (ConfigError, HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
         _say(str(explain(error)))
         return BAD_INPUT
+    except DatabaseAwayError as error:
+        _say(str(error))
+        return AWAY
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
@@ -139,7 +142,9 @@ def _after_search() -> int:
         return DONE
     from dlsearch.verbs.study import write_report
 
-    report = None if done.interrupted else write_report(done.name, done.storage_url, done.store)
+    report = None
+    if not done.interrupted:
+        report = write_report(done.name, done.storage_url, done.store, patience_s=done.patience_s)
     if report is not None:
         sys.stdout.write(f"report: {_relative(report / 'index.html')}\n")
     try:

@@ -1,6 +1,9 @@
-"""The error that a user caused and can mend: one line, one key, one hint."""
+"""Errors that end a command with one line: what a user caused and can mend, and a database that stayed away."""
 
 from __future__ import annotations
+
+#: Exit code of a command whose database was away for too long: EX_TEMPFAIL, the same may do later.
+AWAY = 75
 
 
 class ConfigError(ValueError):
@@ -20,3 +23,23 @@ class ConfigError(ValueError):
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, str]]:
         """Pickle by the parts, so that it crosses process borders."""
         return (type(self), (self.key, self.expected, self.hint))
+
+
+class DatabaseAwayError(Exception):
+    """The database did not answer for as long as it is waited for. The command ends with exit code 75.
+
+    Args:
+        seconds: How long it was waited for.
+        why: What it, or the network, said last.
+    """
+
+    def __init__(self, seconds: float, why: str) -> None:
+        """Compose the one line."""
+        self.seconds, self.why = seconds, why
+        super().__init__(
+            f"the database has been away for {seconds:.0f} s ({why}); once it is back, the same command goes on"
+        )
+
+    def __reduce__(self) -> tuple[type[DatabaseAwayError], tuple[float, str]]:
+        """Pickle by the parts, so that it crosses process borders."""
+        return (type(self), (self.seconds, self.why))

@@ -47,6 +47,8 @@ class StudyConfig:
     keep: KeepConfig = field(default_factory=KeepConfig)
     workers: Optional[int] = None  # jobs to launch, under launchers other than local
     storage: Optional[str] = None  # null: SQLite in the store
+    storage_patience: Optional[str] = "5m"  # a database that is away is waited for so long; null: for ever
+    storage_on_network_fs: bool = False  # SQLite on NFS and the like all the same: one machine alone, at your own risk
 
 
 @dataclass

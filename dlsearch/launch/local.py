@@ -18,6 +18,8 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
+from dlsearch.config.errors import AWAY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -82,7 +84,7 @@ class LocalLauncher(Launcher):
                     restarts += 1
                     waiting.append((index, overrides))
                     continue
-                fine = code in (0, 130)  # 130: told to stop, and did
+                fine = code in (0, AWAY, 130)  # 130: told to stop, and did
                 done = JobReturn(overrides=overrides, status=JobStatus.COMPLETED if fine else JobStatus.FAILED)
                 done.return_value = code if fine else RuntimeError(f"job {index} ended with exit status {code}")
                 returns[index] = done

@@ -34,7 +34,7 @@ VOLATILE = (
     "paths", "tracking", "worker", "name", "test",
     "study.n_trials", "study.timeout", "study.trial_timeout", "study.target", "study.allow_drift", "study.storage",
     "study.workers", "study.finalize", "study.confirm", "study.keep", "study.max_attempts", "study.max_halvings",
-    "study.enqueue", "study.name",
+    "study.enqueue", "study.name", "study.storage_patience", "study.storage_on_network_fs",
 )  # fmt: skip
 GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "trainer")
 

@@ -13,15 +13,16 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.config.errors import ConfigError
+from dlsearch.config.errors import AWAY, ConfigError, DatabaseAwayError
 from dlsearch.search import serve
 from dlsearch.search.draft import Compose, Draft, make_draft
 from dlsearch.search.forkserver import ForkServer
-from dlsearch.search.place import check_storage, exists, storage_url
+from dlsearch.search.place import check_storage, exists, patience, storage_of
 from dlsearch.search.slots import slots_and_reason
 from dlsearch.search.trial_config import remember
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dlsearch.tracking.handle import Shipper
 
 INTERRUPTED = 130
+LAST_S = 2.0  # that a database is waited for when all else is over
 #: What opening the database and the report at the end import, seconds in all.
 LATER_IMPORTS = (
     "alembic.command",
@@ -52,6 +54,7 @@ class Outcome:
         storage_url: Its storage.
         store: Where it wrote.
         interrupted: Whether Ctrl-C ended it.
+        patience_s: How long the storage is waited for.
         finish: Call with the report's folder (or None): closes the study's run and waits for tracking.
     """
 
@@ -59,6 +62,7 @@ class Outcome:
     storage_url: str
     store: Path
     interrupted: bool
+    patience_s: float
     finish: Callable[[Path | None], bool]
 
 
@@ -98,7 +102,8 @@ def search(
     if "joblib" in type(launcher).__module__:  # its jobs share this machine; those of other launchers have their own
         draft.config["worker"]["threads"] = places[0].threads
     store = check_store(Path(draft.config["paths"]["store"]))
-    url = storage_url(store, draft.study["storage"])
+    url = storage_of(store, draft.study)
+    patience(draft.study)
     check_storage(url)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's word for Ctrl-C
     server = ForkServer.start(serve.preload(draft.representatives()))
@@ -130,13 +135,14 @@ def _search(
     # Imported while the fork server imports torch beside it.
     from dlsearch.search import database, opening, transfers
     from dlsearch.search.rounds import Rounds
-    from dlsearch.search.study import read_row
+    from dlsearch.search.study_rows import read_row
     from dlsearch.search.watch import Watch
     from dlsearch.tracking import provenance
 
+    patience_s = patience(draft.study)
     if exists(url):  # a drifted config is refused before the wait for torch
-        existing = database.Storage(url)
-        row = read_row(existing, draft.name)
+        existing = database.Storage(url, patience_s=patience_s)
+        row = existing.surely(lambda: read_row(existing, draft.name))
         existing.close()
     else:
         row = None
@@ -162,35 +168,55 @@ def _search(
     if row is not None:
         opening.check_drift(row, document, bool(draft.study["allow_drift"]))
     store.mkdir(parents=True, exist_ok=True)
-    storage = database.Storage(url)
+    storage = database.Storage(url, patience_s=patience_s)
     study, resumed = opening.open_study(storage, draft, document, lease_s=draft.config["worker"]["lease_s"])
     transfers.keep(weights, transferred, described.get("files", {}))
-    if resumed and Rounds(study).reopen():
+    if resumed and storage.surely(Rounds(study).reopen):
         draft.notices.append("the winner's scoring had failed: it is done again, and the ledger has a row for each")
     if ship is not None:
         ship.go()
     started, interrupted = time.monotonic(), False
-    say = Watch(study, store, total_slots=local_slots or int(jobs), notices=draft.notices, resumed=resumed)
+    slots = local_slots or int(jobs)
+    say = storage.surely(lambda: Watch(study, store, total_slots=slots, notices=draft.notices, resumed=resumed))
     say.open_run(draft, found.get("diff"))
+    codes: list[Any] = []
     try:
-        interrupted = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
+        codes = _launch(draft, launcher, server, say, local_slots, int(jobs) if local_slots is None else 1)
+        if AWAY in codes:
+            if local_slots is not None:  # its worker has said so
+                raise SystemExit(AWAY)
+            raise DatabaseAwayError(patience_s, "as its workers say")
     finally:
-        study.add_seconds(time.monotonic() - started)
+        interrupted = INTERRUPTED in codes
+        if interrupted or codes == []:  # Ctrl-C and errors wait for nothing
+            storage.patience_s = min(storage.patience_s, LAST_S)
+        if AWAY not in codes:
+            with suppress(DatabaseAwayError):
+                study.add_seconds(time.monotonic() - started)
         storage.close()
-    study.reap()
-    study.settle(interrupted=interrupted, confirmed=Rounds(study).done())
-    say.close(interrupted=interrupted)
+
+    def settle() -> None:
+        study.reap()
+        study.settle(interrupted=interrupted, confirmed=Rounds(study).done())
+
+    try:
+        storage.surely(settle)
+        storage.surely(lambda: say.close(interrupted=interrupted))
+    except DatabaseAwayError as error:
+        if not interrupted:
+            raise
+        say.say(f"interrupted; {error}")
 
     def finish(report: Path | None) -> bool:
         say.close_run(report, interrupted=interrupted)
         storage.close()
         return ship.stop(120.0) if ship is not None else True
 
-    _outcome.append(Outcome(draft.name, url, store, interrupted, finish))
+    _outcome.append(Outcome(draft.name, url, store, interrupted, patience_s, finish))
 
 
-def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slots: int | None, jobs: int) -> bool:
-    """Run the workers with the live view beside them; True when Ctrl-C ended it."""
+def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slots: int | None, jobs: int) -> list[Any]:
+    """Run the workers with the live view beside them; their exit codes, of which 130 means that Ctrl-C ended it."""
     guard = threading.Lock()
     stop = threading.Event()
     storage = say.study.storage
@@ -206,10 +232,9 @@ def _launch(draft: Draft, launcher: Any, server: ForkServer, say: Any, local_slo
     view.start()
     try:
         returns = launcher.launch([overrides] * jobs, initial_job_idx=0)
-        codes = [each.return_value for each in returns]  # raises what a job raised
-        return any(code == INTERRUPTED for code in codes)
+        return [each.return_value for each in returns]  # raises what a job raised
     except KeyboardInterrupt:
-        return True
+        return [INTERRUPTED]
     finally:
         stop.set()
         view.join(timeout=20)

@@ -15,7 +15,8 @@ from dlsearch.config.errors import ConfigError
 from dlsearch.search.database import Storage, StudyRow
 from dlsearch.search.draft import Draft, digest
 from dlsearch.search.rounds import SETTINGS
-from dlsearch.search.study import Study, read_row
+from dlsearch.search.study import Study
+from dlsearch.search.study_rows import read_row
 from dlsearch.tracking import layout
 from dlsearch.tracking.masking import mask
 
@@ -108,25 +109,40 @@ def open_study(storage: Storage, draft: Draft, document: dict[str, Any], *, leas
     Raises:
         ConfigError: It exists and is not the same.
     """
-    with storage.lock(draft.name):
-        row = read_row(storage, draft.name)
-        if row is not None:
-            check_drift(row, document, bool(draft.study["allow_drift"]))
-            _extend(storage, row, draft, document)
-        else:
-            _create(storage, draft, document)
-    return Study(storage, draft.name, lease_s=lease_s), row is not None
+    written: list[str] = []  # what was sent: it may stand although nobody heard of it
+
+    def create_or_extend() -> bool:
+        with storage.lock(draft.name):
+            row = read_row(storage, draft.name)
+            if row is None:
+                with storage.transaction():
+                    _create(storage, draft, document)
+                return False
+            if json.loads(row.document)["uuid"] == document["uuid"]:
+                return False
+            if row.document not in written:
+                check_drift(row, document, bool(draft.study["allow_drift"]))
+                _extend(storage, row, draft, document, written)
+            return True
+
+    try:
+        resumed = storage.surely(create_or_extend)
+    finally:
+        storage.fresh()  # of a transaction that failed something may stand in Optuna's cache
+    return storage.surely(lambda: Study(storage, draft.name, lease_s=lease_s)), resumed
 
 
 def _create(storage: Storage, draft: Draft, document: dict[str, Any]) -> None:
-    try:
-        study = optuna.create_study(study_name=draft.name, storage=storage.optuna, directions=draft.directions)  # type: ignore[arg-type]
-    except optuna.exceptions.DuplicatedStudyError:
-        study = optuna.load_study(study_name=draft.name, storage=storage.optuna)
+    """Make the study, whole: with Optuna's, and what is to be run first."""
+    known = {each.study_name for each in storage.rdb.get_all_studies()}
+    if draft.name not in known:
+        study = optuna.create_study(study_name=draft.name, storage=storage.fresh(), directions=draft.directions)  # type: ignore[arg-type]
+    else:
+        study = optuna.load_study(study_name=draft.name, storage=storage.fresh())
         if study.get_trials(deepcopy=False):
             raise ConfigError(
                 "study.name", f"the storage has a study {draft.name!r} that dlsearch did not make", "study.name=…"
-            ) from None
+            )
     first = [draft.default] if draft.default is not None else []
     for params in [*first, *draft.enqueue]:
         study.add_trial(
@@ -136,7 +152,7 @@ def _create(storage: Storage, draft: Draft, document: dict[str, Any]) -> None:
                 user_attrs={"default": True} if first and params is first[0] else {"enqueued": True},
             )
         )
-    with storage.engine.begin() as connection:
+    with storage.begin() as connection:
         connection.execute(
             sa.insert(StudyRow).values(
                 name=draft.name,
@@ -150,7 +166,7 @@ def _create(storage: Storage, draft: Draft, document: dict[str, Any]) -> None:
         )
 
 
-def _extend(storage: Storage, row: StudyRow, draft: Draft, document: dict[str, Any]) -> None:
+def _extend(storage: Storage, row: StudyRow, draft: Draft, document: dict[str, Any], written: list[str]) -> None:
     """Take over the new budgets; a larger one of trials or of the confirmation reopens a finished study."""
     old = json.loads(row.document)
     n_trials = max(draft.study["n_trials"], 1)
@@ -158,11 +174,13 @@ def _extend(storage: Storage, row: StudyRow, draft: Draft, document: dict[str, A
     document = {**document, "uuid": old["uuid"], "default": old["default"], "sessions": [*old.get("sessions", [])]}
     document["sessions"].append({"command": document["command"], "n_trials": n_trials, "drift": drift(old, document)})
     more = n_trials > row.n_trials or _confirms_more(old["config"]["study"], document["config"]["study"])
-    with storage.engine.begin() as connection:
+    text = json.dumps(document)
+    written.append(text)
+    with storage.begin() as connection:
         connection.execute(
             sa.update(StudyRow)
             .where(StudyRow.name == row.name)
-            .values(n_trials=n_trials, document=json.dumps(document), finished=row.finished and not more)
+            .values(n_trials=n_trials, document=text, finished=row.finished and not more)
         )
 
 

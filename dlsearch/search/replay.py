@@ -25,7 +25,8 @@ from dlsearch.search.database import Storage, StudyRow
 from dlsearch.search.inputs import changed
 from dlsearch.search.samplers import build_sampler
 from dlsearch.search.space import Space
-from dlsearch.search.study import REASON, Study, read_row
+from dlsearch.search.study import REASON, Study
+from dlsearch.search.study_rows import read_row
 from dlsearch.tracking import layout, provenance
 
 #: Samplers whose proposals are a function of the study's seed and the trial's number.
@@ -105,7 +106,7 @@ def open_replay(storage: Storage, report: Mapping[str, Any]) -> Study:
         )
         for trial in rows[len(study.get_trials(deepcopy=False)) :]:
             study.add_trial(_waiting(space, trial))
-        with storage.engine.begin() as connection:
+        with storage.begin() as connection:
             connection.execute(
                 sa.insert(StudyRow).values(
                     name=name, uuid=document["uuid"], created=time.time(), n_trials=len(rows), seconds=0.0,

@@ -165,7 +165,7 @@ class Rounds:
     def last(self) -> Round | None:
         """The newest round; None before the first."""
         query = sa.select(RoundRow).where(RoundRow.study == self.study.name).order_by(RoundRow.round.desc()).limit(1)
-        with self.storage.engine.connect() as connection:
+        with self.storage.begin() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else self._read(row)
 
@@ -216,7 +216,9 @@ class Rounds:
         if not self.wanted:
             return None
         with self.storage.lock(self.study.name):
+            self.study.leases.forget()
             self.study._reap()
+            self.study.leases.unsure = None
             now = self._current(deadline, target)
             return None if now is None or now.finished else self._next(now, holder)
 
@@ -251,7 +253,7 @@ class Rounds:
 
     def _open(self, number: int, document: dict[str, Any]) -> None:
         seeds = [replica_seed(self.study.seed, number, i) for i in range(int(document["seeds"]))]
-        with self.storage.engine.begin() as connection:
+        with self.storage.begin() as connection:
             connection.execute(
                 sa.insert(RoundRow).values(
                     study=self.study.name,
@@ -302,38 +304,41 @@ class Rounds:
             return None
         finalist = now.field[f]
         _, attempt, token = self.study.leases.open(kind, number, holder)
+        self.study.leases.unsure = None
         params = finalist.trained_params
         return ConfirmClaim(kind, number, attempt, token, params, seed, None, now.number, finalist, replica, epochs)
 
     # -- ending --------------------------------------------------------------------------------------------------
-    def score(self, claim: ConfirmClaim, result: dict[str, Any], ledger_row: int | None) -> bool:
+    def score(self, claim: Claim, result: dict[str, Any], ledger_row: int | None) -> bool:
         """Record what the test set showed; False when the claim was lost meanwhile, and it does not count.
 
         The ledger gets it before the attempt ends: a death in between leaves a score that the next worker finds,
         and the test set stays closed.
         """
+        leases, test = self.study.leases, result.get("test")
+        result = {key: value for key, value in result.items() if key != "test"}
+        end: dict[str, Any] = {"reason": result.get("reason"), "error": result.get("error"), "result": result}
         with self.storage.lock(self.study.name):
-            live = [a for a in self.study.leases.rows(kind=TEST, state=LIVE) if a.token == claim.token]
+            live = [a for a in leases.rows(kind=TEST, state=LIVE) if a.token == claim.token]
             if not live:
-                return False
+                return leases.was_closed(claim.token, result["state"], **end)
             now = self.last()
-            test = result.pop("test", None)
             if result["state"] == "complete" and test and ledger_row is not None and now is not None:
                 self.study.ledger.scored(ledger_row, self._scores(now, test))
-            reason, error = result.get("reason"), result.get("error")
-            self.study.leases.close(claim.token, result["state"], reason=reason, error=error, result=result)
+            leases.close(claim.token, result["state"], **end)
         return True
 
     def _scores(self, now: Round, test: dict[str, Any]) -> dict[str, Any]:
         """The ledger's document: the report of the kept replica, and the metrics of all."""
         runs, _ = now.to_score(self.study.max_attempts)
         replicas, refit = [], {}
-        for run, metrics in zip(runs, test.pop("each"), strict=True):
+        for run, metrics in zip(runs, test["each"], strict=True):
             if run.replica is None:
                 refit = {"refit": {"seed": run.seed, "epochs": run.epochs, "metrics": metrics}}
             else:
                 replicas.append({"replica": run.replica, "seed": run.seed, "metrics": metrics})
         value = confirm.mean(now.values(now.race.winner or 0))
+        test = {key: value for key, value in test.items() if key != "each"}
         return {**test, "round": now.number, "value": value, "replicas": replicas, **refit}
 
     def _is_scored(self, number: int) -> bool:
@@ -346,7 +351,7 @@ class Rounds:
         self._write(now)
 
     def _write(self, now: Round) -> None:
-        with self.storage.engine.begin() as connection:
+        with self.storage.begin() as connection:
             values: dict[str, Any] = {"document": json.dumps(now.document)}
             if now.finished:
                 values["finished"] = self.storage.now(connection)
@@ -363,7 +368,7 @@ class Rounds:
             if now is None or not now.finished or now.document["scored"] or now.race.winner is None:
                 return False
             now.document["given_up"] = max((a.attempt for a in now.tests), default=0)
-            with self.storage.engine.begin() as connection:
+            with self.storage.begin() as connection:
                 where = (RoundRow.study == self.study.name, RoundRow.round == now.number)
                 values = {"document": json.dumps(now.document), "finished": None}
                 connection.execute(sa.update(RoundRow).where(*where).values(**values))

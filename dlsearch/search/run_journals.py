@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,15 @@ import sqlalchemy as sa
 
 from dlsearch.search.database import Attempt
 from dlsearch.search.finalization import kept_folder
-from dlsearch.search.leases import LIVE
+from dlsearch.search.leases import LIVE, is_dead
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds, result_of
 from dlsearch.search.study import Claim
 from dlsearch.tracking import layout
+from dlsearch.tracking.full import is_full
 from dlsearch.tracking.journal import Journal, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dlsearch.search.leases import Holder
@@ -104,13 +104,45 @@ def end(path: Path, attempt: int, state: str, reason: str | None) -> None:
         journal.status(layout.status_of(state))
 
 
+class Ends:
+    """How attempts ended, until it stands in their journals.
+
+    Args:
+        study: The open study.
+        store: This machine's.
+        no_room: Told why something could not be written.
+    """
+
+    def __init__(self, study: Study, store: Path, no_room: Callable[[str], object]) -> None:
+        """Nothing is left to be written."""
+        self.study, self.store, self._no_room = study, store, no_room
+        self.left: list[tuple[Path, int, str, str | None]] = []
+
+    def lost(self, attempts: Sequence[Attempt]) -> None:
+        """End those that were lost, where their journals lie in this store."""
+        self.left += left_open(self.study, self.store, attempts)
+        self.write()
+
+    def write(self) -> None:
+        """End the journals of attempts that have ended; those for which there is no room wait for it."""
+        while self.left:
+            try:
+                end(*self.left[0])
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._no_room(str(error))
+                return
+            self.left.pop(0)
+
+
 def left_open(study: Study, store: Path, ended: Sequence[Attempt]) -> list[tuple[Path, int, str, str | None]]:
     """The arguments of :func:`end` for those of the ended attempts whose journals lie here and were not ended."""
     found: list[tuple[Path, int, str, str | None]] = []
     for attempt in ended:
         claim = claimed(study, attempt)
         path = None if claim is None else store / folder_of(study.name, claim) / f"journal.a{attempt.attempt}.jsonl"
-        if path is not None and path.is_file() and not _has_ended(path):
+        if path is not None and path.is_file() and not has_ended(path):
             found.append((path, attempt.attempt, attempt.state, attempt.reason))
     return found
 
@@ -131,17 +163,6 @@ def of_the_dead(study: Study) -> list[Attempt]:
     return [each for each in found if each.state == "lost" or is_dead(each.pid)]
 
 
-def is_dead(pid: int | None) -> bool:
-    """Whether there is no such process on this machine."""
-    try:
-        os.kill(pid or os.getpid(), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
 def claimed(study: Study, attempt: Attempt) -> Claim | None:
     """What an attempt was at, as far as its folder goes; None for a scoring, and for a round that was given up."""
     kind, number = attempt.kind, attempt.number
@@ -159,7 +180,8 @@ def claimed(study: Study, attempt: Attempt) -> Claim | None:
     )
 
 
-def _has_ended(path: Path) -> bool:
+def has_ended(path: Path) -> bool:
+    """Whether a run's journal says how it ended."""
     last = [row["row"] for row in rows(path) if row["row"] in ("open", "status")][-1:]
     return last == ["status"]
 

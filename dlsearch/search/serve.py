@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dlsearch.config.compose import resolve, seconds
 from dlsearch.search.capacity import Cards
 from dlsearch.search.forkserver import ForkServer
-from dlsearch.search.place import storage_url
+from dlsearch.search.place import patience, storage_of
 from dlsearch.search.slots import gpu_memory, slots
 from dlsearch.search.trial_config import check_known
 
@@ -57,6 +57,9 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
 
     Returns:
         The exit code: 0, or 130 when it was told to stop.
+
+    Raises:
+        DatabaseAwayError: The database did not answer, or was away for too long.
     """
     from dlsearch.search.database import Storage
     from dlsearch.search.study import Study
@@ -64,8 +67,8 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
 
     paths = resolve(cfg, "paths")
     store = Path(paths["store"]).resolve()
-    storage = Storage(storage_url(store, cfg.study.storage))
-    study = Study(storage, str(cfg.worker.join), lease_s=cfg.worker.lease_s)
+    storage = Storage(storage_of(store, cfg.study), patience_s=patience(cfg.study))
+    study = storage.surely(lambda: Study(storage, str(cfg.worker.join), lease_s=cfg.worker.lease_s))
     check_known(study.document)
     config = study.document["config"]
     per_gpu = cfg.worker.slots_per_gpu
@@ -85,11 +88,11 @@ def serve(cfg: DictConfig, *, foreground: bool) -> int:
         study,
         store=store,
         slots=places,
-        cards=_cards(study, {place.device for place in places}) if per_gpu == "auto" else None,
+        cards=storage.surely(lambda: _cards(study, {p.device for p in places})) if per_gpu == "auto" else None,
         server=server,
         revive=start,
         paths={key: str(Path(value).resolve()) for key, value in paths.items()},
-        deadline=time.time() + timeout - study.row().seconds if timeout else None,
+        deadline=time.time() + timeout - storage.surely(study.row).seconds if timeout else None,
         target=cfg.study.target,
         trial_timeout=seconds(cfg.study.trial_timeout, "study.trial_timeout"),
         owner=None if foreground else os.getppid(),
@@ -133,11 +136,14 @@ def worker_overrides(name: str, cfg: Mapping[str, Any], slot_count: Any) -> list
         "paths.cache": str(Path(paths["cache"]).resolve()),
         "paths.weights": str(Path(paths["weights"]).resolve()),
         "study.storage": study["storage"],
+        "study.storage_on_network_fs": study["storage_on_network_fs"],
         "study.timeout": study["timeout"],
         "study.trial_timeout": study["trial_timeout"],
         "study.target": study["target"],
     }
-    return [f"{key}={_quote(value)}" for key, value in values.items() if value is not None]
+    given = [f"{key}={_quote(value)}" for key, value in values.items() if value is not None]
+    patient = study["storage_patience"]  # null means for ever
+    return [*given, f"study.storage_patience={'null' if patient is None else _quote(patient)}"]
 
 
 def _quote(value: Any) -> str:

@@ -6,6 +6,7 @@ import datetime
 import os
 import signal
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +115,18 @@ def new_folder(parent: Path, name: str) -> Path:
 def _fit(cfg: DictConfig, store: Path, folder: Path, journal: Any, objective: str, direction: str) -> tuple[int, str]:
     from dlsearch.search.database import Storage
     from dlsearch.search.leases import Ledger
-    from dlsearch.search.place import storage_url
+    from dlsearch.search.place import patience, storage_of
     from dlsearch.train.fit import fit
     from dlsearch.train.run import Run
     from dlsearch.train.seal import breaches
 
-    ledger, rows = None, []
+    ledger, rows, token = None, [], uuid.uuid4().hex
     if cfg.test:
-        ledger = Ledger(Storage(storage_url(store, cfg.study.storage)), "")
+        ledger = Ledger(Storage(storage_of(store, cfg.study), patience_s=patience(cfg.study)), "")
 
     def unseal() -> None:
         assert ledger is not None
-        rows.append(ledger.opened("manual", None, cfg.seed))
+        rows.append(ledger.storage.surely(lambda: ledger.opened("manual", None, cfg.seed, token)))
 
     pressed: list[int] = []
 
@@ -164,7 +165,8 @@ def _fit(cfg: DictConfig, store: Path, folder: Path, journal: Any, objective: st
         f"{result.seconds:.1f} s\n"
     )
     if ledger is not None and result.test is not None:
-        ledger.scored(rows[0], {**result.test, "value": result.values[0]})
+        seen = {**result.test, "value": result.values[0]}
+        ledger.storage.surely(lambda: ledger.scored(rows[0], seen))
         journal.metrics(result.test["metrics"], result.best_step or 0)
         scores = ", ".join(f"{name} {value:.4f}" for name, value in sorted(result.test["metrics"].items()))
         sys.stdout.write(f"test set, opened once: {scores}\n")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from dlsearch.search.endings import micro_batches
+from dlsearch.search import endings
+from dlsearch.search.endings import Ending, Limits, micro_batches
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds
 from dlsearch.search.trial_config import trial_config
 from dlsearch.tracking import layout, provenance
@@ -40,6 +41,8 @@ class Running:
         history: (epoch, first objective) that it reported.
         before: Earlier attempts at the claim.
         sharing: Trials on its device at the busiest, itself included.
+        unreported: Epochs that the storage has not heard of, because it was away.
+        end: How it ended, once its process has.
     """
 
     claim: Claim
@@ -54,6 +57,8 @@ class Running:
     history: list[list[float]] = field(default_factory=list)
     before: list[Attempt] = field(default_factory=list)
     sharing: int = 1
+    unreported: list[tuple[int, float]] = field(default_factory=list)
+    end: Ending | None = None
 
 
 def earlier(study: Study, claim: Claim) -> list[Attempt]:
@@ -61,6 +66,51 @@ def earlier(study: Study, claim: Claim) -> list[Attempt]:
     if claim.attempt == 1:
         return []
     return [a for a in study.leases.rows(kind=claim.kind, number=claim.number) if a.attempt < claim.attempt]
+
+
+def judge(
+    running: Running,
+    code: int,
+    study: Study,
+    limits: Limits,
+    *,
+    crowded: bool,
+    trial_timeout: float | None,
+    stopping: bool,
+    by_kernel: bool,
+) -> Ending:
+    """What the end of an attempt's process means.
+
+    Args:
+        running: The attempt.
+        code: Exit status of its process.
+        study: The open study.
+        limits: How often a trial is tried again.
+        crowded: Whether it ran out of memory beside others.
+        trial_timeout: Seconds that it had.
+        stopping: Whether the worker was told to stop.
+        by_kernel: Whether the kernel's out-of-memory killer took it.
+    """
+    result, device = running.result, running.slot.device
+    if running.claim.kind == TEST and result is not None and not crowded:
+        return Ending(result["state"], result.get("reason"), result.get("error"), result)
+    reached = endings.reached_of(running.progress)
+    if running.killed_for == endings.TIMEOUT:
+        best = max if study.directions[0] == "maximize" else min
+        assert trial_timeout is not None
+        objective = study.document["objectives"][0]
+        reached = endings.timed_out(trial_timeout, running.history, reached["epochs"], objective, best)
+    return endings.judge(
+        result,
+        code,
+        endings.reasons(running.before),
+        limits,
+        crowded=f"out of memory beside {running.sharing - 1} on {device}" if crowded else None,
+        killed_for=running.killed_for,
+        stopping=stopping,
+        by_kernel=by_kernel,
+        reached=reached,
+    )
 
 
 def payload_of(

@@ -12,24 +12,25 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import optuna
-import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.config.schema import StudyConfig
-from dlsearch.search.database import Attempt, Storage, StudyRow
 from dlsearch.search.index import TrialIndex, best_id, counts, params_key, running_with
 from dlsearch.search.leases import Holder, Leases, Ledger
 from dlsearch.search.samplers import build_pruner, build_sampler
 from dlsearch.search.seeds import trial_seed
 from dlsearch.search.space import Space
+from dlsearch.search.study_rows import budget, names, read_row, update_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from dlsearch.search.database import Attempt, Storage, StudyRow
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -49,6 +50,7 @@ class Claim:
         params: Searched values, decoded.
         seed: The trial's seed.
         trial: Optuna's handle, for reports; None where it is no trial.
+        reporting: The epoch that is being reported, and whether that is known to stand: else it is reported again.
     """
 
     kind: str
@@ -58,6 +60,7 @@ class Claim:
     params: dict[str, Any]
     seed: int
     trial: optuna.Trial | None
+    reporting: tuple[int, bool] | None = field(default=None, init=False, compare=False)
 
 
 class Study:
@@ -156,39 +159,39 @@ class Study:
             self._look()  # all trials, once: seconds for thousands, and nobody shall wait for the lock meanwhile
         with self.storage.lock(self.name):
             with self._writing():
+                self.leases.forget()
                 self.leases.expire()
                 if self._mend():
                     self._look()
                 if (deadline is not None and time.time() >= deadline) or self.reached(target):
                     return None
-                n_trials, finished = self._budget()
+                n_trials, finished = budget(self.storage, self.name)
                 trial = self._next(n_trials)
+            self.leases.unsure = None
             while trial is not None:
-                with (
-                    self._writing()
-                ):  # its first write, which keeps others from writing, comes after the sampler's work
-                    params = self.space.suggest(trial, self.document["config"])
-                    if not self._duplicates(trial):
-                        if finished:  # it is not, any more
-                            _update_row(self.storage, self.name, finished=False)
-                        _, attempt, token = self.leases.open("trial", trial.number, holder)
-                        seed = trial_seed(self.seed, trial.number)
-                        return Claim("trial", trial.number, attempt, token, params, seed, trial)
+                with self._writing():  # its first write, which keeps others from writing, follows the sampler's work
+                    claim = self._take(trial, holder, finished)
+                if claim is not None:
+                    self.leases.unsure = None
+                    return claim
                 with self._writing():
                     self._look()
                     trial = self._next(n_trials)
         return None
 
+    def _take(self, trial: optuna.Trial, holder: Holder, finished: bool) -> Claim | None:
+        """Give a trial its parameters and open an attempt at it; None where it was settled as a duplicate."""
+        params = self.space.suggest(trial, self.document["config"])
+        if self._duplicates(trial):
+            return None
+        if finished:  # it is not, any more
+            update_row(self.storage, self.name, finished=False)
+        _, attempt, token = self.leases.open("trial", trial.number, holder)
+        return Claim("trial", trial.number, attempt, token, params, trial_seed(self.seed, trial.number), trial)
+
     def _look(self) -> None:
         trials = self.trials()  # first: where the caches are void, it begins a new index
         self._index.update(trials)
-
-    def _budget(self) -> tuple[int, bool]:
-        """How many trials were asked for, and whether the study has been finished."""
-        query = sa.select(StudyRow.n_trials, StudyRow.finished).where(StudyRow.name == self.name)
-        with self.storage.begin() as connection:  # the row's document is long
-            n_trials, finished = connection.execute(query).one()
-        return int(n_trials), bool(finished)
 
     def _next(self, n_trials: int) -> optuna.Trial | None:
         """Take the first trial that waits, or a new one, as the index has them; None at the end of the budget."""
@@ -263,17 +266,24 @@ class Study:
         if claim.trial is None or len(self.directions) > 1:
             return False
         known = self.storage.optuna.get_trial(claim.trial._trial_id).intermediate_values
-        if epoch in known:  # a resumed attempt passes epochs that were reported before
+        begun = claim.reporting is not None and claim.reporting[0] == epoch
+        if epoch in known and not begun:  # a resumed attempt passes epochs that were reported before
             return False
-        claim.trial.report(value, epoch)
-        return bool(claim.trial.should_prune())
+        if claim.reporting != (epoch, True):
+            claim.reporting = epoch, False
+            claim.trial.report(value, epoch)
+            claim.reporting = epoch, True
+        prune = bool(claim.trial.should_prune())
+        claim.reporting = None
+        return prune
 
     def finish(self, claim: Claim, result: dict[str, Any]) -> bool:
         """Record the end of an attempt; False when the claim was lost meanwhile, and the result does not count."""
         with self._section():
-            state, reason, error = result["state"], result.get("reason"), result.get("error")
-            if not self.leases.close(claim.token, state, reason=reason, error=error, result=result):
-                return False
+            state, reason = result["state"], result.get("reason")
+            end: dict[str, Any] = {"reason": reason, "error": result.get("error"), "result": result}
+            if not self.leases.close(claim.token, state, **end):
+                return self.leases.was_closed(claim.token, state, **end)
             if claim.kind == "trial":
                 self._tell(claim.number, state, reason, result.get("values"))
         return True
@@ -306,8 +316,9 @@ class Study:
     def release(self, claim: Claim, reason: str = "interrupted", error: str | None = None) -> bool:
         """Give an attempt back: the trial waits, and its next attempt goes on from the last checkpoint."""
         with self._section():
-            if not self.leases.close(claim.token, "interrupted", reason=reason, error=error, result=None):
-                return False
+            end: dict[str, Any] = {"reason": reason, "error": error, "result": None}
+            if not self.leases.close(claim.token, "interrupted", **end):
+                return self.leases.was_closed(claim.token, "interrupted", **end)
             if claim.kind == "trial":
                 self._requeue(claim.number)
         return True
@@ -315,8 +326,9 @@ class Study:
     def lose(self, claim: Claim, error: str) -> bool:
         """Record that the process of an attempt died; its trial waits for another, or has failed for good."""
         with self._section():
-            if not self.leases.close(claim.token, "lost", reason="lost", error=error, result=None):
-                return False
+            end: dict[str, Any] = {"reason": "lost", "error": error, "result": None}
+            if not self.leases.close(claim.token, "lost", **end):
+                return self.leases.was_closed(claim.token, "lost", **end)
             self._reap()
         return True
 
@@ -366,8 +378,9 @@ class Study:
 
     # -- the study's own row -------------------------------------------------------------------------------------
     def add_seconds(self, seconds: float) -> None:
-        """Add wall time that a driver spent."""
-        _update_row(self.storage, self.name, seconds=StudyRow.seconds + seconds)
+        """Add wall time that a driver spent; as a sum, which may be written twice."""
+        total = self.storage.surely(self.row).seconds + seconds
+        self.storage.surely(lambda: update_row(self.storage, self.name, seconds=total))
 
     def settle(self, *, interrupted: bool, confirmed: bool) -> bool:
         """Note whether the study is finished: nothing left to run, and its leaders confirmed where that is wanted.
@@ -376,24 +389,5 @@ class Study:
         """
         running = any(t.state is TrialState.RUNNING for t in self.trials())
         finished = self.row().finished or (not interrupted and not running and confirmed)
-        _update_row(self.storage, self.name, finished=finished)
+        update_row(self.storage, self.name, finished=finished)
         return finished
-
-
-def read_row(storage: Storage, name: str) -> StudyRow | None:
-    """The row of a study."""
-    with storage.begin() as connection, sa.orm.Session(connection, expire_on_commit=False) as session:
-        row = session.get(StudyRow, name)
-        session.expunge_all()
-    return row
-
-
-def _update_row(storage: Storage, name: str, **values: Any) -> None:
-    with storage.begin() as connection:
-        connection.execute(sa.update(StudyRow).where(StudyRow.name == name).values(**values))
-
-
-def names(storage: Storage) -> list[str]:
-    """The studies of a storage, newest first."""
-    with storage.engine.connect() as connection:
-        return list(connection.execute(sa.select(StudyRow.name).order_by(StudyRow.created.desc())).scalars())

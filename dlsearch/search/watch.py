@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
 
+from dlsearch.config.errors import DatabaseAwayError
 from dlsearch.search import run_journals
+from dlsearch.search.outage import is_away
 from dlsearch.search.record import ORDER, read_status
 from dlsearch.search.study import REASON, Study
 from dlsearch.tracking import layout
@@ -104,7 +106,9 @@ class Watch:
             for path in sorted(report.rglob("*")):
                 if path.is_file():
                     self._journal.artifact(path, str(Path("report") / path.parent.relative_to(report)))
-        best = self.study.best()
+        best = None
+        with suppress(DatabaseAwayError):
+            best = self.study.storage.surely(self.study.best)
         if best is not None:
             self._journal.tags({layout.BEST_TRIAL: str(best.number)})
         self._journal.status("KILLED" if interrupted else "FINISHED")
@@ -132,7 +136,8 @@ class Watch:
                 while not stop.wait(0.5):
                     with guard:
                         status = self._follow()
-                        live.update(table(status, self.total_slots, self._time_left(status)), refresh=True)
+                        if status is not None:
+                            live.update(table(status, self.total_slots, self._time_left(status)), refresh=True)
         else:
             while not stop.wait(0.3):
                 with guard:
@@ -140,7 +145,17 @@ class Watch:
         with guard:
             self._follow(lines=not self.out.isatty())
 
-    def _follow(self, *, lines: bool = False) -> dict[str, Any]:
+    def _follow(self, *, lines: bool = False) -> dict[str, Any] | None:
+        """Tell what is new; None while the database is away, of which the workers speak."""
+        try:
+            return self._tell(lines=lines)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self.study.leases.broken()
+            return None
+
+    def _tell(self, *, lines: bool) -> dict[str, Any]:
         self._reap()
         status = read_status(self.study)
         for trial in self.study.trials():
@@ -160,10 +175,14 @@ class Watch:
         """End what outlived its lease: the worker that would may be the one that is silent."""
         if time.monotonic() > self._reaped + REAP_S:
             self._reaped = time.monotonic()
-            with suppress(sa.exc.SQLAlchemyError, OSError, StorageInternalError):  # the disk is full, say: next time
+            try:
                 if self.study.leases.overdue():
                     for end in run_journals.left_open(self.study, self.store, self.study.reap()):
                         run_journals.end(*end)
+            except (sa.exc.SQLAlchemyError, OSError, StorageInternalError) as error:
+                if is_away(error):
+                    raise
+                # The disk is full, say: next time.
 
     def _time_left(self, status: dict[str, Any]) -> float | None:
         done = len(self._told) - self._at_start

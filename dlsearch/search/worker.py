@@ -1,7 +1,8 @@
 """A worker: it serves one study with the slots of one machine, and supervises a process for every trial.
 
 It knows no torch. Everything that a trial says arrives on a socket, every end of a process on a pipe, so that one
-thread can wait for all of them; between events it renews its leases and reaps those of the dead.
+thread can wait for all of them; between events it renews its leases and reaps those of the dead. While the database
+is away its trials go on: pruners' verdicts are "go on", and reports and ends stay in hand until they can be written.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlsearch.search import endings, retention, run_journals
+from dlsearch.config.errors import DatabaseAwayError
+from dlsearch.search import inhand, retention, run_journals
 from dlsearch.search.endings import FENCED, TIMEOUT, Ending, KernelKills, Limits
-from dlsearch.search.leases import Holder
+from dlsearch.search.leases import Holder, is_dead
+from dlsearch.search.outage import is_away
 from dlsearch.search.room import Room, needed
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds
-from dlsearch.search.run_journals import is_dead
-from dlsearch.search.starting import Running, earlier, payload_of
+from dlsearch.search.starting import Running, earlier, judge, payload_of
 from dlsearch.tracking.full import is_full
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlsearch.search.capacity import Cards
-    from dlsearch.search.database import Attempt
     from dlsearch.search.forkserver import Child, ForkServer
     from dlsearch.search.slots import Slot
     from dlsearch.search.study import Claim, Study
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 TICK_S, REAP_S = 0.5, 2.0
 GRACE_S = 6.0  # between SIGTERM and SIGKILL
+LEAVE_S = 2.0  # that a database that is away is waited for after that
 
 
 class Worker:
@@ -83,9 +85,9 @@ class Worker:
         self.id = f"{self.host}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.running: dict[int, Running] = {}
         self.stopping = False
-        self.room, self._keeper = Room(store), retention.Keeper(study, store)
+        self.room, self._keeper = Room(store, patience_s=study.storage.patience_s), retention.Keeper(study, store)
         self._limits, self._kills = Limits(study.max_attempts, study.max_halvings), KernelKills()
-        self._unwritten: list[tuple[Path, int, str, str | None]] = []  # ends of journals for which there was no room
+        self._ends = run_journals.Ends(study, store, lambda why: self.room.missing(why))
         self._selector = selectors.DefaultSelector()
         self._renewed = self._reaped = 0.0
 
@@ -94,39 +96,65 @@ class Worker:
         self.stopping = True
 
     def run(self) -> bool:
-        """Serve until the budget is spent and nothing is left to wait for; False when told to stop before."""
+        """Serve until the budget is spent and nothing is left to wait for; False when told to stop before.
+
+        Raises:
+            DatabaseAwayError: The database was away for too long. Trials were given back, as far as this store goes.
+        """
         try:
             return self._run()
         except BaseException as error:
             self._signal_all(signal.SIGKILL)
+            away = isinstance(error, DatabaseAwayError) or is_away(error)
+            if away:
+                self._leave()
             with contextlib.suppress(Exception):  # the database may be what is gone: then the leases run out
                 for running in self.running.values():
                     self.study.release(running.claim)
-            if self.stopping and is_full(error):
+            if self.stopping and (away or is_full(error)):
                 return False
             raise
 
     def _surely(self, action: Callable[[], T]) -> T:
-        """Do something with the database; where its disk is full, once there is room."""
+        """Do something with the database; where its disk is full or it is away, once that is over."""
         return self.room.insist(action, give_up=lambda: self.stopping, between=self._renew)
+
+    def _now(self, action: Callable[[], T], otherwise: T) -> T:
+        """Do something with the database now; while it is away, nothing, or in vain: then `otherwise`."""
+        return self.room.at_once(
+            action, otherwise, give_up=lambda: self.stopping, between=self._renew, broken=self.study.leases.broken
+        )
+
+    def _leave(self) -> None:
+        """Keep in the store what cannot be told the study."""
+        with contextlib.suppress(OSError):  # no room either: then the leases run out
+            inhand.keep_all(self.study, self.store, self.running)
+        self.running.clear()
+
+    def _begin(self) -> None:
+        inhand.write_kept(self.study, self.store)
+        self._reap_local_dead()
+        self._ends.lost(run_journals.of_the_dead(self.study))
 
     def _run(self) -> bool:
         stopped_at: float | None = None
-        self._surely(self._reap_local_dead)
-        self._end_lost(run_journals.of_the_dead(self.study))
+        self._surely(self._begin)
         while True:
             if self._owner is not None and os.getppid() != self._owner:  # the driver died
                 self.stopping = True
             if not self.stopping:
                 busy = self._fill()
-                if not self.running and not busy and not self._unwritten:
+                if not self.running and not busy and not self._ends.left:
                     self._close_round()
                     return True
             elif not self.running:
+                self._now(self.study.leases.forget, None)
                 return False
             elif stopped_at is None:
                 stopped_at = time.monotonic()
                 self._signal_all(signal.SIGTERM)
+            elif all(r.end is not None for r in self.running.values()) and time.monotonic() > stopped_at + LEAVE_S:
+                self._leave()  # the database is away, or it had been told by now
             elif time.monotonic() > stopped_at + GRACE_S:
                 self._signal_all(signal.SIGKILL)
             self._wait(TICK_S if self.running else TICK_S / 2)
@@ -142,7 +170,9 @@ class Worker:
             if not self.room.there() and not (self.deadline is not None and time.time() >= self.deadline):
                 return True
             holder = Holder(self.id, self.host, os.getpid(), slot.index, slot.device)
-            claim = self._surely(partial(self._claim, holder))
+            claim = self._now(partial(self._claim, holder), None)
+            if self.room.outage.now:
+                return True
             if claim is None:
                 break
             started = self._start(claim, holder, slot) or started
@@ -151,7 +181,7 @@ class Worker:
             self._keep_alive()
             if self.stopping:
                 break
-        return started or bool(self.running) or self.study.others_running()
+        return started or bool(self.running) or self._now(self.study.others_running, True)
 
     def _claim(self, holder: Holder) -> Claim | None:
         claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
@@ -171,19 +201,22 @@ class Worker:
         folder, journal_path = self.store / run_journals.folder_of(self.study.name, claim), None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            before = earlier(self.study, claim)
-            payload = payload_of(self.rounds, claim, before, folder, self.store, self.paths)
+            before = self._surely(partial(earlier, self.study, claim))
+            payload = self._surely(partial(payload_of, self.rounds, claim, before, folder, self.store, self.paths))
             journal_path = run_journals.begin(self.study, claim, holder, self.store)
             payload |= {"threads": slot.threads, "journal": str(journal_path)}
             child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
         except BaseException as error:
             reason, words = "disk" if is_full(error) else "interrupted", f"{type(error).__name__}: {error}"
+            if isinstance(error, DatabaseAwayError) or is_away(error):
+                inhand.keep(self.study, self.store, claim, Ending("interrupted", "interrupted"))
+                raise
             self._surely(partial(self.study.release, claim, reason, error=words))
             if reason != "disk":
                 raise
             self.room.missing(str(error))
             if journal_path is not None:
-                self._unwritten.append((journal_path, claim.attempt, "interrupted", reason))
+                self._ends.left.append((journal_path, claim.attempt, "interrupted", reason))
             return False
         running = Running(claim, slot, child, journal_path, time.monotonic(), before=before)
         epochs = self.study.document["config"]["trainer"]["max_epochs"]
@@ -209,7 +242,7 @@ class Worker:
     def _wait(self, timeout: float) -> None:
         ready = [key.data for key, _ in self._selector.select(timeout)]
         if ready and time.monotonic() - self._renewed > self.study.leases.lease_s / 2:
-            self._surely(self._renew)  # this process was stopped for a while: who is heard now may be lost already
+            self._now(self._renew, None)  # this process was stopped for a while: who is heard now may be lost already
         for running, what in ready:
             if what == "message":
                 self._listen(running)
@@ -237,7 +270,8 @@ class Worker:
             prune = False
             if value is not None:
                 running.history.append([epoch, value])
-                prune = self._surely(lambda: self.study.report(running.claim, epoch, value))
+                running.unreported.append((epoch, value))
+                prune = self._now(partial(inhand.verdict, self.study, running), False)
             answer = {"prune": prune}
         elif message["type"] == "began":
             running.progress |= {k: message[k] for k in ("micro_batches", "resumption")}
@@ -245,7 +279,9 @@ class Worker:
             claim = running.claim
             assert isinstance(claim, ConfirmClaim)
             number = claim.finalist.trial_number
-            running.ledger_row = self._surely(lambda: self.study.ledger.opened("confirm", number, claim.seed))
+            running.ledger_row = self._surely(
+                lambda: self.study.ledger.opened("confirm", number, claim.seed, claim.token)
+            )
             answer = {}
         elif message["type"] == "done":
             running.result = message["result"]
@@ -265,17 +301,23 @@ class Worker:
         self._selector.unregister(running.child.status_fd)
         code = running.child.reap()
         channel.close()
-        end = self._judge(running, code)
+        running.end = self._judge(running, code)
+        self._close(running, running.end)
+
+    def _close(self, running: Running, end: Ending) -> None:
+        """Tell the study; while that cannot be, the attempt keeps its slot and its lease."""
         claim = running.claim
-        accepted = self._surely(lambda: self._settle(running, end))  # its lease is renewed as long as that takes
+        accepted = self._now(lambda: inhand.settle(self.rounds, running, end), None)
+        if accepted is None:
+            return
         del self.running[running.slot.index]
         if end.reason == "disk":
             folder = self.store / run_journals.folder_of(self.study.name, claim)
             self.room.missing(end.error or "", needed(folder, (running.result or {}).get("n_params")))
         if running.journal is not None:
             ended = (end.state, end.reason) if accepted else ("lost", "lost")
-            self._unwritten.append((running.journal, claim.attempt, *ended))
-            self._write_ends()
+            self._ends.left.append((running.journal, claim.attempt, *ended))
+            self._ends.write()
         if claim.kind == TEST and accepted and end.state != "interrupted":
             self._close_round()
         if claim.kind == "trial" and accepted and end.result is not None:
@@ -283,73 +325,51 @@ class Worker:
                 self._surely(lambda: self._keeper.ended(claim.number))
 
     def _judge(self, running: Running, code: int) -> Ending:
-        result, device = running.result, running.slot.device
-        crowded = self._cards is not None and result and self._cards.ended(device, result, running.sharing)
-        if running.claim.kind == TEST and result is not None and not crowded:
-            return Ending(result["state"], result.get("reason"), result.get("error"), result)
-        reached = endings.reached_of(running.progress)
-        if running.killed_for == TIMEOUT:
-            best = max if self.study.directions[0] == "maximize" else min
-            objective = self.study.document["objectives"][0]
-            assert self.trial_timeout is not None
-            reached = endings.timed_out(self.trial_timeout, running.history, reached["epochs"], objective, best)
-        return endings.judge(
-            result,
+        """What the end of an attempt's process means."""
+        by_kernel = code == -signal.SIGKILL and running.result is None
+        return judge(
+            running,
             code,
-            endings.reasons(running.before),
+            self.study,
             self._limits,
-            crowded=f"out of memory beside {running.sharing - 1} on {device}" if crowded else None,
-            killed_for=running.killed_for,
+            crowded=bool(
+                self._cards is not None
+                and running.result
+                and self._cards.ended(running.slot.device, running.result, running.sharing)
+            ),
+            trial_timeout=self.trial_timeout,
             stopping=self.stopping,
-            by_kernel=code == -signal.SIGKILL and result is None and self._kills.claim() and self.server.alive,
-            reached=reached,
+            by_kernel=by_kernel and self._kills.claim() and self.server.alive,
         )
-
-    def _settle(self, running: Running, end: Ending) -> bool:
-        """Tell the study; False when the attempt was lost meanwhile, and its end does not count."""
-        claim = running.claim
-        if end.result is not None:
-            if isinstance(claim, ConfirmClaim) and claim.kind == TEST:
-                return self.rounds.score(claim, end.result, running.ledger_row)
-            return self.study.finish(claim, end.result)
-        if end.state == "lost":
-            return running.killed_for != FENCED and self.study.lose(claim, end.error or "")
-        return self.study.release(claim, end.reason or "interrupted", error=end.error)
-
-    def _write_ends(self) -> None:
-        """End the journals of attempts that have ended; those for which there is no room wait for it."""
-        while self._unwritten:
-            try:
-                run_journals.end(*self._unwritten[0])
-            except OSError as error:
-                if not is_full(error):
-                    raise
-                self.room.missing(str(error))
-                return
-            self._unwritten.pop(0)
 
     def _close_round(self) -> None:
         """Once a round is over: what it showed goes to its runs, and of this machine's checkpoints one is kept."""
-        now = self._surely(self.rounds.close)
-        if now is not None:
-            retention.close_round(self.study, self.store, now)
+
+        def close() -> None:
+            now = self.rounds.close()
+            if now is not None:
+                retention.close_round(self.study, self.store, now)
+
+        self._surely(close)
 
     # -- time ----------------------------------------------------------------------------------------------------
     def _keep_alive(self) -> None:
         now = time.monotonic()
         for running in self.running.values():
             timed = self.trial_timeout is not None and running.claim.kind != TEST and not running.killed_for
+            timed = timed and running.end is None
             if timed and now > running.started + (self.trial_timeout or 0.0):
                 running.killed_for = TIMEOUT
                 running.child.signal(signal.SIGKILL)
         if now - self._renewed > min(1.0, self.study.leases.lease_s / 3):
-            self._surely(self._renew)
-            self._write_ends()
+            self._now(self._renew, None)
+            self._ends.write()
+        for running in list(self.running.values()):
+            if running.end is not None:
+                self._close(running, running.end)
         if now - self._reaped > REAP_S:
             self._reaped = now
-            self._surely(self._reap_local_dead)
-            if self.study.leases.overdue():
-                self._end_lost(self._surely(self.study.reap))
+            self._now(self._reap, None)
 
     def _renew(self) -> None:
         """Extend this worker's leases; a trial that others took for lost meanwhile is theirs, and is ended here."""
@@ -357,19 +377,21 @@ class Worker:
         alive = self.study.leases.renew(held, {token: progress for token, progress in held.items() if progress})
         self._renewed = time.monotonic()
         for running in self.running.values():
-            if running.claim.token not in alive and running.killed_for != FENCED:
+            if running.claim.token not in alive and running.killed_for != FENCED and running.end is None:
                 running.killed_for, running.result = FENCED, None
                 running.child.signal(signal.SIGKILL)
+
+    def _reap(self) -> None:
+        self._reap_local_dead()
+        if self.study.leases.overdue():
+            self.study.reap()
+            # All of this machine's, whenever they were lost: whoever reaped them may not have heard that it stands.
+            self._ends.lost(run_journals.of_the_dead(self.study))
 
     def _reap_local_dead(self) -> None:
         """A worker of this machine that is dead needs no lease to run out."""
         for worker in {a.worker for a in self.study.leases.live() if a.host == self.host and is_dead(a.pid)}:
-            self._end_lost(self.study.reap(worker))
-
-    def _end_lost(self, lost: list[Attempt]) -> None:
-        """Their runs say so too, where their journals lie in this store."""
-        self._unwritten += run_journals.left_open(self.study, self.store, lost)
-        self._write_ends()
+            self._ends.lost(self.study.reap(worker))
 
     def _signal_all(self, number: int) -> None:
         for running in self.running.values():

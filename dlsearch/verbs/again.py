@@ -37,13 +37,12 @@ def _threads(overrides: Sequence[str]) -> int | None:
 def _read(where: Place, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The document and the record of a study; writes nothing, unlike what serves it."""
     from dlsearch.search import place as places
-    from dlsearch.search.database import Storage
     from dlsearch.search.record import read_record
     from dlsearch.search.study import Study
 
     if not places.exists(where.storage_url):
         raise ConfigError("study.name", f"there is no study {name!r}: {places.mask(where.storage_url)} does not exist")
-    storage = Storage(where.storage_url)
+    storage = where.open()
     try:
         study = Study(storage, name)
         return study.document, read_record(study)

@@ -33,14 +33,13 @@ def ensemble(words: list[str]) -> int:
     if options.by not in ("probabilities", "logits"):
         raise ConfigError("--by", f"expected probabilities or logits, got {options.by!r}")
     from dlsearch.search import place as places
-    from dlsearch.search.database import Storage
     from dlsearch.search.study import Study
 
     where = place(overrides)
     if not places.exists(where.storage_url):
         shown = f"there is no study {options.name!r}: {places.mask(where.storage_url)} does not exist"
         raise ConfigError("study.name", shown)
-    storage = Storage(where.storage_url)
+    storage = where.open()
     try:
         found, told = _found(Study(storage, options.name), where, overrides, options)
     finally:

@@ -24,14 +24,15 @@ def gc(words: list[str]) -> int:
         )
     if options.max_gib is not None and not options.max_gib >= 0:
         raise ConfigError("--max-gib", f"expected 0 or more, got {options.max_gib}")
-    from dlsearch.search import database, retention
     from dlsearch.search import place as places
-    from dlsearch.search.study import Study, names
+    from dlsearch.search import retention
+    from dlsearch.search.study import Study
+    from dlsearch.search.study_rows import names
 
     where = place(overrides)
     known = []
     if places.exists(where.storage_url):
-        storage = database.Storage(where.storage_url)
+        storage = where.open()
         known = names(storage)
     if options.name is not None and options.name not in known:
         some = ", ".join(known[:8]) or "none yet"

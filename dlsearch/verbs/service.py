@@ -17,17 +17,17 @@ def worker(words: list[str]) -> int:
         raise ConfigError("study", "expected the study to join", "dlsearch worker study=nightly")
     rest_of = [o for o in overrides if not o.startswith(("study=", "worker.join="))]
     cfg = compose_config([*rest_of, f"worker.join='{names[-1]}'"])
-    from dlsearch.search.place import exists, storage_url
+    from dlsearch.search.place import exists
     from dlsearch.search.serve import serve
 
     where = place(rest_of)
-    if not exists(storage_url(where.store, cfg.study.storage)):
+    if not exists(where.storage_url):
         raise ConfigError("study", f"there is no study {names[-1]!r}: the storage does not exist", "study.storage=URL")
     from dlsearch.tracking import shipper
 
     ship = shipper.start(where.store, where.tracking_uri) if cfg.tracking.enabled else None
     try:
-        code = serve(cfg, foreground=True)
+        code = serve(cfg, foreground=True)  # a database that is away for too long ends it by its error
     finally:
         if ship is not None:
             ship.stop(60.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.outage import PATIENCE_S
 from dlsearch.verbs.words import Place, parser, place, print_json, print_lines, split
 
 if TYPE_CHECKING:
@@ -14,17 +15,23 @@ if TYPE_CHECKING:
 
 
 def _open(where: Place, name: str) -> Study:
-    from dlsearch.search import database, index
+    from dlsearch.search import index, inhand
     from dlsearch.search import place as places
     from dlsearch.search.study import Study
 
     if not places.exists(where.storage_url):
         raise ConfigError("study.name", f"there is no study {name!r}: {places.mask(where.storage_url)} does not exist")
-    study = Study(database.Storage(where.storage_url), name)
-    with study.storage.begin() as connection:
-        running = index.running(connection, study.optuna._study_id)
-    if study.leases.overdue() or running - study.leases.live_numbers("trial"):
-        study.reap()  # reads every trial
+    storage = where.open()
+    study = storage.surely(lambda: Study(storage, name))
+
+    def mend() -> None:
+        inhand.write_kept(study, where.store)
+        with study.storage.begin() as connection:
+            running = index.running(connection, study.optuna._study_id)
+        if study.leases.overdue() or running - study.leases.live_numbers("trial"):
+            study.reap()  # reads every trial
+
+    storage.surely(mend)
     return study
 
 
@@ -41,16 +48,16 @@ def studies(words: list[str]) -> int:
     arguments = parser("studies", "List the studies of this store.")
     arguments.add_argument("--json", action="store_true", help="one JSON document")
     options = arguments.parse_args(rest)
-    from dlsearch.search import database
     from dlsearch.search.place import exists
     from dlsearch.search.record import read_status
-    from dlsearch.search.study import Study, names
+    from dlsearch.search.study import Study
+    from dlsearch.search.study_rows import names
 
     where = place(overrides)
     found: list[dict[str, Any]] = []
     if exists(where.storage_url):
-        storage = database.Storage(where.storage_url)
-        found = [read_status(Study(storage, name)) for name in names(storage)]
+        storage = where.open()
+        found = storage.surely(lambda: [read_status(Study(storage, name)) for name in names(storage)])
     if options.json:
         keys = ("name", "state", "direction", "objective", "n_trials", "counts", "best", "started", "seconds")
         print_json([{key: status[key] for key in keys} for status in found])
@@ -89,13 +96,16 @@ def status(words: list[str]) -> int:
     where = place(overrides)
     study = _open(where, options.name)
 
-    def read() -> dict[str, Any]:
+    def look() -> dict[str, Any]:
         found = read_status(study)
         if found["best"] is not None:
             attempts = study.leases.rows(kind="trial", number=found["best"]["number"])
             if attempts:
                 found["best"]["run_id"] = _run_id(where, options.name, attempts[-1].number, attempts[-1].attempt)
         return found
+
+    def read() -> dict[str, Any]:
+        return study.storage.surely(look)
 
     found = read()
     if options.json:
@@ -133,7 +143,8 @@ def trials(words: list[str]) -> int:
     from dlsearch.search.record import read_record
 
     where = place(overrides)
-    record = read_record(_open(where, options.name))
+    study = _open(where, options.name)
+    record = study.storage.surely(lambda: read_record(study))
     keys = ("number", "state", "reason", "params", "value", "seconds")
     rows = [
         {
@@ -183,14 +194,21 @@ def report(words: list[str]) -> int:
     where = place(overrides)
     _open(where, options.name)
     folder = write_report(
-        options.name, where.storage_url, where.store, out=options.out, interactive=options.interactive
-    )
+        options.name, where.storage_url, where.store, out=options.out, interactive=options.interactive,
+        patience_s=where.patience_s,
+    )  # fmt: skip
     print_lines(f"report: {folder / 'index.html'}")
     return 0
 
 
 def write_report(
-    name: str, storage_url: str, store: Path, *, out: Path | None = None, interactive: bool = False
+    name: str,
+    storage_url: str,
+    store: Path,
+    *,
+    out: Path | None = None,
+    interactive: bool = False,
+    patience_s: float = PATIENCE_S,
 ) -> Path:
     """Build the report of a study; returns its folder."""
     from dlsearch import report as reports
@@ -199,9 +217,9 @@ def write_report(
     from dlsearch.search.study import Study
     from dlsearch.tracking import layout
 
-    storage = Storage(storage_url)
+    storage = Storage(storage_url, patience_s=patience_s)
     try:
-        record = read_record(Study(storage, name))
+        record = storage.surely(lambda: read_record(Study(storage, name)))
     finally:
         storage.close()
     folder = out or store / layout.study_folder(name) / "report"

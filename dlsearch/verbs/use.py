@@ -21,7 +21,6 @@ FAILED = 1
 
 def _record(overrides: list[str], name: str) -> tuple[dict[str, Any], Path]:
     """The record of a study, and the store that it lies in."""
-    from dlsearch.search import database
     from dlsearch.search import place as places
     from dlsearch.search.record import read_record
     from dlsearch.search.study import Study
@@ -29,9 +28,9 @@ def _record(overrides: list[str], name: str) -> tuple[dict[str, Any], Path]:
     where = place(overrides)
     if not places.exists(where.storage_url):
         raise ConfigError("study.name", f"there is no study {name!r}: {places.mask(where.storage_url)} does not exist")
-    storage = database.Storage(where.storage_url)
+    storage = where.open()
     try:
-        return read_record(Study(storage, name)), where.store
+        return storage.surely(lambda: read_record(Study(storage, name))), where.store
     finally:
         storage.close()
 

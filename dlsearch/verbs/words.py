@@ -7,10 +7,13 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dlsearch.config.compose import compose_config, resolve
 from dlsearch.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dlsearch.search.database import Storage
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,6 +32,7 @@ class Place:
         weights: Where what studies transfer is kept.
         storage_url: Of the studies.
         tracking_uri: Of MLflow.
+        patience_s: How long the storage is waited for, seconds.
     """
 
     store: Path
@@ -36,6 +40,13 @@ class Place:
     weights: Path
     storage_url: str
     tracking_uri: str
+    patience_s: float
+
+    def open(self) -> Storage:
+        """The storage of the studies."""
+        from dlsearch.search.database import Storage
+
+        return Storage(self.storage_url, patience_s=self.patience_s)
 
 
 def parser(verb: str, description: str) -> argparse.ArgumentParser:
@@ -51,13 +62,13 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:
     """Compose as much of the config as says where things are."""
-    from dlsearch.search.place import storage_url
+    from dlsearch.search.place import patience, storage_of
 
     cfg = compose_config(overrides, config_dirs=config_dirs or [])
     store = Path(resolve(cfg, "paths.store")).expanduser().resolve()
     uri = cfg.tracking.uri or f"sqlite:///{store / 'mlflow.db'}"
     data, weights = (Path(resolve(cfg, f"paths.{key}")).expanduser() for key in ("data", "weights"))
-    return Place(store, data, weights.resolve(), storage_url(store, cfg.study.storage), uri)
+    return Place(store, data, weights.resolve(), storage_of(store, cfg.study), uri, patience(cfg.study))
 
 
 def print_json(document: Any) -> None:

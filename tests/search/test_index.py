@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState, create_trial
 
-from dlsearch.search.database import SCHEMA_VERSION, Storage
+from dlsearch.search.database import Storage
 from dlsearch.search.index import TrialIndex, params_key
 from dlsearch.search.record import read_record, read_status
 from dlsearch.search.samplers import build_sampler
@@ -20,15 +20,6 @@ from tests.search.studies import complete, draft, failed, holder, nothing_is_lef
 
 TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 5, "multivariate": True, "constant_liar": True}
 DIST = {"x": optuna.distributions.IntDistribution(0, 9)}
-
-
-def indexes(storage):
-    with storage.engine.connect() as connection:
-        return {
-            index["name"]
-            for table in ("dlsearch_attempt", "trials")
-            for index in sa.inspect(connection).get_indexes(table)
-        }
 
 
 def finished(study, value, state=TrialState.COMPLETE, **params):
@@ -215,23 +206,3 @@ def test_a_renewed_lease_does_not_expire(tmp_path):
     assert study.finish(kept, complete()) is True
     assert study.finish(lost, complete()) is False
     study.storage.close()
-
-
-def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path):
-    study = opened(tmp_path, draft(2))
-    claim = study.claim(holder())
-    new = {"ix_dlsearch_attempt_held", "ix_dlsearch_trials_state"}
-    assert new <= indexes(study.storage)
-    with study.storage.engine.begin() as connection:
-        for name in new:
-            connection.execute(sa.text(f"DROP INDEX {name}"))
-        connection.execute(sa.text("UPDATE dlsearch_version SET version = 1"))
-    study.storage.close()
-    storage = Storage(study.storage.url)
-    assert new <= indexes(storage)
-    with storage.engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version FROM dlsearch_version")).scalars().all() == [SCHEMA_VERSION]
-    again = Study(storage, "s")
-    assert again.finish(claim, complete(0.3))
-    assert again.claim(holder()).number == 1
-    storage.close()

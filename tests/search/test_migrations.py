@@ -1,0 +1,184 @@
+"""The schema: made by migrations, as the tables of the code; earlier versions are brought up, newer ones refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import warnings
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from optuna.storages import RDBStorage
+
+from dlsearch.config.errors import ConfigError
+from dlsearch.search import schema
+from dlsearch.search.database import Storage
+from dlsearch.search.study import Study
+from dlsearch.search.tables import VERSION, VERSION_TABLE, Base
+from tests.search.server import Server
+from tests.search.studies import complete, draft, holder, opened
+from tests.search.test_outage import opened as opened_at
+
+INDEXES = {"ix_dlsearch_attempt_held", "ix_dlsearch_trials_state"}
+NUMBERS = itertools.count()
+TOKEN = "ix_dlsearch_test_evaluation_token"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("pg"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'dlsearch.db'}"
+    return request.getfixturevalue("server").database(f"migrated-{next(NUMBERS)}")
+
+
+def ours(name, kind, _parents):
+    return kind != "table" or (name.startswith("dlsearch_") and name != VERSION_TABLE)
+
+
+def differences(storage):
+    with storage.engine.connect() as connection, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PostgreSQL's index on Optuna's table, which is not in our metadata
+        context = MigrationContext.configure(connection, opts={"include_name": ours, "compare_type": True})
+        return compare_metadata(context, Base.metadata)
+
+
+def versions(storage):
+    with storage.engine.connect() as connection:
+        return [
+            connection.execute(sa.text(f"SELECT {column} FROM {table}")).scalars().all()
+            for table, column in ((VERSION_TABLE, "version_num"), ("dlsearch_version", "version"))
+        ]
+
+
+def indexes(storage):
+    found = sa.inspect(storage.engine)
+    names = (found.get_indexes(table) for table in ("trials", "dlsearch_attempt", "dlsearch_test_evaluation"))
+    return {index["name"] for each in names for index in each}
+
+
+def make_old(storage, version):
+    """The database as that version of the code, which knew no Alembic, left it."""
+    statements = [
+        f"DROP TABLE {VERSION_TABLE}",
+        f"UPDATE dlsearch_version SET version = {version}",
+        f"DROP INDEX {TOKEN}",
+    ]
+    statements += ["ALTER TABLE dlsearch_test_evaluation DROP COLUMN token"]
+    if version == 1:
+        statements += [f"DROP INDEX {name}" for name in sorted(INDEXES)] + ["DROP TABLE dlsearch_round"]
+    if not storage.sqlite:
+        statements += ["ALTER TABLE dlsearch_test_evaluation ALTER COLUMN seed TYPE INTEGER"]
+    with storage.engine.begin() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+
+
+def test_migrations_make_the_tables_of_the_code(url):
+    storage = Storage(url)
+    assert differences(storage) == []
+    assert indexes(storage) >= {*INDEXES, TOKEN}
+    assert versions(storage) == [[VERSION], [int(VERSION)]]
+    storage.close()
+
+
+def test_the_newest_migration_is_the_version_of_the_code():
+    scripts = ScriptDirectory(str(schema.MIGRATIONS))
+    assert scripts.get_heads() == [VERSION]
+    assert [script.revision for script in scripts.walk_revisions()] == [str(n) for n in range(int(VERSION), 0, -1)]
+
+
+def test_optunas_own_version_is_the_one_that_was_compared(tmp_path):
+    rdb = RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
+    assert schema.OPTUNA_SCHEMA[optuna.__version__] == rdb.get_head_version()
+    known = schema._Known(rdb.url, rdb.engine)
+    attributes = set(vars(rdb)) - {"_version_manager"}
+    assert set(vars(known)) == attributes, "Optuna's own storage has nothing that ours lacks"
+    rdb.remove_session()
+    rdb.engine.dispose()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_database_of_an_earlier_version_is_brought_up_without_loss(url, version):
+    study = opened_at(url, "s", 3)
+    first, second = study.claim(holder()), study.claim(holder())
+    assert study.finish(first, complete(0.5))
+    row = study.ledger.opened("confirm", 0, 2**31 - 1)
+    make_old(study.storage, version)
+    study.storage.close()
+    storage = Storage(url)
+    assert differences(storage) == []
+    assert versions(storage) == [[VERSION], [int(VERSION)]]
+    assert indexes(storage) >= {*INDEXES, TOKEN}
+    again = Study(storage, "s")
+    assert [(a.number, a.state) for a in again.leases.rows()] == [(0, "complete"), (1, "running")]
+    assert [(each["id"], each["seed"]) for each in again.ledger.rows()] == [(row, 2**31 - 1)]
+    assert again.finish(second, complete(0.25))
+    assert [t.values for t in again.trials()] == [[0.5], [0.25]]
+    assert again.ledger.opened("confirm", 0, 2**32 - 1, "t" * 32) == again.ledger.opened("confirm", 0, 1, "t" * 32)
+    storage.close()
+
+
+def test_a_migration_that_was_cut_short_is_made_again(url):
+    Storage(url).close()
+    storage = Storage(url)
+    with storage.engine.begin() as connection:  # SQLite has no transaction around them
+        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '2'"))
+        connection.execute(sa.text("DELETE FROM dlsearch_version"))
+        connection.execute(sa.text(f"DROP INDEX {TOKEN}"))
+    storage.close()
+    storage = Storage(url)
+    assert versions(storage) == [[VERSION], [int(VERSION)]]
+    assert TOKEN in indexes(storage)
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"), [(VERSION_TABLE, "version_num", "'4'"), ("dlsearch_version", "version", "4")]
+)
+def test_a_newer_database_is_refused_in_one_line_and_left_alone(url, table, column, value):
+    storage = Storage(url)
+    with storage.engine.begin() as connection:
+        if table != VERSION_TABLE:
+            connection.execute(sa.text(f"DROP TABLE {VERSION_TABLE}"))
+        connection.execute(sa.text(f"UPDATE {table} SET {column} = {value}"))
+    with pytest.raises(ConfigError) as error:
+        Storage(url)
+    assert str(error.value) == "study.storage: was written by a newer dlsearch (4) (hint: upgrade dlsearch)"
+    with storage.engine.connect() as connection:
+        assert str(connection.execute(sa.text(f"SELECT {column} FROM {table}")).scalar()) == "4"
+    storage.close()
+
+
+def test_another_program_s_database_on_a_server_is_left_alone(server):
+    url = server.database("customers")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE customers (id INTEGER)"))
+    with pytest.raises(ConfigError, match="another program"):
+        Storage(url)
+    assert sa.inspect(engine).get_table_names() == ["customers"]
+    engine.dispose()
+
+
+def test_a_database_that_is_up_to_date_is_opened_without_alembic(tmp_path):
+    opened(tmp_path, draft(1)).storage.close()
+    code = (
+        "import sys; from dlsearch.search.database import Storage; from dlsearch.search.study import Study\n"
+        f"study = Study(Storage('sqlite:///{tmp_path / 'dlsearch.db'}'), 's'); study.reap(); study.trials()\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('alembic', 'mako')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
