@@ -107,7 +107,8 @@ def log_density(
     weights = np.append(weights, [parameters.prior_weight])
     weights /= weights.sum()
     size = len(next(iter(samples.values())))
-    density, bells = np.zeros((size, len(weights))), None
+    density = np.zeros((size, len(weights)))
+    bells: np.ndarray | None = None
     for at, (name, dist) in enumerate(space.items()):
         x, seen = np.array(samples[name]), np.ascontiguousarray(rows[:, at])
         if isinstance(dist, CategoricalDistribution):
