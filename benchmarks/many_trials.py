@@ -1,15 +1,19 @@
-"""What a study of many trials costs to look at: `dlsearch status`, `dlsearch trials` and `dlsearch report`.
+"""What a study of many trials costs: its last proposals, its workers' memory, and to look at it.
 
-    python benchmarks/many_trials.py [--trials 10000] [--sampler random] [--repeats 3] [--keep DIR] [--out FILE]
+    python benchmarks/many_trials.py [--trials 10000] [--served 3000] [--repeats 3] [--keep DIR] [--out FILE]
 
-The trials are claimed and told one by one, as a worker does it, with results as a training of five epochs gives them;
-nothing is trained. One in three is pruned after its second epoch. The commands then run as processes of their own:
-seconds from start to exit, and seconds of CPU. What claiming and telling the last hundred trials cost stands below.
+Nothing is trained. Trials are claimed and told one by one, as a worker does it, with results as a training of five
+epochs gives them; one in three is pruned after its second epoch. `dlsearch status`, `trials` and `report` then run as
+processes of their own: seconds from start to exit, and seconds of CPU. What a claim with TPE, five reports and telling
+the result cost with so many trials there is measured on a second study, whose trials were put into the tables in bulk.
+A worker then serves a third study, with a process for every trial (`benchmarks/cheap.py`): what it holds in memory
+after the first thousand trials, and after the last.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import resource
@@ -24,12 +28,17 @@ from typing import Any
 
 import machine
 import optuna
+import psutil
+import sqlalchemy
 import storage
 
 from dlsearch.search.database import Storage
+from dlsearch.search.forkserver import Child, ForkServer
 from dlsearch.search.leases import Holder
 from dlsearch.search.opening import document_of, open_study
+from dlsearch.search.slots import Slot
 from dlsearch.search.study import Study
+from dlsearch.search.worker import Worker
 
 NAME = "s"
 EPOCHS = 5
@@ -67,6 +76,73 @@ def fill(folder: Path, trials: int, sampler: str) -> list[float]:
     return costs
 
 
+def proposals(folder: Path, trials: int, count: int) -> list[float]:
+    """Seconds of claiming with TPE, reporting five epochs and telling the result, with `trials` trials there."""
+    url = f"sqlite:///{folder / 'tpe.db'}"
+    storage.Dlsearch.make(url, "tpe", trials)
+    study, rng, found = Study(Storage(url), "s"), random.Random(0), []
+    study.reap()
+    for number in range(count + 1):
+        started = time.perf_counter()
+        claim = study.claim(Holder("w", "bench", os.getpid(), 0, "cpu:0"))
+        assert claim is not None
+        told = result(rng.random(), EPOCHS, "complete")
+        for epoch, value in told["history"]:
+            study.report(claim, epoch, value)
+        if not study.finish(claim, told):
+            raise SystemExit("a result was refused")
+        if number:  # the first reads the trials
+            found.append(time.perf_counter() - started)
+    study.storage.close()
+    return found
+
+
+class CheapTrials(ForkServer):
+    """Forks `cheap.run_trial`, whatever is asked for."""
+
+    def spawn(self, target: str, payload: dict[str, Any], *, env: dict[str, str], log: Path | None) -> Child:
+        return super().spawn("cheap:run_trial", payload, env=env, log=log)
+
+
+def served(folder: Path, trials: int) -> list[tuple[int, float]]:
+    """What a worker holds in memory after so many trials: (finished, MiB)."""
+    url = f"sqlite:///{folder / 'served.db'}"
+    draft = storage.draft("random")
+    draft.study.update(n_trials=trials, finalize=False)
+    document = document_of(draft, {}, {"provenance": {}, "sha": {"env": "", "code": ""}})
+    opened = Storage(url)
+    open_study(opened, draft, document, lease_s=30.0)
+    opened.close()
+    server = CheapTrials.start(["cheap"], env={"PYTHONPATH": str(Path(__file__).resolve().parent)})
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            study, slots = Study(Storage(url), NAME), [Slot(0, "cpu:0", 1), Slot(1, "cpu:1", 1)]
+            worker = Worker(study, store=folder / "store", slots=slots, server=server, revive=lambda: server, paths={})
+            code = 0 if worker.run() else 1
+        finally:
+            os._exit(code)
+    process, found, engine = psutil.Process(pid), [], sqlalchemy.create_engine(url)
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        with engine.connect() as connection:
+            query = sqlalchemy.text("SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')")
+            done = int(connection.execute(query).scalar_one())
+        with contextlib.suppress(psutil.Error):
+            found.append((done, process.memory_info().rss / 2**20))
+        time.sleep(0.5)
+    engine.dispose()
+    server.stop()
+    if not found or found[-1][0] < trials - 20:
+        raise SystemExit(f"the worker ended after {found[-1:]} of {trials} trials")
+    return found
+
+
+def held(found: list[tuple[int, float]], since: float, until: float) -> float:
+    """Median MiB between two numbers of finished trials."""
+    return statistics.median([mib for done, mib in found if since <= done <= until] or [found[-1][1]])
+
+
 def command(words: list[str], folder: Path) -> tuple[float, float]:
     """Wall and CPU seconds of a dlsearch command on the store."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -82,6 +158,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--sampler", choices=list(storage.SAMPLERS), default="random", help="of the proposals")
+    parser.add_argument("--claims", type=int, default=200, help="with TPE, when all trials are there")
+    parser.add_argument(
+        "--served", type=int, default=3000, help="trials of the worker whose memory is watched; 0: none"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="folder for the store, which is filled if it is new, and stays")
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
@@ -98,13 +178,20 @@ def main() -> None:
             rows.append([f"`dlsearch {words[0]}`", machine.spread(wall, 1), machine.spread(cpu, 1)])
         report = folder / "studies" / NAME / "report"
         size = sum(path.stat().st_size for path in report.rglob("*") if path.is_file()) / 1e6
+        asked = proposals(Path(place), given.trials, given.claims)
+        memory = served(Path(place), given.served) if given.served else []
     text = machine.table(["command", "s", "CPU, s"], rows)
-    text += f"\n\nThe report has {size:.1f} MB."
+    more = [["report, MB", f"{size:.1f}"]]
+    more.append(["claim with TPE, five reports and tell, ms p50 / p95", storage.milliseconds(asked)])
+    if memory:
+        first, last = held(memory, 0.05 * given.served, 1000), held(memory, given.served - 1000, given.served)
+        label = f"memory of a worker, MiB: trials up to 1,000, and the last 1,000 of {given.served:,}"
+        more.append([label, f"{first:.0f}, {last:.0f}"])
+    text += f"\n\n{machine.table(['what else', 'found'], more)}"
     if costs:
-        last = [1e3 * cost for cost in costs[-100:]]
-        p95 = statistics.quantiles(last, n=20)[18] if len(last) > 1 else last[0]
-        text += f" Claim, five reports and tell of the last {len(last)} trials took {statistics.median(last):.1f} ms of"
-        text += f" CPU (median; {p95:.1f} at the 95th percentile)."
+        last_costs = [1e3 * cost for cost in costs[-100:]]
+        text += f"\n\nClaim, five reports and tell of the last {len(last_costs)} trials of the first study took"
+        text += f" {statistics.median(last_costs):.1f} ms of CPU (median), sampler {given.sampler}."
     n = f"{given.trials:,} trials, sampler {given.sampler}, median (least–most) of {given.repeats}"
     machine.publish(f"{text}\n\n{machine.caption(n, ('dlsearch', 'optuna', 'sqlalchemy'))}", given.out)
 

@@ -8,8 +8,10 @@ Exit codes: 0 done, 1 failed, 2 bad input, 75 the database was away for too long
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +19,12 @@ from dlsearch.config.compose import CONFIG_NAME, config_dir, explain
 from dlsearch.config.errors import AWAY, ConfigError, DatabaseAwayError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from omegaconf import DictConfig
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+LOOKS = ("status", "studies", "trials")  # verbs that read, say and end
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,13 +50,26 @@ def _dispatch(words: list[str]) -> int:
             raise ConfigError(
                 words[0], "is neither a verb nor an override", f"did you mean {near[0]}?" if near else "see --help"
             )
-        return VERBS[words[0]](words[1:])
+        with _unswept() if words[0] in LOOKS and "--follow" not in words else nullcontext():
+            return VERBS[words[0]](words[1:])
     if words in (["--help"], ["-h"]):
         from dlsearch.verbs.overview import page
 
         sys.stdout.write(page())
         return DONE
     return _hydra(words)
+
+
+@contextmanager
+def _unswept() -> Iterator[None]:
+    """Leave garbage lie: what looks once ends before it matters, and looking for it takes a part of all imports."""
+    swept = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if swept:
+            gc.enable()
 
 
 def guarded(action: Callable[[], int]) -> int:

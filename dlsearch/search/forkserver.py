@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from dlsearch.tracking import masking
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _PR_SET_PDEATHSIG = 1
 
@@ -153,6 +153,18 @@ class ForkServer:
             return False
         return True
 
+    @property
+    def importing(self) -> bool:
+        """Whether it still imports: :meth:`spawn` would wait for it."""
+        return not self._is_ready() and self._process is not None and self._process.poll() is None
+
+    def _is_ready(self) -> bool:
+        return Path(f"{self.path}.ready").exists()
+
+    def or_another(self, revive: Callable[[], ForkServer]) -> ForkServer:
+        """Itself, or what `revive` starts where it has died since it was ready."""
+        return revive() if self._is_ready() and not self.alive else self
+
     def spawn(self, target: str, payload: dict[str, Any], *, env: dict[str, str], log: Path | None) -> Child:
         """Fork a child that runs ``target(channel, payload)``, its output going to `log`.
 
@@ -191,9 +203,16 @@ class ForkServer:
             except subprocess.TimeoutExpired:  # still importing: it looks at its life line afterwards
                 self._process.kill()
                 self._process.wait()
+        _tidy(self.path)
+
+
+def _tidy(path: str) -> None:
+    """Remove the socket's folder."""
+    for name in (path, f"{path}.ready"):
         with contextlib.suppress(OSError):
-            Path(self.path).unlink()
-            Path(self.path).parent.rmdir()
+            Path(name).unlink()
+    with contextlib.suppress(OSError):
+        Path(path).parent.rmdir()
 
 
 def _become(target: str, payload: dict[str, Any], channel: Channel, env: dict[str, str], log: str | None) -> int:
@@ -286,6 +305,8 @@ def main(argv: Sequence[str]) -> None:
     for name in argv[3:]:
         importlib.import_module(name)
     gc.freeze()  # what was imported stays shared with the children: no collection of theirs touches its pages
+    with contextlib.suppress(OSError):  # its owner has tidied up already
+        Path(f"{argv[2]}.ready").touch()
     wake_read, wake_write = os.pipe()
     for fd in (wake_read, wake_write):
         os.set_blocking(fd, False)
@@ -306,9 +327,7 @@ def main(argv: Sequence[str]) -> None:
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(OSError):  # its owner may have died without a chance to tidy up
-                Path(argv[2]).unlink()
-                Path(argv[2]).parent.rmdir()
+            _tidy(argv[2])  # its owner may have died without a chance to
             os._exit(0)  # tearing torch down takes a second, and there is nothing to save
         if listener.fileno() in ready:
             connection, _ = listener.accept()

@@ -124,6 +124,12 @@ def _by_value(direction: str) -> list[Any]:
     return [rank.desc(), value.desc()] if direction == "maximize" else [rank, value]
 
 
+def running(connection: Connection, study_id: int) -> set[int]:
+    """Numbers of the running trials."""
+    query = sa.select(_TRIALS.c.number).where(_TRIALS.c.study_id == study_id, _TRIALS.c.state == _label("RUNNING"))
+    return set(connection.execute(query).scalars())
+
+
 def running_with(connection: Connection, study_id: int, attribute: str, value: Any) -> list[int]:
     """Numbers of the running trials whose user attribute has this value."""
     query = (

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
+from dlsearch.search.database import Attempt
 from dlsearch.search.finalization import kept_folder
+from dlsearch.search.leases import LIVE, is_dead
 from dlsearch.search.rounds import TEST, ConfirmClaim, Rounds, result_of
 from dlsearch.search.study import Claim
 from dlsearch.tracking import layout
@@ -16,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from dlsearch.search.database import Attempt
     from dlsearch.search.leases import Holder
     from dlsearch.search.rounds import Round
     from dlsearch.search.study import Study
@@ -133,15 +137,31 @@ class Ends:
             self.left.pop(0)
 
 
-def left_open(study: Study, store: Path, lost: Sequence[Attempt]) -> list[tuple[Path, int, str, str | None]]:
-    """The arguments of :func:`end` for those of the lost attempts whose journals lie here and were not ended."""
+def left_open(study: Study, store: Path, ended: Sequence[Attempt]) -> list[tuple[Path, int, str, str | None]]:
+    """The arguments of :func:`end` for those of the ended attempts whose journals lie here and were not ended."""
     found: list[tuple[Path, int, str, str | None]] = []
-    for attempt in lost:
+    for attempt in ended:
         claim = claimed(study, attempt)
         path = None if claim is None else store / folder_of(study.name, claim) / f"journal.a{attempt.attempt}.jsonl"
         if path is not None and path.is_file() and not has_ended(path):
-            found.append((path, attempt.attempt, "lost", "lost"))
+            found.append((path, attempt.attempt, attempt.state, attempt.reason))
     return found
+
+
+def of_the_dead(study: Study) -> list[Attempt]:
+    """Ended attempts of this machine whose journals may lack their end, because whoever was to write it is dead.
+
+    A worker tells the storage first and the journal then, so that of each slot the last attempt alone may lack it; and
+    those that were lost with a worker, and that nobody here heard of.
+    """
+    host = socket.gethostname()
+    mine = (Attempt.study == study.name, Attempt.host == host, Attempt.state != LIVE)
+    last = sa.select(sa.func.max(Attempt.id)).where(*mine).group_by(Attempt.worker, Attempt.slot)
+    lost = sa.select(Attempt.id).where(*mine, Attempt.state == "lost")
+    with study.storage.begin() as connection:
+        ids = sorted({*connection.execute(last).scalars(), *connection.execute(lost).scalars()})
+    found = study.leases.rows(ids=ids) if ids else []
+    return [each for each in found if each.state == "lost" or is_dead(each.pid)]
 
 
 def claimed(study: Study, attempt: Attempt) -> Claim | None:

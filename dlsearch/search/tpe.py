@@ -16,13 +16,16 @@ import numpy as np
 import optuna
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe import _truncnorm
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.sampler import _get_pruned_trial_score, default_gamma
 from optuna.search_space.group_decomposed import _SearchSpaceGroup
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from dlsearch.search.parzen import Kernels, log_density
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from optuna import Study
     from optuna.distributions import BaseDistribution
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 KNOWN = ("5.0",)
 
 Distributions = dict[str, "BaseDistribution"]
+_COUNTS = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class History:
@@ -46,6 +50,8 @@ class History:
         self._kinds: dict[frozenset[str], tuple[int, Distributions]] = {}
         self._columns: dict[str, np.ndarray] = {}  # internal representations; NaN where a trial lacks the parameter
         self._seen: set[int] = set()
+        self._settled = np.empty(0, dtype=bool)  # by number: whether a trial was seen finished, in whatever state
+        self.kernels: dict[Any, Kernels] = {}  # of the bad trials, by dimension
 
     def find(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
         """Where `trials` (complete or pruned, by number) stand; those that have ended since the last time are added.
@@ -57,6 +63,23 @@ class History:
         if len(trials) == len(self.numbers):
             return np.arange(len(trials))
         return np.searchsorted(self.numbers, [trial.number for trial in trials])
+
+    def look(self, trials: Sequence[FrozenTrial]) -> tuple[np.ndarray, Sequence[FrozenTrial]]:
+        """Where those of `trials` stand that were completed or pruned, and those that are not finished.
+
+        Where `trials` are all there are, only those are looked at that were not finished the last time.
+        """
+        if not trials or trials[-1].number != len(trials) - 1:  # a bracket's
+            ended = [each for each in trials if each.state in _COUNTS]
+            return self.find(ended), [each for each in trials if not each.state.is_finished()]
+        if len(trials) > len(self._settled):
+            self._settled = np.append(self._settled, np.zeros(len(trials), dtype=bool))
+        open_ = [trials[number] for number in np.flatnonzero(~self._settled[: len(trials)]).tolist()]
+        if new := [each for each in open_ if each.state in _COUNTS and each.number not in self._seen]:
+            self._add(new)
+        self._settled[[each.number for each in open_ if each.state.is_finished()]] = True
+        at = np.arange(np.searchsorted(self.numbers, len(trials)))  # other brackets may know later ones
+        return at, [each for each in open_ if not each.state.is_finished()]
 
     def _add(self, new: list[FrozenTrial]) -> None:
         kinds = []
@@ -89,17 +112,25 @@ class History:
         return np.stack([self._columns.get(name, missing)[at] for name in names], axis=1)
 
 
-def _below(study: Study, trials: Sequence[FrozenTrial], values: np.ndarray, count: int) -> np.ndarray:
+def _below(study: Study, trial_at: Callable[[int], FrozenTrial], values: np.ndarray, count: int) -> np.ndarray:
     """Which trials are the `count` best, as a mask; pruned ones come after all complete ones."""
-    mask = np.zeros(len(trials), dtype=bool)
+    mask = np.zeros(len(values), dtype=bool)
     complete = np.flatnonzero(~np.isnan(values))
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
     best = complete[np.argsort(sign * values[complete], kind="stable")[:count]]
     mask[best] = True
     if left := max(0, count - len(best)):
         pruned = np.flatnonzero(np.isnan(values)).tolist()
-        mask[sorted(pruned, key=lambda place: _get_pruned_trial_score(trials[place], study))[:left]] = True
+        mask[sorted(pruned, key=lambda place: _get_pruned_trial_score(trial_at(place), study))[:left]] = True
     return mask
+
+
+def _at(trials: Sequence[FrozenTrial], numbers: np.ndarray) -> Callable[[int], FrozenTrial]:
+    """The trial at a place among those of `numbers`."""
+    if len(trials) and trials[-1].number == len(trials) - 1:
+        return lambda place: trials[numbers[place]]
+    by_number = {each.number: each for each in trials}
+    return lambda place: by_number[int(numbers[place])]
 
 
 def _internal(trial: FrozenTrial, name: str) -> float:
@@ -122,42 +153,53 @@ class Tpe(TPESampler):
         """The dimensions to sample together."""
         if not self._group:
             return super().infer_relative_search_space(study, trial)
-        history, states = _history(study), (TrialState.COMPLETE, TrialState.PRUNED)
-        ended = study._get_trials(deepcopy=False, states=states, use_cache=True)
-        self._search_space_group = history.groups(history.find(ended))
+        self._search_space_group = _history(study).groups(self._look(study)[1])
         spaces = self._search_space_group.search_spaces
         return {name: dist for space in spaces for name, dist in sorted(space.items()) if not dist.single()}
+
+    def _look(self, study: Study) -> tuple[Sequence[FrozenTrial], np.ndarray, Sequence[FrozenTrial]]:
+        """All trials as they are at this ask, where those stand that count, and those that are not finished."""
+        everyone = study._get_trials(deepcopy=False, use_cache=True)
+        known = getattr(self, "_looked", None)
+        if known is None or known[0] is not everyone:
+            known = self._looked = everyone, *_history(study).look(everyone)
+        return known
+
+    def _sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
+        if not search_space or len(self._look(study)[1]) < self._n_startup_trials:
+            return {}
+        return self._sample(study, trial, search_space)
 
     def _sample(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
         if len(study.directions) > 1 or self._constraints_func is not None:
             return super()._sample(study, trial, search_space)
         history = _history(study)
-        everyone = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
-        ended = [each for each in everyone if each.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        at = history.find(ended)
+        everyone, at, unfinished = self._look(study)
         self._gamma = self._gamma or default_gamma
-        best = _below(study, ended, history.values[at], self._gamma(len(ended)))
+        best = _below(study, _at(everyone, history.numbers[at]), history.values[at], self._gamma(len(at)))
         rows = history.rows(at, search_space)
         whole = ~np.isnan(rows).any(axis=1)
         below, above = best & whole, ~best & whole
         numbers, values = history.numbers[at][above], rows[above]
         if self._constant_liar:
-            running = [t for t in everyone if t.state is TrialState.RUNNING and t.number != trial.number]
+            running = [t for t in unfinished if t.state is TrialState.RUNNING and t.number != trial.number]
             liars = self._liars(study, running, search_space)
             if liars:
                 order = np.argsort(np.append(numbers, [number for number, _ in liars]))
                 values = np.concatenate([values, [row for _, row in liars]])[order]
-        good, bad = (
-            self._parzen_estimator_cls(
-                {name: part[:, at] for at, name in enumerate(search_space)},
-                search_space,
-                self._parzen_estimator_parameters,
-            )
-            for part in (rows[below], values)
-        )
+                numbers = np.append(numbers, [number for number, _ in liars])[order]
+        good = self._estimator(rows[below], search_space)
         samples = good.sample(self._rng.rng, self._n_ei_candidates)
-        chosen = self._compare(samples, self._compute_acquisition_func(samples, good, bad))
+        parameters = self._parzen_estimator_parameters
+        bad = log_density(samples, values, numbers, search_space, parameters, history.kernels)
+        if bad is None:
+            bad = self._estimator(values, search_space).log_pdf(samples)
+        chosen = self._compare(samples, good.log_pdf(samples) - bad)
         return {name: dist.to_external_repr(chosen[name]) for name, dist in search_space.items()}
+
+    def _estimator(self, rows: np.ndarray, space: Distributions) -> _ParzenEstimator:
+        observed = {name: rows[:, at] for at, name in enumerate(space)}
+        return _ParzenEstimator(observed, space, self._parzen_estimator_parameters)
 
     def _liars(self, study: Study, running: list[FrozenTrial], space: Distributions) -> list[tuple[int, list[float]]]:
         """Trials that run, counted among the bad ones, as far as their parameters are known."""

@@ -115,8 +115,10 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
     try:
         met = inputs.met(payload)
         result = fit(cfg, run)
-    except Interrupted:
-        with contextlib.suppress(OSError):
+    except (Interrupted, SystemExit) as end:
+        if isinstance(end, SystemExit) and not control.stopping:
+            raise
+        with contextlib.suppress(OSError):  # a SystemExit: between epochs Lightning asks first who was told to end
             journal.close()
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
@@ -128,9 +130,13 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
 
 
 def _failed(error: Exception, folder: Path, journal: Journal) -> FitResult:
+    from dlsearch.train.fit import is_out_of_memory
     from dlsearch.train.run import FitResult
 
     try:
+        if is_out_of_memory(error):  # not in a step: in parts it would be the same
+            traceback.print_exc()
+            return FitResult("failed", "oom", (str(error).splitlines() or [type(error).__name__])[0])
         if is_full(error):
             traceback.print_exc()
             return FitResult("failed", "disk", (str(error).splitlines() or [""])[0])

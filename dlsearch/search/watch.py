@@ -193,7 +193,10 @@ class Watch:
         return (time.monotonic() - self.started) / done * (status["n_trials"] - finished)
 
     def close(self, *, interrupted: bool) -> None:
-        """Say how it ended."""
+        """Say how it ended; and say it for those who died before they could."""
+        with suppress(OSError):  # no room: the next worker does it
+            for end in run_journals.left_open(self.study, self.store, run_journals.of_the_dead(self.study)):
+                run_journals.end(*end)
         status = read_status(self.study)
         counts = ", ".join(f"{n} {state}" for state, n in status["counts"].items() if n)
         total = sum(status["counts"].values())

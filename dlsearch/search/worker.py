@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 TICK_S, REAP_S = 0.5, 2.0
-GRACE_S = 6.0  # between SIGTERM and SIGKILL
-LEAVE_S = 2.0  # that a database that is away is waited for after that
+GRACE_S, LEAVE_S = 6.0, 2.0  # between SIGTERM and SIGKILL; that a database that is away is waited for after that
 
 
 class Worker:
@@ -136,7 +135,7 @@ class Worker:
     def _begin(self) -> None:
         inhand.write_kept(self.study, self.store)
         self._reap_local_dead()
-        self._ends.lost([a for a in self.study.leases.rows(state="lost") if a.host == self.host])
+        self._ends.lost(run_journals.of_the_dead(self.study))
 
     def _run(self) -> bool:
         stopped_at: float | None = None
@@ -145,7 +144,7 @@ class Worker:
             if self._owner is not None and os.getppid() != self._owner:  # the driver died
                 self.stopping = True
             if not self.stopping:
-                busy = self._fill()
+                busy = not self._warm() or self._fill()
                 if not self.running and not busy and not self._ends.left:
                     self._close_round()
                     return True
@@ -185,14 +184,18 @@ class Worker:
                 break
         return started or bool(self.running) or self._now(self.study.others_running, True)
 
+    def _warm(self) -> bool:  # while the server imports, a claim would wait for it, and its lease run out
+        if len(self.running) < len(self.slots):
+            self.server = self.server.or_another(self._revive)
+        return not self.server.importing
+
     def _claim(self, holder: Holder) -> Claim | None:
         claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
         if claim is None and not any(r.claim.kind == "trial" for r in self.running.values()):
             claim = self.rounds.claim(holder, deadline=self.deadline, target=self.target)
         return claim
 
-    def _open(self, slot: Slot) -> bool:
-        """Whether the slot's card has room for one more trial."""
+    def _open(self, slot: Slot) -> bool:  # whether its card has room for one more trial
         return self._cards is None or len(self._beside(slot)) < self._cards.limit(slot.device)
 
     def _beside(self, slot: Slot) -> list[Running]:
@@ -220,10 +223,9 @@ class Worker:
             if journal_path is not None:
                 self._ends.left.append((journal_path, claim.attempt, "interrupted", reason))
             return False
-        running = Running(claim, slot, child, journal_path, time.monotonic(), before=before)
         epochs = self.study.document["config"]["trainer"]["max_epochs"]
-        running.progress = {"epoch": 0, "max_epochs": epochs, "value": None}
-        self.running[slot.index] = running
+        running = Running(claim, slot, child, journal_path, time.monotonic(), before=before)
+        running.progress, self.running[slot.index] = {"epoch": 0, "max_epochs": epochs, "value": None}, running
         for each in (together := self._beside(slot)):
             each.sharing = max(each.sharing, len(together))
         self._selector.register(child.channel, selectors.EVENT_READ, (running, "message"))
@@ -387,10 +389,9 @@ class Worker:
         if self.study.leases.overdue():
             self.study.reap()
             # All of this machine's, whenever they were lost: whoever reaped them may not have heard that it stands.
-            self._ends.lost([a for a in self.study.leases.rows(state="lost") if a.host == self.host])
+            self._ends.lost(run_journals.of_the_dead(self.study))
 
-    def _reap_local_dead(self) -> None:
-        """A worker of this machine that is dead needs no lease to run out."""
+    def _reap_local_dead(self) -> None:  # they need no lease to run out
         for worker in {a.worker for a in self.study.leases.live() if a.host == self.host and is_dead(a.pid)}:
             self._ends.lost(self.study.reap(worker))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _open(where: Place, name: str) -> Study:
-    from dlsearch.search import inhand
+    from dlsearch.search import index, inhand
     from dlsearch.search import place as places
     from dlsearch.search.study import Study
 
@@ -26,7 +26,10 @@ def _open(where: Place, name: str) -> Study:
 
     def mend() -> None:
         inhand.write_kept(study, where.store)
-        study.reap()
+        with study.storage.begin() as connection:
+            running = index.running(connection, study.optuna._study_id)
+        if study.leases.overdue() or running - study.leases.live_numbers("trial"):
+            study.reap()  # reads every trial
 
     storage.surely(mend)
     return study
@@ -96,7 +99,7 @@ def status(words: list[str]) -> int:
     def look() -> dict[str, Any]:
         found = read_status(study)
         if found["best"] is not None:
-            attempts = [a for a in study.leases.rows(kind="trial") if a.number == found["best"]["number"]]
+            attempts = study.leases.rows(kind="trial", number=found["best"]["number"])
             if attempts:
                 found["best"]["run_id"] = _run_id(where, options.name, attempts[-1].number, attempts[-1].attempt)
         return found

@@ -1,13 +1,15 @@
-"""A callback for studies that are to lose a process: its own, once."""
+"""Callbacks for studies that are to lose a process, or to run out of memory."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 
 class Dies(pl.Callback):
@@ -25,3 +27,26 @@ class Dies(pl.Callback):
         if trainer.current_epoch == self.epoch and not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Cramped(pl.Callback):
+    """Leaves the process so much memory, and has each step take some for every sample, from torch's own allocator.
+
+    Args:
+        room_mib: Address space beside what is in use when the training starts.
+        sample_mib: Taken, and given back, by each sample of a step.
+    """
+
+    def __init__(self, room_mib: int, sample_mib: int) -> None:
+        self.room, self.sample = room_mib << 20, sample_mib << 20
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + self.room, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        forward = module.net.forward
+
+        def hungry(x: torch.Tensor) -> torch.Tensor:
+            taken = torch.empty(len(x) * self.sample if module.training else 1, dtype=torch.uint8)
+            return forward(x) + taken[0].float() * 0
+
+        module.net.forward = hungry

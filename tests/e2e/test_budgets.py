@@ -22,6 +22,17 @@ def test_a_trial_beyond_its_deadline_has_failed_by_timeout(place):
     assert site.states() == {"FAIL": 2}
 
 
+def test_memory_that_runs_out_is_tried_again_with_half_the_batch(place):
+    site = place("cramped")
+    site.run("-m", *TINY, "study.n_trials=1", "study.name=s", "hydra.launcher.workers=1",
+             "allow_targets=[tests.e2e.dying]", "+callbacks.cramped._target_=tests.e2e.dying.Cramped",
+             "+callbacks.cramped.room_mib=1024", "+callbacks.cramped.sample_mib=48", timeout=60)  # fmt: skip
+    ends = site.rows("SELECT state, reason, error, result FROM dlsearch_attempt ORDER BY id")
+    assert [end[:2] for end in ends] == [("interrupted", "oom"), ("complete", None)]
+    assert "can't allocate memory" in ends[0][2], "what torch's own allocator says of 32 samples"
+    assert json.loads(ends[1][3])["micro_batches"] == 2
+
+
 def test_the_studys_timeout_and_target_stop_new_trials(place):
     site = place("budget")
     command = ["-m", *TINY, "study.n_trials=500", "hydra.launcher.workers=2", "study.name=s"]

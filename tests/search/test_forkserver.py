@@ -80,6 +80,7 @@ def test_children_die_with_their_server(server):
     os.kill(server._process.pid, signal.SIGKILL)
     assert child.reap() == -signal.SIGKILL
     assert not server.alive
+    assert server.or_another(lambda: "another") == "another"
     with pytest.raises(ConnectionRefusedError):
         spawn(server, "hello", a=1, b=1)
     for _ in range(100):

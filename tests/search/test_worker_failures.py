@@ -6,14 +6,16 @@ import json
 import os
 import resource
 import signal
+import socket
 import threading
 import time
 
 import pytest
 
-from dlsearch.search import room
+from dlsearch.search import room, run_journals
 from dlsearch.search.database import Storage
 from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.leases import Holder
 from dlsearch.search.slots import Slot
 from dlsearch.search.study import Study
 from dlsearch.search.worker import Worker
@@ -145,6 +147,35 @@ def test_memory_that_runs_out_in_any_parts_is_the_trials_own_failure(place):
     assert place.ends() == [("interrupted", "oom"), ("failed", "oom")]
     (trial,) = place.study.trials()
     assert (trial.state.name, trial.user_attrs["reason"]) == ("FAIL", "oom")
+
+
+def test_nothing_is_claimed_while_the_fork_server_imports(place, tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(2.0)\n")
+    place.open(2, "done(channel)", lease_s=1.0)
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    place.server = PretendServer.start(["trials", "slow"], env={"PYTHONPATH": path})
+    try:
+        assert place.server.importing
+        assert place.worker().run()
+        assert not place.server.importing
+    finally:
+        place.server.stop()
+    assert place.ends() == place.ends(1) == [("complete", None)], "no lease ran out while it was waited for"
+
+
+def test_what_a_dead_worker_could_not_write_down_the_next_one_does(place):
+    study = place.open(2, "done(channel)")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    dead = Holder("dead", socket.gethostname(), pid, 0, "cpu:0")
+    claim = study.claim(dead)
+    run_journals.begin(study, claim, dead, place.folder)
+    assert study.finish(claim, complete(0.5)), "told the study, and killed before it closed the journal"
+    assert place.statuses(1) == []
+    assert place.worker().run()
+    assert place.statuses(1) == place.statuses(1, number=1) == ["FINISHED"]
 
 
 def test_a_sigterm_gives_a_trial_back_and_costs_none_of_its_attempts(place):

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,33 +28,58 @@ from tests.tracking.proxy import Proxy
 TIMEOUT_S = 4
 
 
-@pytest.fixture
-def proxy(store: Path) -> Iterator[Proxy]:
-    """Before a server on the store's database."""
-    port = ui.free_port(0)
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{store / 'mlflow.db'}",
-        "--artifacts-destination",
-        str(store / "art"),
-    ]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONDONTWRITEBYTECODE": ""}
-    log = (store / "server.log").open("w")
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    proxy = Proxy(port)
-    try:
+class Server:
+    """A tracking server on the store's database.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.store, self.port = store, ui.free_port(0)
+        self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        self._command += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
+        self._command += ["--artifacts-destination", str(store / "art")]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONDONTWRITEBYTECODE": ""}
+        with (self.store / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+    def wait(self) -> None:
         deadline = time.monotonic() + 120
-        while not _up(port):
-            assert process.poll() is None, (store / "server.log").read_text()
-            assert time.monotonic() < deadline, (store / "server.log").read_text()
+        while not _up(self.port):
+            assert self._process is not None
+            assert self._process.poll() is None, (self.store / "server.log").read_text()
+            assert time.monotonic() < deadline, (self.store / "server.log").read_text()
             time.sleep(0.1)
-        yield proxy
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(10)
+
+
+@pytest.fixture
+def server(store: Path) -> Iterator[Server]:
+    server = Server(store)
+    server.start()
+    try:
+        server.wait()
+        yield server
     finally:
-        proxy.close()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-        log.close()
+        server.kill()
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    """Before a server on the store's database."""
+    proxy = Proxy(server.port)
+    yield proxy
+    proxy.close()
 
 
 def _up(port: int) -> bool:
@@ -96,17 +122,20 @@ def active(store: Path) -> Counter[str]:
         return Counter(key for (key,) in database.execute(query))
 
 
-def drain(pump: Pump, timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
+def drain(pump: Pump, timeout: float = 120) -> bool:
+    """Send until all is sent; whether a round failed in between."""
+    deadline, failed = time.monotonic() + timeout, False
     pump.round(full=True)
     while not pump.idle or pump.failing:
+        failed = failed or pump.failing
         pump.round(full=True)
         assert time.monotonic() < deadline, "it never got through"
+    return failed
 
 
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_whatever_the_server_does(
-    store: Path, write: Callable[..., Path], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    store: Path, write: Callable[..., Path], server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(module._ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_S))
     parent = write("s", trials=2, steps=8, status=None)
@@ -174,3 +203,31 @@ def test_nothing_is_lost_or_doubled_whatever_the_server_does(
     assert sum(arrived(store).values()) == 2 * 8 * 2 + 2
     assert set(active(store).values()) == {1}
     assert len(active(store)) == 4
+
+    write("t", trials=3, steps=40)  # killed in the middle of it, and started again
+    before, sent = len(active(store)), sum(proxy.seen.values())
+    proxy.mode = "pass"
+    killer = threading.Thread(target=_kill_and_start, args=(server, lambda: sum(proxy.seen.values()) > sent + 5))
+    killer.start()
+    failed = drain(pump)
+    killer.join()
+    assert failed, "it was away meanwhile"
+    assert arrived(store) == written(store)
+    assert set(active(store).values()) == {1}
+    assert len(active(store)) == before + 4
+
+    with Journal(parent) as journal:  # two seconds late, each answer
+        journal.metrics({"best/objective": 0.75}, 2)
+    proxy.mode, proxy.delay, sent = "slow", 2.0, sum(proxy.seen.values())
+    started = time.monotonic()
+    drain(pump)
+    assert time.monotonic() - started >= 2.0 * (sum(proxy.seen.values()) - sent) > 0
+    assert arrived(store) == written(store)
+    assert set(active(store).values()) == {1}
+
+
+def _kill_and_start(server: Server, now: Callable[[], bool]) -> None:
+    while not now():
+        time.sleep(0.002)
+    server.kill()
+    server.start()
