@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 #: Options whose value is a folder of the machine that ran it.
-PLACES = ("--data", "--peers")
+PLACES = ("--data", "--keep", "--peers")
 
 
 def cpu() -> str:
