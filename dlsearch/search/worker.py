@@ -185,9 +185,9 @@ class Worker:
         return started or bool(self.running) or self._now(self.study.others_running, True)
 
     def _warm(self) -> bool:  # while the server imports, a claim would wait for it, and its lease run out
-        if len(self.running) < len(self.slots):
+        if self.server is not None and len(self.running) < len(self.slots):
             self.server = self.server.or_another(self._revive)
-        return not self.server.importing
+        return self.server is None or not self.server.importing
 
     def _claim(self, holder: Holder) -> Claim | None:
         claim = self.study.claim(holder, deadline=self.deadline, target=self.target)
