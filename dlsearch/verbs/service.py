@@ -22,9 +22,10 @@ def worker(words: list[str]) -> int:
     rest_of = [o for o in overrides if not o.startswith(("study=", "worker.join="))]
     cfg = compose_config([*rest_of, f"worker.join='{names[-1]}'"])
     where, patience = place(rest_of), seconds(cfg.worker.wait, "worker.wait")
-    from dlsearch.search.place import exists
+    from dlsearch.search.place import exists, storage_of
     from dlsearch.search.serve import serve
 
+    storage_of(where.store, cfg.study)
     if patience is not None:
         from dlsearch.search.joining import await_study
 
