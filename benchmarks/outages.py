@@ -71,6 +71,8 @@ class Postgres:
         os.kill(int((self.server.pgdata / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
         while any(working_in(self.server.pgdata)):  # its children notice
             time.sleep(0.02)
+        # Where nobody collects it, its number stays taken for a while, and the next one would believe in it.
+        (self.server.pgdata / "postmaster.pid").unlink(missing_ok=True)
 
     def start(self) -> None:
         self.control("start", "-l", str(self.server.log), "-o", f'-h "" -k {self.socket}')

@@ -6,6 +6,7 @@ Alembic's bookkeeping is in a table of our own name, because Optuna keeps its ow
 from __future__ import annotations
 
 import fcntl
+import logging
 import sqlite3
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.engine import Connection
+
+# It warns of each connection that is lost, with its statement, before it raises; we say it in one line.
+optuna.logging.get_logger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 #: Optuna's own schema, by Optuna's version. Another's is asked by Optuna itself, which imports Alembic.

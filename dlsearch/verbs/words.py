@@ -33,6 +33,7 @@ class Place:
         storage_url: Of the studies.
         tracking_uri: Of MLflow.
         patience_s: How long the storage is waited for, seconds.
+        on_network_fs: Whether it may lie where machines share a file system.
     """
 
     store: Path
@@ -41,11 +42,20 @@ class Place:
     storage_url: str
     tracking_uri: str
     patience_s: float
+    on_network_fs: bool
 
     def open(self) -> Storage:
-        """The storage of the studies."""
-        from dlsearch.search.database import Storage
+        """The storage of the studies.
 
+        Raises:
+            ConfigError: It is none, or SQLite on a network.
+            DatabaseAwayError: It did not answer.
+        """
+        from dlsearch.search.database import Storage
+        from dlsearch.search.place import refuse_network
+
+        if not self.on_network_fs:
+            refuse_network(self.storage_url)
         return Storage(self.storage_url, patience_s=self.patience_s)
 
 
@@ -62,13 +72,14 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:
     """Compose as much of the config as says where things are."""
-    from dlsearch.search.place import patience, storage_of
+    from dlsearch.search.place import patience, storage_url
 
     cfg = compose_config(overrides, config_dirs=config_dirs or [])
     store = Path(resolve(cfg, "paths.store")).expanduser().resolve()
     uri = cfg.tracking.uri or f"sqlite:///{store / 'mlflow.db'}"
     data, weights = (Path(resolve(cfg, f"paths.{key}")).expanduser() for key in ("data", "weights"))
-    return Place(store, data, weights.resolve(), storage_of(store, cfg.study), uri, patience(cfg.study))
+    url, shared = storage_url(store, cfg.study.storage), bool(cfg.study.storage_on_network_fs)
+    return Place(store, data, weights.resolve(), url, uri, patience(cfg.study), shared)
 
 
 def print_json(document: Any) -> None:

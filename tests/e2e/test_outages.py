@@ -54,7 +54,7 @@ def test_restarts_in_the_middle_of_a_study_cost_nothing(server, place):
     site, url = place("restarts"), server.database("restarts")
     with site.running(*command(url)) as process:
         for how, count in (("fast", 2), ("kill", 5)):
-            until(lambda count=count: ended(url) >= count)
+            until(lambda count=count: ended(url) >= count, timeout=150, poll=0.1)
             server.stop(how)
             time.sleep(0.7)
             server.start()
@@ -68,7 +68,7 @@ def test_restarts_in_the_middle_of_a_study_cost_nothing(server, place):
 def test_one_that_stays_away_ends_the_command_which_goes_on_later_with_all_it_had(server, place):
     site, url = place("away"), server.database("away")
     with site.running(*command(url, "study.storage_patience=2s")) as process:
-        until(lambda: ended(url) >= 2)
+        until(lambda: ended(url) >= 2, timeout=150, poll=0.1)
         server.stop("fast")
         try:
             process.wait(60)

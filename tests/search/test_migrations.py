@@ -21,7 +21,6 @@ from dlsearch.search import schema
 from dlsearch.search.database import Storage
 from dlsearch.search.study import Study
 from dlsearch.search.tables import VERSION, VERSION_TABLE, Base
-from tests.search.server import Server
 from tests.search.studies import complete, draft, holder, opened
 from tests.search.test_outage import opened as opened_at
 
@@ -30,18 +29,11 @@ NUMBERS = itertools.count()
 TOKEN = "ix_dlsearch_test_evaluation_token"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("pg"))
-    yield server
-    server.close()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'dlsearch.db'}"
-    return request.getfixturevalue("server").database(f"migrated-{next(NUMBERS)}")
+    return request.getfixturevalue("postgres").database(f"migrated-{next(NUMBERS)}")
 
 
 def ours(name, kind, _parents):
@@ -162,8 +154,8 @@ def test_a_newer_database_is_refused_in_one_line_and_left_alone(url, table, colu
     storage.close()
 
 
-def test_another_program_s_database_on_a_server_is_left_alone(server):
-    url = server.database("customers")
+def test_another_program_s_database_on_a_server_is_left_alone(postgres):
+    url = postgres.database("customers")
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE customers (id INTEGER)"))

@@ -82,6 +82,9 @@ def test_this_machine_says():
 def test_the_command_says_so_before_anything_is_written(tmp_path, monkeypatch, capsys, mounts, words):
     monkeypatch.chdir(tmp_path)
     asked, found = place.filesystem, mounts("nfs4")
+    if words != ["-m"]:  # it looks whether there is a study at all
+        (tmp_path / "share/store").mkdir()
+        (tmp_path / "share/store/dlsearch.db").touch()
     monkeypatch.setattr(place, "filesystem", lambda path, _=None: asked(path, found))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as end:
