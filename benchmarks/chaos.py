@@ -239,7 +239,7 @@ def done(seen: Seen, left: aftermath.Left, there: aftermath.Tracked) -> list[tup
     rows += [(kind, str(n)) for kind, n in sorted(counts.items())]
     found_out = sorted(aftermath.detections(left, seen))
     if len(found_out) > 1:
-        p95 = statistics.quantiles(found_out, n=20)[18]
+        p95 = statistics.quantiles(found_out, n=20, method="inclusive")[18]
         text = f"{statistics.median(found_out):.1f} / {p95:.1f} / {found_out[-1]:.1f}, of {LEASE_S + 10:.0f}"
         rows.append(("seconds until an attempt that was hit had ended, p50 / p95 / most", text))
     again = aftermath.epochs_again(left, there)
