@@ -72,7 +72,8 @@ class Postgres:
         while any(working_in(self.server.pgdata)):  # its children notice
             time.sleep(0.02)
         # Where nobody collects it, its number stays taken for a while, and the next one would believe in it.
-        (self.server.pgdata / "postmaster.pid").unlink(missing_ok=True)
+        for path in (self.server.pgdata / "postmaster.pid", Path(self.socket, ".s.PGSQL.5432.lock")):
+            path.unlink(missing_ok=True)
 
     def start(self) -> None:
         self.control("start", "-l", str(self.server.log), "-o", f'-h "" -k {self.socket}')

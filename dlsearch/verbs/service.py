@@ -17,12 +17,13 @@ def worker(words: list[str]) -> int:
         raise ConfigError("study", "expected the study to join", "dlsearch worker study=nightly")
     rest_of = [o for o in overrides if not o.startswith(("study=", "worker.join="))]
     cfg = compose_config([*rest_of, f"worker.join='{names[-1]}'"])
-    from dlsearch.search.place import exists
+    from dlsearch.search.place import exists, storage_of
     from dlsearch.search.serve import serve
 
     where = place(rest_of)
     if not exists(where.storage_url):
         raise ConfigError("study", f"there is no study {names[-1]!r}: the storage does not exist", "study.storage=URL")
+    storage_of(where.store, cfg.study)
     from dlsearch.tracking import shipper
 
     ship = shipper.start(where.store, where.tracking_uri) if cfg.tracking.enabled else None
