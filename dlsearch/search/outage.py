@@ -81,6 +81,15 @@ def _says_so(error: BaseException) -> bool:
     return not any(words in str(error) for words in LASTING)
 
 
+class ConnectionLostError(Exception):
+    """A connection to the database ended in the middle of something.
+
+    It is no error of SQLAlchemy's, for which Optuna would try a statement again where the transaction must be repeated.
+    """
+
+    sqlstate = "08006"
+
+
 class Outage:
     """What one process knows of the database's being away.
 

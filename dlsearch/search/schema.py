@@ -20,14 +20,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from dlsearch.config.errors import ConfigError
-from dlsearch.search.outage import is_away
+from dlsearch.search.outage import ConnectionLostError, is_away
 from dlsearch.search.place import check_storage, refuse_foreign
 from dlsearch.search.tables import VERSION, VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, ExceptionContext
 
 # It warns of each connection that is lost, with its statement, before it raises; we say it in one line.
 optuna.logging.get_logger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
@@ -76,6 +76,11 @@ def tune_postgresql(connection: Any, _record: Any) -> None:
     connection.commit()
 
 
+def _lost(context: ExceptionContext) -> None:
+    if context.is_disconnect and not context.is_pre_ping:
+        raise ConnectionLostError(str(context.original_exception)) from context.original_exception
+
+
 def open_tables(url: str) -> RDBStorage:
     """Optuna's view of a database whose schema is this one.
 
@@ -111,7 +116,11 @@ def _engine(url: str) -> Engine:
 
 
 def _listen(engine: Engine) -> None:
-    sa.event.listen(engine, "connect", tune_sqlite if engine.dialect.name == "sqlite" else tune_postgresql)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", tune_sqlite)
+    else:
+        sa.event.listen(engine, "connect", tune_postgresql)
+        sa.event.listen(engine, "handle_error", _lost)
 
 
 def _is_current(engine: Engine) -> bool:
@@ -125,7 +134,7 @@ def _is_current(engine: Engine) -> bool:
     except DBAPIError as error:
         if is_away(error):
             raise
-        return False
+        return False  # a table is not there, or it is no database
     return ours == VERSION and theirs == OPTUNA_SCHEMA.get(optuna.__version__, theirs) and wal
 
 

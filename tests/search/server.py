@@ -46,7 +46,8 @@ class Server:
         while _attached(self._server.pgdata) and time.monotonic() < deadline:
             time.sleep(0.02)
         # Where nobody collects it, its number stays taken for a while, and the next one would believe in it.
-        (self._server.pgdata / "postmaster.pid").unlink(missing_ok=True)
+        for path in (self._server.pgdata / "postmaster.pid", self.socket.with_name(f"{self.socket.name}.lock")):
+            path.unlink(missing_ok=True)
 
     def start(self) -> None:
         self._control("start", "-l", str(self._server.log), "-o", f'-h "" -k {self.socket.parent}')

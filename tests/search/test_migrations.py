@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import sqlite3
 import subprocess
 import sys
+import uuid
 import warnings
+from contextlib import closing
+from pathlib import Path
 
 import optuna
 import pytest
@@ -19,7 +23,7 @@ from optuna.storages import RDBStorage
 from dlsearch.config.errors import ConfigError
 from dlsearch.search import schema
 from dlsearch.search.database import Storage
-from dlsearch.search.study import Study
+from dlsearch.search.study import Claim, Study
 from dlsearch.search.tables import VERSION, VERSION_TABLE, Base
 from tests.search.studies import complete, draft, holder, opened
 from tests.search.test_outage import opened as opened_at
@@ -71,8 +75,7 @@ def make_old(storage, version):
     statements += ["ALTER TABLE dlsearch_test_evaluation DROP COLUMN token"]
     if version == 1:
         statements += [f"DROP INDEX {name}" for name in sorted(INDEXES)] + ["DROP TABLE dlsearch_round"]
-    if not storage.sqlite:
-        statements += ["ALTER TABLE dlsearch_test_evaluation ALTER COLUMN seed TYPE INTEGER"]
+    statements += ["ALTER TABLE dlsearch_test_evaluation ALTER COLUMN seed TYPE INTEGER"]
     with storage.engine.begin() as connection:
         for statement in statements:
             connection.execute(sa.text(statement))
@@ -102,25 +105,44 @@ def test_optunas_own_version_is_the_one_that_was_compared(tmp_path):
     rdb.engine.dispose()
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_database_of_an_earlier_version_is_brought_up_without_loss(url, version):
-    study = opened_at(url, "s", 3)
-    first, second = study.claim(holder()), study.claim(holder())
-    assert study.finish(first, complete(0.5))
-    row = study.ledger.opened("confirm", 0, 2**31 - 1)
-    make_old(study.storage, version)
-    study.storage.close()
-    storage = Storage(url)
+def brought_up(storage, second, row):
+    """What was there before is there, and goes on."""
     assert differences(storage) == []
     assert versions(storage) == [[VERSION], [int(VERSION)]]
     assert indexes(storage) >= {*INDEXES, TOKEN}
     again = Study(storage, "s")
     assert [(a.number, a.state) for a in again.leases.rows()] == [(0, "complete"), (1, "running")]
-    assert [(each["id"], each["seed"]) for each in again.ledger.rows()] == [(row, 2**31 - 1)]
-    assert again.finish(second, complete(0.25))
+    assert [(each["id"], each["seed"]) for each in again.ledger.rows()] == [(row, 7)]
+    assert again.finish(Claim("trial", 1, 1, second, {}, 0, None), complete(0.25))
     assert [t.values for t in again.trials()] == [[0.5], [0.25]]
-    assert again.ledger.opened("confirm", 0, 2**32 - 1, "t" * 32) == again.ledger.opened("confirm", 0, 1, "t" * 32)
+    token = uuid.uuid4().hex
+    opening = again.ledger.opened("confirm", 0, 2**32 - 1, token)
+    assert again.ledger.opened("confirm", 0, 2**32 - 1, token) == opening
     storage.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_that_an_earlier_version_wrote_is_brought_up_without_loss(tmp_path, version):
+    """A trial that has ended, one that runs, an opening of the test set: written by the code of then."""
+    path = tmp_path / "dlsearch.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / f"old/v{version}.sql").read_text())
+        second, row = connection.execute(
+            "SELECT token, (SELECT id FROM dlsearch_test_evaluation) FROM dlsearch_attempt WHERE state = 'running'"
+        ).fetchone()
+    brought_up(Storage(f"sqlite:///{path}"), second, row)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_so_is_a_database_on_a_server(postgres, version):
+    url = postgres.database(f"version-{version}")
+    study = opened_at(url, "s", 3)
+    first, second = study.claim(holder()), study.claim(holder())
+    assert study.finish(first, complete(0.5))
+    row = study.ledger.opened("confirm", 0, 7)
+    make_old(study.storage, version)
+    study.storage.close()
+    brought_up(Storage(url), second.token, row)
 
 
 def test_a_migration_that_was_cut_short_is_made_again(url):
