@@ -8,6 +8,7 @@ leases.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,7 @@ class _Jobs:
         self.returns: list[tuple[int, JobReturn]] = []
         self.refused: set[str | None] = set()  # nodes whose worker could not serve
         self.refusals = self.restarts = 0
-        self.over = False
+        self.over = self.said = False
         self.looked = 0.0
 
     def run(self) -> list[JobReturn]:
@@ -194,7 +195,10 @@ class _Jobs:
                     self._end(ready)
             elif self.over or not (self.waiting or (self.elastic and not self.refusals)):
                 return [done for _, done in sorted(self.returns, key=lambda pair: pair[0])]
-            else:  # the nodes are gone; others may come
+            else:
+                if not self.said:
+                    self.said = True
+                    sys.stderr.write("dlsearch: waiting for a node of the Ray cluster that holds a worker\n")
                 time.sleep(LOOK_S / 4)
 
     def _fill(self) -> None:

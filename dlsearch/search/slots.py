@@ -21,11 +21,13 @@ class Slot:
         index: Its number on this machine.
         device: ``cpu:0`` or a GPU's UUID.
         threads: CPU threads that a trial in it may use.
+        no_card: Whether cards that the machine may have are somebody else's.
     """
 
     index: int
     device: str
     threads: int
+    no_card: bool = False
 
     @property
     def env(self) -> dict[str, str]:
@@ -34,6 +36,8 @@ class Slot:
         env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         if not self.device.startswith("cpu"):
             env |= {"CUDA_VISIBLE_DEVICES": self.device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        elif self.no_card:  # Ray leaves them visible to tasks that asked for none
+            env["CUDA_VISIBLE_DEVICES"] = ""
         return env
 
 
@@ -109,4 +113,5 @@ def slots_and_reason(
         most = per_gpu * len(devices)
         raise ConfigError(key, f"{count} is more than worker.slots_per_gpu={per_gpu} allows here", f"{key}={most}")
     share = threads or max(1, machine.usable // count)
-    return [Slot(i, devices[i % len(devices)] if devices else f"cpu:{i}", share) for i in range(count)], reason
+    none = given.gpus == 0
+    return [Slot(i, devices[i % len(devices)] if devices else f"cpu:{i}", share, none) for i in range(count)], reason

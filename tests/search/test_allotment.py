@@ -53,6 +53,13 @@ def test_a_fraction_of_a_card_holds_one_trial_whatever_may_share_a_whole_one(mac
     assert len(slots("auto", threads=None, accelerator="auto", per_gpu=2)) == 4
 
 
+def test_a_share_without_a_card_leaves_the_machines_cards_alone(machine):
+    machine(Allotment("Ray", 2.0, 0.0))
+    assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots("auto", threads=None, accelerator="auto")] == ["", ""]
+    machine(Allotment())
+    assert "CUDA_VISIBLE_DEVICES" not in slots("auto", threads=None, accelerator="cpu")[0].env
+
+
 @pytest.mark.parametrize(("environment", "expected"), [
     ({}, Allotment()),
     ({"SLURM_CPUS_PER_TASK": "4"}, Allotment()),  # somebody's leftover: this is no job
