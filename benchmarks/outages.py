@@ -475,7 +475,7 @@ def tracking(given: argparse.Namespace) -> None:
 
         words = [
             *STUDY, f"study.n_trials={trials}", f"trainer.max_epochs={epochs}", "hydra.launcher.workers=2",
-            "space.optimizer.lr=null", "model.dropout='interval(0, 0.5)'", f"tracking.uri=http://127.0.0.1:{port}",
+            "space.optimizer.lr=null", "model.dropout=interval(0, 0.5)", f"tracking.uri=http://127.0.0.1:{port}",
             "tracking.system_metrics_s=null", "trainer.log_every_n_steps=5",
         ]  # fmt: skip
         with contextlib.ExitStack() as later:
