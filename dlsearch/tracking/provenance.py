@@ -15,6 +15,7 @@ import re
 import socket
 import subprocess
 import sys
+import sysconfig
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,7 +189,11 @@ def _new_file(name: str, content: str) -> str:
 @cache
 def _all_packages() -> Mapping[str, str]:
     found = {}
-    for distribution in importlib.metadata.distributions():
+    # What a package brings inside itself and puts on the path when it is imported, as Ray does, is no part of the
+    # environment: whether it is seen would depend on what was imported before.
+    sites = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    places = [place for place in sys.path if not sites.intersection(Path(place).parents)]
+    for distribution in importlib.metadata.distributions(path=places):
         name = distribution.metadata["Name"]
         if name:
             found[name.lower().replace("_", "-")] = distribution.version

@@ -15,7 +15,7 @@ def test_a_preempted_job_gives_its_trials_back_and_is_queued_again(place):
     site = place("submitit")
     words = ["-m", *TINY, "hydra/launcher=submitit_local", "study.name=s", "study.n_trials=3", "callbacks=none"]
     live = "SELECT pid, progress FROM dlsearch_attempt WHERE state = 'running' AND progress IS NOT NULL"
-    with site.running(*words, "trainer.max_epochs=60", "worker.threads=1") as process:
+    with site.running(*words, "trainer.max_epochs=300", "worker.threads=1") as process:
         ((pid, _),) = until(lambda: site.rows(live), 150)
         os.kill(pid, signal.SIGUSR2)
         assert process.wait(120) == 0, site.log.read_text()

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,17 @@ def test_nothing_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_package_brings_inside_itself_is_no_part_of_the_environment(tmp_path, monkeypatch):
+    for name, place in (("plain", "site"), ("vendored", "site/big/thirdparty"), ("beside", "elsewhere")):
+        info = tmp_path / place / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path / "site"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / place) for place in ("site", "site/big/thirdparty", "elsewhere")])
+    provenance._all_packages.cache_clear()
+    try:
+        assert provenance._all_packages() == {"plain": "1.0", "beside": "1.0"}
+    finally:
+        provenance._all_packages.cache_clear()
