@@ -18,10 +18,10 @@ unexport PYTHONPATH PYTHONHOME
 # Set in some containers; without compiled modules every start costs seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test check format bench experiments ui docs lock clean
+.PHONY: help env demo test test-storms check format bench experiments ui docs lock clean
 
 help:  ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
@@ -44,6 +44,9 @@ demo: $(READY)  ## Run a study of 24 trials on real digits and write its report
 
 test: $(READY)  ## Run all tests; those on MNIST and CIFAR-10 need DLSEARCH_DATA
 	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+test-storms: $(READY)  ## Run the tests that make test leaves out: storms, clusters and outages
+	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m storm $(ARGS)
 
 check: $(READY)  ## Check format, style, types and layers
 	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo "make: some files are not formatted: make format" >&2; exit 1; }

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,35 +20,47 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
 
 _JOIN_S = 3.0
-_LEFT_OUT = pytest.StashKey[int]()
+_WHY = {
+    "data": "they need DLSEARCH_DATA, or a GPU",
+    "storm": "storms, clusters and outages, which make test-storms runs",
+}
+_LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this machine has no data or no device for; `pytest_terminal_summary` says so."""
-    absent = set()
+    """Leave out what this machine has no data or no device for, and, unless asked for, what takes long.
+
+    `pytest_terminal_summary` says so.
+    """
+    absent = {}
     if not os.environ.get("DLSEARCH_DATA"):
-        absent.add("data")
+        absent["data"] = "data"
     if not Path("/dev/nvidia0").exists():
-        absent.add("gpu")
-    left_out = {item for item in items if any(item.get_closest_marker(name) for name in absent)}
+        absent["gpu"] = "data"
+    if "storm" not in config.option.markexpr and not any(".py" in word for word in config.args):
+        absent["storm"] = "storm"
+    left_out = {}
+    for item in items:
+        if why := next((absent[name] for name in absent if item.get_closest_marker(name)), None):
+            left_out[item] = why
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
-    config.stash[_LEFT_OUT] = len(left_out)
+    config.stash[_LEFT_OUT] = dict(Counter(left_out.values()))
     if hasattr(config, "workeroutput"):  # a worker of pytest-xdist, which says nothing itself
-        config.workeroutput["left_out"] = len(left_out)
+        config.workeroutput["left_out"] = config.stash[_LEFT_OUT]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take over what a worker of pytest-xdist left out; each of them collects everything."""
-    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One visible line about what was left out."""
-    if count := terminalreporter.config.stash.get(_LEFT_OUT, 0):
-        terminalreporter.write_line(f"{count} left out: they need DLSEARCH_DATA, or a GPU")
+    """One visible line about each kind of what was left out."""
+    for why, count in sorted(terminalreporter.config.stash.get(_LEFT_OUT, {}).items()):
+        terminalreporter.write_line(f"{count} left out: {_WHY[why]}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -31,6 +31,15 @@ def test_tests_without_their_data_are_left_out_with_a_line(tmp_path: Path) -> No
     assert "2 passed" in outcome(tmp_path, body, DLSEARCH_DATA=str(tmp_path))
 
 
+def test_what_takes_long_is_left_out_with_a_line_unless_it_is_asked_for(tmp_path: Path) -> None:
+    body = "def test_a(): pass\n\n@pytest.mark.storm\ndef test_b(): pass\n"
+    text = outcome(tmp_path, body)
+    assert "1 left out: storms, clusters and outages, which make test-storms runs" in text
+    assert "1 passed, 1 deselected" in text
+    assert "1 passed, 1 deselected" in outcome(tmp_path, body, "-m", "storm")
+    assert "2 passed" in outcome(tmp_path, body, str(tmp_path / "test_it.py"))
+
+
 @pytest.mark.parametrize(("body", "said"), [
     ("def test_a(): threading.Thread(target=time.sleep, args=(5,), name='slow').start()", "outlive the test: ['slow']"),
     ("def test_a(): os.environ['DLSEARCH_X'] = '1'", "left its environment behind: ['DLSEARCH_X']"),

@@ -12,7 +12,7 @@ from tests.e2e import aftermath
 from tests.e2e.running import FAST, ROOT, TINY
 from tests.e2e.storm import STOP, TERM, Storm, plan
 
-pytestmark = pytest.mark.timeout(400)  # the whole storm is one fixture
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(400)]  # the whole storm is one fixture
 
 TRIALS, LEASE_S = 16, 5.0
 KINDS = ["trial"] * 4 + ["worker"] * 3 + ["driver"] * 2 + ["shipper"] * 2 + [TERM] * 2 + [STOP] * 2

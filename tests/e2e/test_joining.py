@@ -11,6 +11,8 @@ import pytest
 
 from tests.e2e.running import TINY, exactly, until
 
+pytestmark = pytest.mark.storm
+
 
 def test_a_worker_waits_for_its_study_and_stays_until_it_is_done(place):
     site, other = place("waiting"), place("early")

@@ -12,6 +12,8 @@ from dlsearch.config.errors import AWAY
 from tests.e2e.running import TINY, until
 from tests.search.server import Server
 
+pytestmark = pytest.mark.storm
+
 TOTAL = 12
 
 

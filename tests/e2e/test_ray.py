@@ -16,6 +16,8 @@ from tests.e2e.running import FAST, ROOT, TINY, exactly, until
 
 pytest.importorskip("ray")
 
+pytestmark = pytest.mark.storm
+
 
 @contextmanager
 def cluster(log) -> Iterator[subprocess.Popen[str]]:

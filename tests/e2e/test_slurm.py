@@ -9,6 +9,8 @@ import pytest
 
 from tests.e2e.running import TINY, exactly, until
 
+pytestmark = pytest.mark.storm
+
 
 @pytest.mark.timeout(400)  # two imports of torch
 def test_a_preempted_job_gives_its_trials_back_and_is_queued_again(place):

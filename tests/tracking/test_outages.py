@@ -25,6 +25,8 @@ from dlsearch.tracking.sender import Sender
 from tests.tracking.conftest import EXPERIMENT
 from tests.tracking.proxy import Proxy
 
+pytestmark = pytest.mark.storm
+
 TIMEOUT_S = 4
 
 
