@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
 # Studies whose records are committed in experiments/, each the name of its experiment.
-EXPERIMENTS ?= softmax_mnist lenet_mnist convnet_fashion_mnist mlp_mnist convnet_cifar10 stn_mnist depth_cifar10 depth_mnist perceptron_xor mlp_xor
+EXPERIMENTS ?= softmax_mnist lenet_mnist convnet_fashion_mnist mlp_mnist convnet_cifar10 stn_mnist depth_cifar10 depth_mnist perceptron_xor mlp_xor polynomial_diabetes
 # Of these nets, which ask for a GPU, a small study: two cores take minutes for it.
 SMALL := alexnet_cifar10 zfnet_cifar10 vgg_cifar10 googlenet_cifar10 resnet20_cifar10 gated_cifar10 attention_cifar10
 SIZE := trainer.precision=bf16-mixed data.train_size=5000 data.val_size=2000 trainer.max_epochs=8 study.n_trials=4 study.confirm.top=1 study.confirm.seeds=3
