@@ -291,10 +291,8 @@ class Worker:
         elif message["type"] == "done":
             running.result = message["result"]
         if answer is not None:
-            try:
+            with contextlib.suppress(OSError):  # it has ended
                 running.child.channel.send(answer)
-            except OSError:
-                return
 
     # -- ending --------------------------------------------------------------------------------------------------
     def _end(self, running: Running) -> None:
@@ -371,7 +369,8 @@ class Worker:
                 self._close(running, running.end)
         if now - self._reaped > REAP_S:
             self._reaped = now
-            self.stopping = self.stopping or (self._told is not None and self._now(self._told, False))
+            if self._told is not None and self._now(self._told, False):  # a signal may come meanwhile, and stands
+                self.stopping = True
             self._now(self._reap, None)
 
     def _renew(self) -> None:
