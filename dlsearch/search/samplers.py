@@ -11,7 +11,9 @@ Importing this imports no optuna.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -190,11 +192,18 @@ def _quiet() -> Iterator[None]:
 def _make(node: Mapping[str, Any], key: str, extra: Sequence[str], given: Mapping[str, Any]) -> Any:
     # A factory first: objects such as the space do not pass through a config.
     with _quiet():
-        factory = build({**node, "_partial_": True}, key, extra=extra)
+        flat = not any(isinstance(value, (Mapping, list, tuple)) for value in node.values())
+        # What lies inside would be shared by all that one factory makes, with its random state.
+        factory = (_factory if flat else _factory.__wrapped__)(json.dumps(node), key, tuple(extra))
         try:
             return factory(**given)
         except (ImportError, TypeError, ValueError) as error:
             raise ConfigError(key, f"{node['_target_']}: {str(error).splitlines()[0]}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _factory(node: str, key: str, extra: tuple[str, ...]) -> Any:
+    return build({**json.loads(node), "_partial_": True}, key, extra=extra)
 
 
 def _check_sampler(node: Mapping[str, Any], directions: Sequence[str], space: Space) -> None:

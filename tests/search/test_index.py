@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState, create_trial
 
 from dlsearch.search.database import Storage
-from dlsearch.search.index import TrialIndex, params_key
+from dlsearch.search.index import TrialCache, TrialIndex, params_key
 from dlsearch.search.record import read_record, read_status
 from dlsearch.search.samplers import build_sampler
 from dlsearch.search.study import DUPLICATE, Study
@@ -25,6 +25,27 @@ DIST = {"x": optuna.distributions.IntDistribution(0, 9)}
 def finished(study, value, state=TrialState.COMPLETE, **params):
     values = {"value": value} if state is TrialState.COMPLETE else {}
     study.optuna.add_trial(create_trial(state=state, params=params, distributions=DIST if params else {}, **values))
+
+
+def test_trials_are_handed_out_as_optuna_does(tmp_path):
+    rng = random.Random(0)
+    rdb = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'o.db'}")
+    ours, theirs = TrialCache(rdb), optuna.storages.get_storage(rdb)
+    others = optuna.create_study(storage=optuna.storages.get_storage(rdb), study_name="s")
+    mine = optuna.load_study(study_name="s", storage=ours)
+    for _ in range(60):
+        study = rng.choice([mine, others])
+        running = [t.number for t in theirs.get_all_trials(study._study_id) if t.state is TrialState.RUNNING]
+        if running and rng.random() < 0.5:
+            study.tell(rng.choice(running), rng.random())  # not in the order in which they began
+        else:
+            study.ask(DIST)
+        for states in (None, (TrialState.COMPLETE,)):
+            wanted = theirs.get_all_trials(study._study_id, deepcopy=False, states=states)
+            assert ours.get_all_trials(study._study_id, deepcopy=False, states=states) == wanted
+    handed_out = ours.get_all_trials(mine._study_id, deepcopy=False)
+    handed_out.clear()
+    assert len(ours.get_all_trials(mine._study_id, deepcopy=False)) == len(mine.trials)
 
 
 def test_the_index_agrees_with_a_look_at_every_trial():

@@ -205,6 +205,12 @@ def test_samplers_inside_of_samplers_are_seeded(tmp_path):
     assert a == b
 
 
+def test_what_lies_inside_of_a_sampler_is_its_own():
+    node = sampler_config("gp", independent_sampler={"_target_": "optuna.samplers.TPESampler"})
+    inside = [build_sampler(node, space=space_of(MIXED), study_seed=0, number=0)._independent_sampler for _ in range(2)]
+    assert inside[0] is not inside[1]
+
+
 def test_seeds_are_functions_of_study_and_number():
     assert trial_seed(0, 1) == 1904480221 == derive(0, 1, "trial")
     seeds = {derive(s, n, p) for s in range(20) for n in range(50) for p in ("trial", "sampler")}
