@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,15 @@ class ForkServer:
             return False
         return True
 
+    def gone(self, patience_s: float = 1.0) -> bool:
+        """Whether it has ended, or does so now: a killed process lets go of one connection after the other."""
+        deadline = time.monotonic() + patience_s
+        while alive := self.alive:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        return not alive
+
     @property
     def importing(self) -> bool:
         """Whether it still imports: :meth:`spawn` would wait for it."""
@@ -169,7 +179,7 @@ class ForkServer:
         """Fork a child that runs ``target(channel, payload)``, its output going to `log`.
 
         Raises:
-            OSError: The server is gone.
+            OSError: The server is gone, or cannot fork.
         """
         ours, theirs = socket.socketpair()
         status_read, status_write = os.pipe()
@@ -190,7 +200,7 @@ class ForkServer:
                 ours.close()
                 os.close(status_read)
         if not answer:
-            raise OSError("the fork server died")
+            raise OSError("the fork server died, or cannot fork")
         return Child(int(answer), Channel(ours), status_read)
 
     def stop(self) -> None:

@@ -238,7 +238,7 @@ class Worker:
         try:
             return server.spawn(target, payload, env=slot.env, log=log)
         except OSError:
-            if server.alive:
+            if not server.gone():
                 raise
             server = self.server = self._revive()
             return server.spawn(target, payload, env=slot.env, log=log)

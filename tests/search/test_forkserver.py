@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -88,6 +90,20 @@ def test_children_die_with_their_server(server):
             return
         time.sleep(0.02)
     pytest.fail("the child outlived its server")
+
+
+def test_one_that_is_being_killed_is_gone_although_its_listener_closes_last(server, tmp_path):
+    path = str(tmp_path / "dying.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+        dying = ForkServer(path, -1, None)
+        assert dying.alive
+        death = threading.Timer(0.2, listener.close)
+        death.start()
+        assert dying.gone()
+        death.join()
+    assert not server.gone(patience_s=0.1)
 
 
 def test_stopping_leaves_nothing_behind(tmp_path):
