@@ -108,7 +108,7 @@ def served(folder: Path, trials: int) -> list[tuple[int, float]]:
     """What a worker holds in memory after so many trials: (finished, MiB)."""
     url = f"sqlite:///{folder / 'served.db'}"
     draft = storage.draft("random")
-    draft.study.update(n_trials=trials, finalize=False)
+    draft.config["study"].update(n_trials=trials, finalize=False)
     document = document_of(draft, {}, {"provenance": {}, "sha": {"env": "", "code": ""}})
     opened = Storage(url)
     open_study(opened, draft, document, lease_s=30.0)

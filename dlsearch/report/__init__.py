@@ -38,7 +38,7 @@ def build(record: dict[str, Any], out: Path, *, interactive: bool = False) -> Pa
 
     if out.exists() and not (out / "report.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: holds something that is no report (hint: name another folder)")
-    canonical = json.dumps(facts(view(record)), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    canonical = _canonical(facts(view(record)))
     # Pages and figures read the file's own content: what is not in report.json cannot be on a page.
     content = json.loads(canonical)
     with svg.settings():
@@ -61,6 +61,21 @@ def build(record: dict[str, Any], out: Path, *, interactive: bool = False) -> Pa
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return out / "index.html"
+
+
+def _canonical(document: dict[str, Any]) -> str:
+    """The document with sorted keys: a line for each, and one for each element of a list, such as a trial."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    lines = []
+    for key, value in sorted(document.items()):
+        whole = text(value)
+        if isinstance(value, list) and value:
+            whole = "[\n" + ",\n".join(map(text, value)) + "\n]"
+        lines.append(f"{text(key)}: {whole}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _swap(fresh: Path, out: Path) -> None:

@@ -20,7 +20,7 @@ _REPLICA_STATES = {"complete": "complete", "failed": "failed", "lost": "failed",
 #: Metrics that are rates in [0, 1] and read best in per cent.
 RATES = ("accuracy", "f1", "precision", "recall", "auroc", "auc", "top1", "top5", "specificity", "iou")
 
-#: What a repetition needs of a trial, and compares.
+#: What a repetition needs of a trial, and compares; what is null or false is left out.
 REPLAY = (
     "number", "state", "reason", "params", "values", "intermediate", "seed", "epochs", "best_epoch", "duplicate_of",
     "default", "enqueued", "resumed_epoch", "state_sha256", "metrics_sha256", "split_sha256", "inputs",
@@ -248,7 +248,7 @@ def view(record: Mapping[str, Any]) -> View:
         openings=None if openings is None else tuple(openings),
         checks=(),
         replay=tuple(
-            {key: t.get(key) for key in REPLAY}
+            {key: t[key] for key in REPLAY if t.get(key) is not None and t[key] is not False}
             for t in sorted(data.get("trials") or [], key=lambda t: int(t["number"]))
         ),
         again={key: data.get(key) for key in ("winner", "finalization")},

@@ -32,6 +32,12 @@ from dlsearch.tracking import layout, provenance
 #: Samplers whose proposals are a function of the study's seed and the trial's number.
 INDEPENDENT = ("optuna.samplers.RandomSampler",)
 _PRUNER = "dlsearch.search.samplers.recorded"
+#: What a report leaves out of a trial to run again where it is null or false.
+_ABSENT: dict[str, Any] = {
+    "reason": None, "values": None, "intermediate": [], "epochs": None, "best_epoch": None, "duplicate_of": None,
+    "default": False, "enqueued": False, "resumed_epoch": None, "state_sha256": None, "metrics_sha256": None,
+    "split_sha256": None, "inputs": None,
+}  # fmt: skip
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def load(path: Path) -> dict[str, Any]:
         raise ConfigError("report.json", f"{path} lacks {', '.join(lacking or ['replay'])}", "dlsearch report NAME")
     if not report["replay"]:
         raise ConfigError("report.json", f"{path} holds no trial to run again")
-    return report
+    return {**report, "replay": [_ABSENT | trial for trial in report["replay"]]}
 
 
 def document_of(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,7 @@ def tree(figure: Figure, key: str) -> ElementTree.Element:
     for element in root.iter():
         _compact(element, key, used)
     _flatten(root)
+    _gather(root)
     root.attrib = {"xmlns": "http://www.w3.org/2000/svg", "viewBox": root.attrib["viewBox"]}
     return root
 
@@ -175,6 +177,26 @@ def _flatten(element: ElementTree.Element) -> None:
             children.extend(child)
         elif not (child.tag == "g" and len(child) == 0):
             children.append(child)
+    for child in list(element):
+        element.remove(child)
+    element.extend(children)
+
+
+def _gather(element: ElementTree.Element) -> None:
+    """Say once how equal marks in a row look: of thousands of trials that is most of a figure."""
+    children: list[ElementTree.Element] = []
+    for style, run in itertools.groupby(element, lambda child: child.tag == "use" and child.attrib.get("style")):
+        marks = list(run)
+        if style and len(marks) > 2:
+            group = ElementTree.Element("g", {"style": style})
+            for mark in marks:
+                del mark.attrib["style"]
+            group.extend(marks)
+            marks = [group]
+        else:
+            for child in marks:
+                _gather(child)
+        children.extend(marks)
     for child in list(element):
         element.remove(child)
     element.extend(children)

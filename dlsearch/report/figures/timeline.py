@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import TYPE_CHECKING, Any
+
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 
 from dlsearch.report.figures import plate
 from dlsearch.report.figures.plate import NARROW, WIDE, Plate, finish
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Rows that are labelled one by one; beyond, slots are lanes without a name.
 LABELLED = 16
+#: Attempts that are drawn one by one; beyond, each half point of a lane shows what filled most of it.
+DRAWN = 2000
 
 
 class Clock:
@@ -66,8 +73,7 @@ def timeline(f: dict[str, Any]) -> Plate | None:
         figure = canvas(width, height)
         lanes, level = figure.subplots(2, 1, sharex=True, height_ratios=[row * len(slots) + 8, 62])
         _lanes(lanes, f, clock, width)
-        xs = [clock.at(t) for t, _ in compute["busy"]]
-        ys = [n for _, n in compute["busy"]]
+        xs, ys = _level([(clock.at(t), n) for t, n in compute["busy"]], width)
         level.fill_between(xs, ys, step="post", color=ACCENT, alpha=0.18, lw=0)
         level.step(xs, ys, where="post", color=ACCENT, lw=1.1)
         top = max(len(slots), *ys)
@@ -97,6 +103,8 @@ def timeline(f: dict[str, Any]) -> Plate | None:
     }
     caption = f"One bar an attempt ({', '.join(looks[s] for s in looks if s in states)})"
     caption += ", with its trial's number where there is room." if len(bars) < 300 else "."
+    if len(bars) > DRAWN:
+        caption += " Bars too thin to tell apart are drawn as one."
     if compute["utilisation"] is not None:
         caption += f" The slots were busy {percent(compute['utilisation'])} of the time."
     alt = (
@@ -104,6 +112,55 @@ def timeline(f: dict[str, Any]) -> Plate | None:
         f" over {duration(clock.total * clock.unit)}. {caption}"
     )
     return Plate("timeline", "Timeline", caption, alt, draw(WIDE), draw(NARROW), "full")
+
+
+def _level(steps: list[tuple[float, float]], width: int) -> tuple[list[float], list[float]]:
+    """How many slots are busy; of more steps than the figure has half points, the mean over each of those."""
+    import numpy as np
+
+    xs, ys = np.array(steps).T
+    if len(xs) > 4 * width:
+        edges = np.linspace(xs[0], xs[-1], 2 * width)
+        total = np.concatenate([[0.0], np.cumsum(np.diff(xs) * ys[:-1])])
+        ys = np.diff(np.interp(edges, xs, total)) / np.diff(edges)
+        xs, ys = edges, np.append(ys, ys[-1])
+    return xs.tolist(), ys.tolist()
+
+
+def _merged(
+    bars: list[Any], places: dict[str, int], clock: Clock, scale: float
+) -> dict[str, list[tuple[int, float, float]]]:
+    """What filled most of each half point of a lane, by state: (lane, from, to), neighbours joined."""
+    import numpy as np
+
+    columns = max(1, math.ceil(2 * scale * clock.total))
+    wide = clock.total / columns
+    states = list(dict.fromkeys(b[3] for b in bars))
+    filled = np.zeros((len(places), len(states), columns))
+    for slot, began, ended, state, _ in bars:
+        a, b = clock.at(began) / wide, clock.at(ended) / wide
+        row, first, last = filled[places[slot], states.index(state)], int(a), min(int(b), columns - 1)
+        row[first : last + 1] += 1
+        row[first] -= a - first
+        row[last] -= last + 1 - b
+    found: dict[str, list[tuple[int, float, float]]] = {state: [] for state in states}
+    for lane, share in enumerate(filled):
+        shown = np.where(share.sum(axis=0) > 0, share.argmax(axis=0), -1)
+        edges = [0, *(np.flatnonzero(np.diff(shown)) + 1).tolist(), columns]
+        for first, last in itertools.pairwise(edges):
+            if shown[first] >= 0:
+                found[states[shown[first]]].append((lane, first * wide, last * wide))
+    return {state: spans for state, spans in found.items() if spans}
+
+
+def _boxes(spans: list[tuple[int, float, float]], thick: float) -> Path:
+    """One path for all of them: an element each would make the figure as large as its study."""
+    corners = [
+        ((a, lane - thick / 2), (b, lane - thick / 2), (b, lane + thick / 2), (a, lane + thick / 2), (a, 0))
+        for lane, a, b in spans
+    ]
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(spans)
+    return Path([point for box in corners for point in box], codes)
 
 
 def _lanes(ax: Axes, f: dict[str, Any], clock: Clock, width: int) -> None:
@@ -119,9 +176,11 @@ def _lanes(ax: Axes, f: dict[str, Any], clock: Clock, width: int) -> None:
         "running": {"facecolor": PAPER, "edgecolor": ACCENT, "lw": 0.9},
         "waiting": {"facecolor": PAPER, "edgecolor": MUTED, "lw": 0.9},
     }
-    from matplotlib.patches import Rectangle
-
     scale = (width - 120) / clock.total
+    if len(bars) > DRAWN:
+        for state, spans in _merged(bars, places, clock, scale).items():
+            ax.add_patch(PathPatch(_boxes(spans, thick), **{**looks[state], "lw": 0}, zorder=2))
+        bars = []
     dense = len(bars) >= 300 or len(slots) > LABELLED
     for slot, began, ended, state, n in bars:
         a, b = clock.at(began), clock.at(ended)
