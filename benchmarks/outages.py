@@ -1,13 +1,15 @@
 """What becomes of a study whose database, or whose tracking server, goes away; counted afterwards from databases alone.
 
-    python benchmarks/outages.py [--only restarts,total,starts,tracking] [--small] [--out FILE]
+    python benchmarks/outages.py [--only restarts,total,starts,experiments,tracking] [--small] [--out FILE]
 
     restarts   a study on PostgreSQL whose server is restarted five times while trials run (three times as an
                administrator does it, twice by SIGKILL to its postmaster), and once stays away for 60 s, two leases:
                trials lost or doubled, attempts that were reaped although their worker lived
     total      8 workers join one study of 8 × 25 trials on PostgreSQL: how many trials there are in the end
     starts     32 processes open a storage and a study that do not exist yet, all at once, 20 times, on SQLite and on
-               PostgreSQL; and 32 that send a run each to an MLflow server with an experiment that does not exist yet
+               PostgreSQL
+    experiments   32 processes send a run each to an MLflow server with an experiment that does not exist yet, 20 times;
+               what the server refuses is sent again, as a shipper does
     tracking   a study that tracks to an MLflow server over HTTP, which is killed after a quarter of the trials and
                started again after three quarters: rows lost or doubled against the journals, failed trials, and the
                duration of a training epoch with the server up and down
@@ -26,6 +28,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -304,9 +307,11 @@ def send_first(uri: str, store: Path) -> None:
         journal.open("train", "first", "first starts")
         journal.metrics({"loss": 1.0}, 0)
         journal.status("FINISHED")
-    left = sync(store, uri)
-    if left["pending"]:
-        raise RuntimeError(f"not sent: {left}")
+    deadline = time.monotonic() + 120
+    while (left := sync(store, uri))["pending"]:  # a shipper goes on trying as well: the server refuses so many at once
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not sent: {left}")
+        time.sleep(random.uniform(0.1, 2.0))
 
 
 def at_once(count: int, work: Callable[[int], None]) -> tuple[list[str], float]:
@@ -334,19 +339,35 @@ def at_once(count: int, work: Callable[[int], None]) -> tuple[list[str], float]:
     return wrong, whole
 
 
-def starts(given: argparse.Namespace) -> None:
-    import mlflow  # noqa: F401  # once: what is counted is forked
-    import storage  # noqa: F401
+class Starts:
+    """The table of first starts.
 
-    count, times = (8, 2) if given.small else (32, 20)
-    table: list[list[str]] = []
+    Args:
+        given: The command line.
+    """
 
-    def add(what: str, wrong: list[str], made: list[int], seconds: list[float]) -> None:
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.out = given.out
+        self.count, self.times = (8, 2) if given.small else (32, 20)
+        self.rows: list[list[str]] = []
+
+    def add(self, what: str, wrong: list[str], made: list[int], seconds: list[float]) -> None:
         for line in wrong[:5]:
             print(f"{what}: {line}", file=sys.stderr)
         made_of = str(made[0]) if len(set(made)) == 1 else f"{min(made)}–{max(made)}"
-        table.append([what, str(count), str(times), str(len(wrong)), made_of, machine.spread(seconds)])
+        self.rows.append([what, str(self.count), str(self.times), str(len(wrong)), made_of, machine.spread(seconds)])
 
+    def publish(self) -> None:
+        headings = ["what is made", "starts at once", "times", "errors", "made each time", "s until the last is there"]
+        caption = machine.caption(f"{self.count} processes", PACKAGES)
+        machine.publish(f"{machine.table(headings, self.rows)}\n\n{caption}", self.out)
+
+
+def starts(given: argparse.Namespace) -> None:
+    import storage  # noqa: F401  # once: what is counted is forked
+
+    table = Starts(given)
+    count, times = table.count, table.times
     with tempfile.TemporaryDirectory(prefix="bench-") as place, postgres() as server:
         for what in ("a study on SQLite", "a study on PostgreSQL"):
             wrong, made, seconds = [], [], []
@@ -357,11 +378,18 @@ def starts(given: argparse.Namespace) -> None:
                 bad, whole = at_once(count, lambda _, url=url: open_first(url))
                 wrong += bad
                 seconds.append(whole)
-                made.append(
-                    rows_of(url, "SELECT (SELECT count(*) FROM studies) + (SELECT count(*) FROM dlsearch_study)")[0][0]
-                    // 2
-                )
-            add(what, wrong, made, seconds)
+                studies = "SELECT (SELECT count(*) FROM studies) + (SELECT count(*) FROM dlsearch_study)"
+                made.append(rows_of(url, studies)[0][0] // 2)
+            table.add(what, wrong, made, seconds)
+    table.publish()
+
+
+def experiments(given: argparse.Namespace) -> None:
+    import mlflow  # noqa: F401  # as above
+
+    table = Starts(given)
+    count, times = table.count, table.times
+    with tempfile.TemporaryDirectory(prefix="bench-") as place:
         wrong, made, seconds = [], [], []
         for turn in range(times):
             site = Path(place, f"mlflow{turn}")
@@ -378,9 +406,8 @@ def starts(given: argparse.Namespace) -> None:
                 )
                 runs = database.execute("SELECT count(*) FROM runs").fetchone()[0]
             wrong += [f"{runs} runs of {count}"] * (runs != count)
-        add("an experiment in MLflow", wrong, made, seconds)
-    headings = ["what is made", "starts at once", "times", "errors", "made each time", "s until the last is there"]
-    machine.publish(f"{machine.table(headings, table)}\n\n{machine.caption(f'{count} processes', PACKAGES)}", given.out)
+        table.add("an experiment in MLflow", wrong, made, seconds)
+    table.publish()
 
 
 # -- the tracking server -----------------------------------------------------------------------------------------------
@@ -526,7 +553,7 @@ def tracking(given: argparse.Namespace) -> None:
     machine.publish(f"{machine.table(headings, [figures])}\n\n{times}\n\n{caption}", given.out)
 
 
-PARTS = {"restarts": restarts, "total": total, "starts": starts, "tracking": tracking}
+PARTS = {"restarts": restarts, "total": total, "starts": starts, "experiments": experiments, "tracking": tracking}
 
 
 def main() -> None:

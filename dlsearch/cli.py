@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,13 @@ def main(argv: list[str] | None = None) -> None:
     here = str(Path.cwd())
     if here not in sys.path:  # a package of the user's beside her configs; last, so that it shadows nothing
         sys.path.append(here)
-    sys.exit(guarded(lambda: _dispatch(words)))
+    code = guarded(lambda: _dispatch(words))
+    if argv is None and words and words[0] in LOOKS:
+        with suppress(OSError):  # whoever read it has gone
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # taking every module down would be a fifth of the time
+    sys.exit(code)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -29,8 +29,6 @@ from dlsearch.search.tables import VERSION, Attempt, Base, RoundRow, StudyRow, T
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from optuna.storages import BaseStorage
-
 __all__ = ["SCHEMA_VERSION", "Attempt", "Base", "RoundRow", "Storage", "StudyRow", "TestEvaluation"]
 
 T = TypeVar("T")
@@ -142,7 +140,7 @@ class Storage:
             return time.time()
         return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
-    def fresh(self) -> BaseStorage:
+    def fresh(self) -> TrialCache:
         """Optuna's view from now on, with nothing cached."""
         self.optuna = TrialCache(self.rdb)
         return self.optuna

@@ -8,6 +8,8 @@ for the ten-thousandth trial than for the tenth, but for one sort or one scan of
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -15,14 +17,18 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import TrialState
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
     from sqlalchemy.engine import Connection
 
 _TRIALS = sa.table("trials", *map(sa.column, ("trial_id", "number", "study_id", "state")))
 _VALUES = sa.table("trial_values", *map(sa.column, ("trial_id", "objective", "value", "value_type")))
 _ATTRIBUTES = sa.table("trial_user_attributes", *map(sa.column, ("trial_id", "key", "value_json")))
+
+
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 def _label(name: str) -> sa.ColumnElement[Any]:
@@ -36,18 +42,42 @@ def params_key(params: dict[str, Any]) -> str:
 
 
 class TrialCache(_CachedStorage):
-    """Optuna's cache of the trials, which hands them out without sorting them by a Python function each time."""
+    """Optuna's cache of the trials, which does not sort them anew each time, and can do without reading again."""
+
+    def __init__(self, backend: RDBStorage) -> None:
+        """Nothing is cached yet."""
+        super().__init__(backend)
+        self._held_by: int | None = None
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """For this thread nothing changes meanwhile: it has read the trials under the lock that it holds."""
+        self._held_by = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._held_by = None
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        if self._held_by != threading.get_ident():
+            super()._read_trials_from_remote_storage(study_id)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """All trials by number. The numbers are dense: Optuna counts a study's trials to give one."""
-        if deepcopy or states is not None:
+        if deepcopy:
             return super().get_all_trials(study_id, deepcopy, states)
         self._read_trials_from_remote_storage(study_id)
         with self._lock:
             trials = self._studies[study_id].trials
-            return list(map(trials.__getitem__, range(len(trials))))
+            some: Iterable[FrozenTrial]
+            if states is not None and not any(state in states for state in _FINISHED):
+                ids = sorted(self._studies[study_id].unfinished_trial_ids)
+                some = (trials[self._trial_id_to_study_id_and_number[each][1]] for each in ids)
+            else:
+                some = map(trials.__getitem__, range(len(trials)))
+            return [trial for trial in some if states is None or trial.state in states]
 
 
 class TrialIndex:

@@ -181,7 +181,8 @@ class Study:
 
     def _take(self, trial: optuna.Trial, holder: Holder, finished: bool) -> Claim | None:
         """Give a trial its parameters and open an attempt at it; None where it was settled as a duplicate."""
-        params = self.space.suggest(trial, self.document["config"])
+        with self.storage.optuna.still():
+            params = self.space.suggest(trial, self.document["config"])
         if self._duplicates(trial):
             return None
         if finished:  # it is not, any more
@@ -208,7 +209,8 @@ class Study:
             directions=self.directions,
             extra=self.document["allow_targets"],
         )
-        return self.optuna.ask()
+        with self.storage.optuna.still():
+            return self.optuna.ask()
 
     def _duplicates(self, trial: optuna.Trial) -> bool:
         """Settle a trial whose parameters ran, or run, already; False when it is new."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -40,12 +41,31 @@ def test_trials_are_handed_out_as_optuna_does(tmp_path):
             study.tell(rng.choice(running), rng.random())  # not in the order in which they began
         else:
             study.ask(DIST)
-        for states in (None, (TrialState.COMPLETE,)):
+        if rng.random() < 0.2:
+            study.enqueue_trial({"x": 1})
+        for states in (None, (TrialState.COMPLETE,), (TrialState.WAITING,), (TrialState.RUNNING, TrialState.FAIL)):
             wanted = theirs.get_all_trials(study._study_id, deepcopy=False, states=states)
             assert ours.get_all_trials(study._study_id, deepcopy=False, states=states) == wanted
     handed_out = ours.get_all_trials(mine._study_id, deepcopy=False)
     handed_out.clear()
     assert len(ours.get_all_trials(mine._study_id, deepcopy=False)) == len(mine.trials)
+
+
+def test_what_was_read_under_the_lock_is_not_read_again(tmp_path):
+    rdb = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'o.db'}")
+    ours = TrialCache(rdb)
+    others = optuna.create_study(storage=rdb, study_name="s")
+    mine = optuna.load_study(study_name="s", storage=ours)
+    assert mine.get_trials(deepcopy=False) == []
+    with ours.still():
+        others.ask(DIST)
+        assert mine.get_trials(deepcopy=False) == []
+        with ThreadPoolExecutor() as pool:
+            assert len(pool.submit(ours.get_all_trials, mine._study_id, deepcopy=False).result()) == 1
+    with pytest.raises(ZeroDivisionError), ours.still():
+        raise ZeroDivisionError
+    others.ask(DIST)
+    assert len(mine.get_trials(deepcopy=False)) == 2
 
 
 def test_the_index_agrees_with_a_look_at_every_trial():
