@@ -13,18 +13,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from optuna.distributions import check_distribution_compatibility, distribution_to_json
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import TrialState
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
+    from optuna.distributions import BaseDistribution
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
     from sqlalchemy.engine import Connection
 
 _TRIALS = sa.table("trials", *map(sa.column, ("trial_id", "number", "study_id", "state")))
 _VALUES = sa.table("trial_values", *map(sa.column, ("trial_id", "objective", "value", "value_type")))
+_PARAMS = sa.table("trial_params", *map(sa.column, ("trial_id", "param_name", "param_value", "distribution_json")))
 _ATTRIBUTES = sa.table("trial_user_attributes", *map(sa.column, ("trial_id", "key", "value_json")))
 
 
@@ -48,11 +51,15 @@ class TrialCache(_CachedStorage):
         """Nothing is cached yet."""
         super().__init__(backend)
         self._held_by: int | None = None
+        self._unwritten: list[dict[str, Any]] = []
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """For this thread nothing changes meanwhile: it has read the trials under the lock that it holds."""
-        self._held_by = threading.get_ident()
+        """For this thread nothing changes meanwhile: it has read the trials under the lock that it holds.
+
+        What is suggested for them is kept for :meth:`write_params`.
+        """
+        self._held_by, self._unwritten = threading.get_ident(), []
         try:
             yield
         finally:
@@ -61,6 +68,26 @@ class TrialCache(_CachedStorage):
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if self._held_by != threading.get_ident():
             super()._read_trials_from_remote_storage(study_id)
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Write a parameter; later, where it is known to be of the right kind."""
+        with self._lock:
+            study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
+            known = self._studies[study_id].param_distribution.get(param_name)
+        if self._held_by != threading.get_ident() or known is None:
+            super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+            return
+        check_distribution_compatibility(known, distribution)
+        row = (trial_id, param_name, param_value_internal, distribution_to_json(distribution))
+        self._unwritten.append(dict(zip(_PARAMS.c.keys(), row, strict=True)))
+
+    def write_params(self, connection: Connection) -> None:
+        """Write what was suggested while all was still: Optuna asks twice for each parameter."""
+        if self._unwritten:
+            connection.execute(sa.insert(_PARAMS), self._unwritten)
+            self._unwritten = []
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None

@@ -183,6 +183,8 @@ class Study:
         """Give a trial its parameters and open an attempt at it; None where it was settled as a duplicate."""
         with self.storage.optuna.still():
             params = self.space.suggest(trial, self.document["config"])
+        with self.storage.begin() as connection:
+            self.storage.optuna.write_params(connection)
         if self._duplicates(trial):
             return None
         if finished:  # it is not, any more

@@ -6,6 +6,7 @@ import math
 import random
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import optuna
 import pytest
@@ -66,6 +67,32 @@ def test_what_was_read_under_the_lock_is_not_read_again(tmp_path):
         raise ZeroDivisionError
     others.ask(DIST)
     assert len(mine.get_trials(deepcopy=False)) == 2
+
+
+def test_parameters_are_written_together_as_optuna_writes_them(tmp_path):
+    def asked(study, between):
+        trial = study.ask()
+        with between:
+            return [trial.suggest_int("n", 1, 64, log=True), trial.suggest_categorical("c", ["a", None, 2])]
+
+    rows = {}
+    for name in ("ours", "theirs"):
+        rdb = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / name}.db")
+        cache = TrialCache(rdb)
+        study = optuna.create_study(storage=cache, sampler=optuna.samplers.RandomSampler(seed=3))
+        for _ in range(3):
+            params = asked(study, cache.still() if name == "ours" else nullcontext())
+            with rdb.engine.begin() as connection:
+                cache.write_params(connection)
+            assert list(study.trials[-1].params.values()) == params
+        with rdb.engine.connect() as connection:
+            query = "SELECT trial_id, param_name, param_value, distribution_json FROM trial_params ORDER BY param_id"
+            rows[name] = connection.execute(sa.text(query)).all()
+        trial = study.ask()
+        with pytest.raises(ValueError, match="does not support dynamic value space"), cache.still():
+            trial.suggest_categorical("c", ["a", "b"])
+    assert rows["ours"] == rows["theirs"]
+    assert len(rows["ours"]) == 6
 
 
 def test_the_index_agrees_with_a_look_at_every_trial():
