@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def run(network: hosts.Network, socket: str, given: argparse.Namespace) -> tuple
     environment = {
         "PYTHONPATH": str(Path(__file__).resolve().parent), "PYTHONDONTWRITEBYTECODE": "",
         "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }  # fmt: skip
     place = [
         f"study.storage=postgresql+psycopg://postgres@{hosts.HOSTS['center']}/dlsearch",

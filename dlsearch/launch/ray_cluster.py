@@ -71,7 +71,9 @@ class RayLauncher(Launcher):
         except (ConnectionError, ValueError, RuntimeError, TypeError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
-                "hydra.launcher.ray.init", line, "address=auto joins a cluster on this machine"
+                "hydra.launcher.ray.init",
+                line,
+                "address=auto joins a cluster on this machine; one with a token asks for RAY_AUTH_MODE=token as well",
             ) from error
 
     def close(self) -> None:
