@@ -10,15 +10,14 @@
                PostgreSQL
     experiments   32 processes send a run each to an MLflow server with an experiment that does not exist yet, 20 times;
                what the server refuses is sent again, as a shipper does
-    tracking   a study that tracks to an MLflow server over HTTP, which is killed after a quarter of the trials and
-               started again after three quarters: rows lost or doubled against the journals, failed trials, and the
-               duration of a training epoch with the server up and down
+    tracking   a study that tracks to an MLflow server over HTTP, which is killed and started again four times, and is
+               down for about half of the study: rows lost or doubled against the journals, failed trials, and the
+               duration of a training epoch in each outage against those before and after it
 
 The trainings are real (digits, a multilayer perceptron), the servers are, and so are their ends.
 `restarts` and `total` count trials and attempts in PostgreSQL, after the study's command has ended. No worker is killed
-in them, so every attempt that was reaped was reaped falsely. Durations are the epochs' own, from the journals: all
-epochs between the kill and the restart against all others, of the same trainings, in one slot of one core, so that the
-server, which runs on the same machine, has another.
+in them, so every attempt that was reaped was reaped falsely. Durations are the epochs' own, from the journals, in one
+slot of one core, so that the server, which runs on the same machine, has another.
 """
 
 from __future__ import annotations
@@ -465,25 +464,36 @@ def in_mlflow(database: Path) -> tuple[Counter[tuple[Any, ...]], int]:
         return found, connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage='active'").fetchone()[0]
 
 
-def epochs_of(store: Path, away: tuple[float, float]) -> tuple[list[float], list[float]]:
-    """Seconds of each training epoch but a trial's first: with the server up, and while it was down."""
-    up: list[float] = []
-    down: list[float] = []
+def epochs_of(store: Path) -> list[tuple[float, float]]:
+    """Each training epoch but a trial's first: when it began, and its seconds."""
+    found = []
     for path in sorted(store.rglob("t*/journal.a*.jsonl")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         epochs = [row for row in rows if row["row"] == "metrics" and "time/epoch_s" in row["values"]]
         for row in epochs[1:]:
-            ended = row["t"] / 1000
-            began = ended - row["values"]["time/epoch_s"]
-            if began > away[0] and ended < away[1]:
-                down.append(row["values"]["time/epoch_s"])
-            elif ended < away[0] or began > away[1]:
-                up.append(row["values"]["time/epoch_s"])
-    return up, down
+            seconds = row["values"]["time/epoch_s"]
+            found.append((row["t"] / 1000 - seconds, seconds))
+    return found
+
+
+def beside(
+    epochs: list[tuple[float, float]], aways: list[tuple[float, float]]
+) -> list[tuple[list[float], list[float]]]:
+    """Seconds of the epochs around each outage and within it: a machine is not as fast after minutes as it was."""
+    starts = [0.0, *(back for _, back in aways)]
+    ends = [*(left for left, _ in aways), float("inf")]
+
+    def within(begin: float, end: float) -> list[float]:
+        return [seconds for began, seconds in epochs if began > begin and began + seconds < end]
+
+    return [
+        (within(starts[n], ends[n]) + within(starts[n + 1], ends[n + 1]), within(*away)) for n, away in enumerate(aways)
+    ]
 
 
 def tracking(given: argparse.Namespace) -> None:
-    trials, epochs = (12, 60) if given.small else (60, 60)
+    trials, epochs, outages = (12, 60, 1) if given.small else (120, 60, 4)
+    aways: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder, port = Path(place), free_port()
         database = folder / "mlflow.db"
@@ -506,26 +516,26 @@ def tracking(given: argparse.Namespace) -> None:
             "space.optimizer.lr=null", "model.dropout=interval(0, 0.5)", f"tracking.uri=http://127.0.0.1:{port}",
             "tracking.system_metrics_s=null", "trainer.log_every_n_steps=5",
         ]  # fmt: skip
-        with contextlib.ExitStack() as first, contextlib.ExitStack() as later:
-            first.enter_context(served(database, port))
-            with running(folder, *words) as process:
-                wait(process, lambda: done() >= trials // 4, folder)
-                left = time.time()
-                first.close()
-                wait(process, lambda: done() >= trials - trials // 4, folder)
-                later.enter_context(served(database, port))
-                back = time.time()
-                ended(process, folder)
+        with contextlib.ExitStack() as last, running(folder, *words) as process:
+            for n in range(outages):
+                with served(database, port):
+                    aways = [*aways[:-1], (aways[-1][0], time.time())] if aways else []
+                    wait(process, lambda n=n: done() >= trials * (2 * n + 1) / (2 * outages + 1), folder)
+                aways.append((time.time(), float("inf")))
+                wait(process, lambda n=n: done() >= trials * (2 * n + 2) / (2 * outages + 1), folder)
+            last.enter_context(served(database, port))
+            aways[-1] = aways[-1][0], time.time()
+            ended(process, folder)
             done()
             failed = trials - states["COMPLETE"]
             with running(folder, "sync", f"tracking.uri=http://127.0.0.1:{port}", name="sync") as process:
                 ended(process, folder, "sync")
         journals, runs = journalled(folder / "store")
         there, shown = in_mlflow(database)
-        up, down = epochs_of(folder / "store", (left, back))
-    if not (up and down):
+        pairs = beside(epochs_of(folder / "store"), aways)
+    if not all(up and down for up, down in pairs):
         raise SystemExit("the study was over before the server was back")
-    ratio = statistics.median(down) / statistics.median(up)
+    ratios = [statistics.median(down) / statistics.median(up) for up, down in pairs]
     headings = [
         "trials",
         "failed",
@@ -542,13 +552,19 @@ def tracking(given: argparse.Namespace) -> None:
         str(doubled), str(sum(count for row, count in there.items() if row not in journals)),
     ]  # fmt: skip
     times = machine.table(
-        ["server", "epochs", "ms an epoch", "× up"],
+        ["outage, s", "epochs in it", "ms an epoch", "of those around it", "× those around it"],
         [
-            ["up", str(len(up)), machine.spread([1e3 * each for each in up], 1), "1.000"],
-            ["down", str(len(down)), machine.spread([1e3 * each for each in down], 1), f"{ratio:.3f}"],
+            [
+                f"{back - left:.0f}",
+                str(len(down)),
+                *(machine.spread([1e3 * e for e in x], 1) for x in (down, up)),
+                f"{r:.3f}",
+            ]
+            for (left, back), (up, down), r in zip(aways, pairs, ratios, strict=True)
         ],
     )
-    n = f"{trials} trials of {epochs} epochs, the server down for {back - left:.0f} s"
+    times += f"\n\nMedian of the last column: {statistics.median(ratios):.3f}."
+    n = f"{trials} trials of {epochs} epochs"
     caption = machine.caption(n, PACKAGES)
     machine.publish(f"{machine.table(headings, [figures])}\n\n{times}\n\n{caption}", given.out)
 

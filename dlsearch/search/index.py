@@ -7,6 +7,7 @@ for the ten-thousandth trial than for the tenth, but for one sort or one scan of
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ class TrialCache(_CachedStorage):
         """Nothing is cached yet."""
         super().__init__(backend)
         self._held_by: int | None = None
+        self._made: FrozenTrial | None = None  # since all is still
         self._unwritten: list[dict[str, Any]] = []
 
     @contextmanager
@@ -63,11 +65,26 @@ class TrialCache(_CachedStorage):
         try:
             yield
         finally:
-            self._held_by = None
+            self._held_by = self._made = None
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if self._held_by != threading.get_ident():
             super()._read_trials_from_remote_storage(study_id)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Make a trial."""
+        trial_id = super().create_new_trial(study_id, template_trial)
+        if self._held_by == threading.get_ident():
+            number = self._trial_id_to_study_id_and_number[trial_id][1]
+            self._made = self._studies[study_id].trials[number]
+        return trial_id
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A trial; one that was just made is as it was made, which would be six questions to the database."""
+        made = self._made
+        if made is not None and made._trial_id == trial_id and self._held_by == threading.get_ident():
+            return copy.deepcopy(made)
+        return super().get_trial(trial_id)
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
