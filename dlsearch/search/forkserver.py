@@ -114,6 +114,10 @@ class Child:
                 os.kill(self.pid, number)
 
 
+class ServerGoneError(OSError):
+    """The fork server has died, or died while it was asked."""
+
+
 class ForkServer:
     """The client's handle. It survives a fork of its owner: the child may go on using it.
 
@@ -179,12 +183,13 @@ class ForkServer:
         """Fork a child that runs ``target(channel, payload)``, its output going to `log`.
 
         Raises:
-            OSError: The server is gone, or cannot fork.
+            ServerGoneError: The server is gone.
+            OSError: It cannot fork.
         """
         ours, theirs = socket.socketpair()
         status_read, status_write = os.pipe()
         request = json.dumps({"target": target, "payload": payload, "env": env, "log": str(log) if log else None})
-        answer = b""
+        answer, why = b"", None
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
                 sock.connect(self.path)
@@ -193,6 +198,8 @@ class ForkServer:
                 sock.sendall(request.encode())
                 sock.shutdown(socket.SHUT_WR)
                 answer = sock.recv(32)
+        except OSError as error:
+            why = error
         finally:
             theirs.close()
             os.close(status_write)
@@ -200,7 +207,9 @@ class ForkServer:
                 ours.close()
                 os.close(status_read)
         if not answer:
-            raise OSError("the fork server died, or cannot fork")
+            if self.gone():
+                raise ServerGoneError("the fork server died") from why
+            raise why or OSError("the fork server cannot fork")
         return Child(int(answer), Channel(ours), status_read)
 
     def stop(self) -> None:

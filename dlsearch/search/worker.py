@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dlsearch.config.errors import DatabaseAwayError
 from dlsearch.search import inhand, retention, run_journals
 from dlsearch.search.endings import FENCED, TIMEOUT, Ending, KernelKills, Limits
+from dlsearch.search.forkserver import ServerGoneError
 from dlsearch.search.leases import Holder, is_dead
 from dlsearch.search.outage import is_away
 from dlsearch.search.room import Room, needed
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-TICK_S, REAP_S = 0.5, 2.0
+TICK_S, REAP_S, DEATHS = 0.5, 2.0, 3  # fork servers that die in a row before it is taken for more than bad luck
 GRACE_S, LEAVE_S = 6.0, 2.0  # between SIGTERM and SIGKILL; that a database that is away is waited for after that
 
 
@@ -77,8 +78,7 @@ class Worker:
         told: Callable[[], bool] | None = None,
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
-        self._owner, self._cards, self._told = owner, cards, told
-        self.rounds = Rounds(study)
+        self._owner, self._cards, self._told, self.rounds = owner, cards, told, Rounds(study)
         self.study, self.store, self.slots, self.paths = study, store, slots, dict(paths)
         self.server, self._revive = server, revive
         self.deadline, self.target, self.trial_timeout = deadline, target, trial_timeout
@@ -90,7 +90,7 @@ class Worker:
         self._limits, self._kills = Limits(study.max_attempts, study.max_halvings), KernelKills()
         self._ends = run_journals.Ends(study, store, lambda why: self.room.missing(why))
         self._selector = selectors.DefaultSelector()
-        self._renewed = self._reaped = 0.0
+        self._renewed, self._reaped, self._deaths = 0.0, 0.0, 0
 
     def stop(self, *_: Any) -> None:
         """Give all trials back and end; a signal handler."""
@@ -180,8 +180,8 @@ class Worker:
             # Filling many slots takes longer than a lease may: who runs already is heard, and stays alive, in between.
             self._wait(0.0)
             self._keep_alive()
-            if self.stopping:
-                break
+            if self.stopping or not self._warm():
+                return True
         return started or bool(self.running) or self._now(self.study.others_running, True)
 
     def _warm(self) -> bool:  # while the server imports, a claim would wait for it, and its lease run out
@@ -217,9 +217,10 @@ class Worker:
                 inhand.keep(self.study, self.store, claim, Ending("interrupted", "interrupted"))
                 raise
             self._surely(partial(self.study.release, claim, reason, error=words))
-            if reason != "disk":
+            if reason == "disk":
+                self.room.missing(str(error))
+            elif not (isinstance(error, ServerGoneError) and self._deaths < DEATHS):
                 raise
-            self.room.missing(str(error))
             if journal_path is not None:
                 self._ends.left.append((journal_path, claim.attempt, "interrupted", reason))
             return False
@@ -236,12 +237,12 @@ class Worker:
         target = f"dlsearch.search.trial_process:{'run_test' if claim.kind == TEST else 'run_trial'}"
         server = self.server = self.server or self._revive()
         try:
-            return server.spawn(target, payload, env=slot.env, log=log)
-        except OSError:
-            if not server.gone():
-                raise
-            server = self.server = self._revive()
-            return server.spawn(target, payload, env=slot.env, log=log)
+            child = server.spawn(target, payload, env=slot.env, log=log)
+        except ServerGoneError:
+            self._deaths, self.server = self._deaths + 1, self._revive()
+            raise
+        self._deaths = 0
+        return child
 
     # -- listening -----------------------------------------------------------------------------------------------
     def _wait(self, timeout: float) -> None:

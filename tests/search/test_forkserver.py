@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.forkserver import ForkServer, ServerGoneError
 
 CHILDREN = """
 import os, time
@@ -83,7 +83,7 @@ def test_children_die_with_their_server(server):
     assert child.reap() == -signal.SIGKILL
     assert not server.alive
     assert server.or_another(lambda: "another") == "another"
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(ServerGoneError):
         spawn(server, "hello", a=1, b=1)
     for _ in range(100):
         if not Path(f"/proc/{child.pid}").exists():

@@ -14,7 +14,7 @@ import pytest
 
 from dlsearch.search import room, run_journals
 from dlsearch.search.database import Storage
-from dlsearch.search.forkserver import ForkServer
+from dlsearch.search.forkserver import ForkServer, ServerGoneError
 from dlsearch.search.leases import Holder
 from dlsearch.search.slots import Slot
 from dlsearch.search.study import Study
@@ -161,6 +161,48 @@ def test_nothing_is_claimed_while_the_fork_server_imports(place, tmp_path):
     finally:
         place.server.stop()
     assert place.ends() == place.ends(1) == [("complete", None)], "no lease ran out while it was waited for"
+
+
+class Doomed(PretendServer):
+    """Is killed whenever it is asked for a trial."""
+
+    def spawn(self, target, payload, *, env, log):
+        self._process.kill()
+        return super().spawn(target, payload, env=env, log=log)
+
+
+def test_a_trial_whose_fork_server_is_killed_goes_to_the_next_one(place, tmp_path):
+    place.open(3, "done(channel)", lease_s=2.0)
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    doomed = [Doomed.start(["trials"], env=path) for _ in range(2)]
+    worker = place.worker()
+    worker.server, servers = doomed[0], iter([doomed[1], place.server])
+    worker._revive = lambda: next(servers)
+    try:
+        assert worker.run()
+    finally:
+        for each in doomed:
+            each.stop()
+    assert place.ends() == [("interrupted", "interrupted")] * 2 + [("complete", None)]
+    assert [place.statuses(n) for n in (1, 2, 3)] == [["KILLED"], ["KILLED"], ["FINISHED"]]
+    assert place.ends(1) == place.ends(2) == [("complete", None)]
+
+
+def test_a_fork_server_that_always_dies_ends_its_worker(place, tmp_path):
+    place.open(1, "done(channel)")
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    doomed = [Doomed.start(["trials"], env=path) for _ in range(4)]
+    worker = place.worker()
+    worker.server, servers = doomed[0], iter(doomed[1:])
+    worker._revive = lambda: next(servers)
+    try:
+        with pytest.raises(ServerGoneError, match="the fork server died"):
+            worker.run()
+    finally:
+        for each in doomed:
+            each.stop()
+    assert place.ends() == [("interrupted", "interrupted")] * 3
+    assert place.study.trials()[0].state.name == "WAITING"
 
 
 def test_what_a_dead_worker_could_not_write_down_the_next_one_does(place):
