@@ -139,3 +139,21 @@ def exactly(site: Site, n_trials: int) -> None:
     assert numbers == list(range(n_trials))
     assert site.states() == {"COMPLETE": n_trials}
     assert not site.rows("SELECT * FROM dlsearch_attempt WHERE state='running'")
+
+
+def recalled(site: Site, *words: str) -> None:
+    """Ctrl-C to a driver whose worker no signal reaches: the trial is given back, and the same command goes on."""
+    live = "SELECT 1 FROM dlsearch_attempt WHERE state = 'running' AND progress IS NOT NULL"
+    with site.running(*words) as process:
+        until(lambda: site.rows(live), 150)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130, site.log.read_text()
+    said = site.log.read_text()
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert site.states() == {"WAITING": 1}
+    ends = "SELECT state, reason FROM dlsearch_attempt ORDER BY id"
+    assert site.rows(ends) == [("interrupted", "interrupted")]
+    site.run(*words, timeout=200)
+    exactly(site, 1)
+    assert site.rows(ends) == [("interrupted", "interrupted"), ("complete", None)]

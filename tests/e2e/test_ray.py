@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from tests.e2e.running import FAST, ROOT, TINY, exactly, until
+from tests.e2e.running import FAST, ROOT, TINY, exactly, recalled, until
 
 pytest.importorskip("ray")
 
@@ -76,3 +76,13 @@ def test_a_node_joins_and_another_dies(place):
     assert [worker for worker, state in ends if state == "lost"] == [first]
     assert len({worker for worker, _ in ends}) == 2
     assert "3 trials (3 complete)" in site.log.read_text()
+
+
+@pytest.mark.timeout(400)  # a cluster, and four imports of torch
+def test_ctrl_c_recalls_the_workers(place):
+    site = place("recalled")
+    with cluster(site.folder / "cluster.txt") as nodes:
+        address = nodes.stdout.readline().strip()
+        tell(nodes, "add 1")
+        words = ["-m", *TINY, "hydra/launcher=ray", f"hydra.launcher.ray.init.address='{address}'", "study.name=s"]
+        recalled(site, *words, "study.n_trials=1", "trainer.max_epochs=700", "callbacks=none")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.e2e.running import TINY, exactly, until
+from tests.e2e.running import TINY, exactly, recalled, until
 
 pytestmark = pytest.mark.storm
 
@@ -31,3 +31,9 @@ def test_a_preempted_job_gives_its_trials_back_and_is_queued_again(place):
     assert "Requeued job" in said
     assert "1 trials (1 complete)" in site.log.read_text()
     assert "report: " in site.log.read_text()
+
+
+@pytest.mark.timeout(400)  # four imports of torch
+def test_ctrl_c_recalls_the_jobs(place):
+    words = ["-m", *TINY, "hydra/launcher=submitit_local", "study.name=s", "study.n_trials=1", "callbacks=none"]
+    recalled(place("recalled"), *words, "trainer.max_epochs=700", "worker.threads=1")
