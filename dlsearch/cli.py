@@ -33,13 +33,20 @@ def main(argv: list[str] | None = None) -> None:
     here = str(Path.cwd())
     if here not in sys.path:  # a package of the user's beside her configs; last, so that it shadows nothing
         sys.path.append(here)
-    code = guarded(lambda: _dispatch(words))
-    if argv is None and words and words[0] in LOOKS:
-        with suppress(OSError):  # whoever read it has gone
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)  # taking every module down would be a fifth of the time
-    sys.exit(code)
+    sys.exit(guarded(lambda: _dispatch(words)))
+
+
+def command() -> None:
+    """What is installed as ``dlsearch``: :func:`main`, as a process of its own."""
+    try:
+        main()
+    except SystemExit as end:
+        if sys.argv[1:] and sys.argv[1] in LOOKS and isinstance(end.code, int):
+            with suppress(OSError):  # whoever read it has gone
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code)  # taking every module down would be a fifth of the time
+        raise
 
 
 def _dispatch(words: list[str]) -> int:

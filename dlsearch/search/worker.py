@@ -166,7 +166,7 @@ class Worker:
         """Give free slots work; True while there was some, or other workers' trials are worth waiting for."""
         started = False
         for slot in self.slots:
-            if slot.index in self.running or not self._open(slot):
+            if self.stopping or slot.index in self.running or not self._open(slot):
                 continue
             if not self.room.there() and not (self.deadline is not None and time.time() >= self.deadline):
                 return True
@@ -176,12 +176,12 @@ class Worker:
                 return True
             if claim is None:
                 break
-            started = self._start(claim, holder, slot) or started
+            if not self._start(claim, holder, slot):
+                return True
+            started = True
             # Filling many slots takes longer than a lease may: who runs already is heard, and stays alive, in between.
             self._wait(0.0)
             self._keep_alive()
-            if self.stopping or not self._warm():
-                return True
         return started or bool(self.running) or self._now(self.study.others_running, True)
 
     def _warm(self) -> bool:  # while the server imports, a claim would wait for it, and its lease run out

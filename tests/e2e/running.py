@@ -48,7 +48,7 @@ class Site:
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a command as the leader of a process group, its output in one file."""
-        entry = ["-c", "from dlsearch.cli import main; main()"]
+        entry = ["-c", "from dlsearch.cli import command; command()"]
         if self.warm is not None:
             entry = ["-m", "tests.e2e.warm", self.warm.path]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))}

@@ -42,7 +42,9 @@ def story(place, warm):
 
     with site.running(*command, "tracking.enabled=false") as process:
         until(lambda: len(site.finished()) >= len(found["kept"]) + 2)
-        next(c for c in psutil.Process(process.pid).children() if "dlsearch.search.forkserver" in c.cmdline()).kill()
+        (server,) = (c for c in psutil.Process(process.pid).children() if "dlsearch.search.forkserver" in c.cmdline())
+        until(lambda: len(server.children()) == 2)  # one that has not been forked yet is not lost
+        server.kill()
         until(lambda: any("lost" in states for states in site.attempts().values()))
         until(lambda: len(site.finished()) >= len(found["kept"]) + 6)
         everyone = psutil.Process(process.pid).children(recursive=True)

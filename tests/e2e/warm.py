@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from dlsearch.cli import main
+from dlsearch.cli import command
 from dlsearch.search.forkserver import ForkServer
 
 
@@ -27,4 +27,4 @@ if __name__ == "__main__":
         return SharedForkServer(socket, -1, None)
 
     ForkServer.start = start  # type: ignore[method-assign, assignment]
-    main()
+    command()
