@@ -71,9 +71,8 @@ def _canonical(document: dict[str, Any]) -> str:
 
     lines = []
     for key, value in sorted(document.items()):
-        whole = text(value)
-        if isinstance(value, list) and value:
-            whole = "[\n" + ",\n".join(map(text, value)) + "\n]"
+        listed = isinstance(value, list) and value
+        whole = "[\n" + ",\n".join(map(text, value)) + "\n]" if listed else text(value)
         lines.append(f"{text(key)}: {whole}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -33,6 +33,7 @@ def test_each_half_point_shows_what_filled_most_of_it() -> None:
     clock = Clock(0.0, 10.0, [])
     bars = [["a", 0.0, 4.0, "complete", 0], ["a", 4.0, 4.1, "pruned", 1], ["a", 4.1, 6.0, "complete", 2]]
     bars += [["a", 8.0, 8.001, "failed", 3], ["b", 2.0, 9.0, "pruned", 4]]
+    bars += [["b", 10.0, 10.0, "failed", 5]]  # began and ended with the study
     found = _merged(bars, {"a": 0, "b": 1}, clock, scale=1.0)  # half a point is half a second
     assert found["complete"] == [(0, 0.0, 6.0)], "a tenth of a second does not interrupt it"
     assert found["failed"] == [(0, 8.0, 8.5)], "a short one alone is seen"

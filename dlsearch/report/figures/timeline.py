@@ -139,7 +139,8 @@ def _merged(
     filled = np.zeros((len(places), len(states), columns))
     for slot, began, ended, state, _ in bars:
         a, b = clock.at(began) / wide, clock.at(ended) / wide
-        row, first, last = filled[places[slot], states.index(state)], int(a), min(int(b), columns - 1)
+        row = filled[places[slot], states.index(state)]
+        first, last = min(int(a), columns - 1), min(int(b), columns - 1)
         row[first : last + 1] += 1
         row[first] -= a - first
         row[last] -= last + 1 - b
