@@ -41,17 +41,21 @@ class Visit:
     overflow: int = 0
 
 
+class NoAnswerError(RuntimeError):
+    """The browser ended, its page crashed, or neither says anything any more."""
+
+
 class Browser:
     """A running browser with one page."""
 
-    def __init__(self, process: subprocess.Popen[bytes], write: int, read: int) -> None:
-        self._process, self._write, self._read = process, write, read
+    def __init__(self, write: int, read: int, log: Path) -> None:
+        self._write, self._read, self._log = write, read, log
         self._count, self._buffer = 0, b""
         self._events: list[dict[str, Any]] = []
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Log", "Runtime"):
+        for domain in ("Page", "Network", "Log", "Runtime", "Inspector"):
             self.call(f"{domain}.enable")
         self.call("Page.setLifecycleEventsEnabled", enabled=True)
         self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
@@ -63,8 +67,11 @@ class Browser:
         if self._session is not None:
             message["sessionId"] = self._session
         data = json.dumps(message).encode() + b"\0"
-        while data:
-            data = data[os.write(self._write, data) :]
+        try:
+            while data:
+                data = data[os.write(self._write, data) :]
+        except BrokenPipeError:
+            raise self._silent("the browser ended") from None
         while True:
             answer = self._receive()
             if answer.get("id") == self._count:
@@ -79,10 +86,20 @@ class Browser:
             ready, _, _ = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
             data = os.read(self._read, 1 << 16) if ready else b""
             if not data:
-                raise RuntimeError("the browser ended" if ready else "the browser does not answer")
+                raise self._silent(
+                    "the browser ended" if ready else f"the browser has not answered for {timeout:.0f} s"
+                )
             self._buffer += data
         message, _, self._buffer = self._buffer.partition(b"\0")
-        return json.loads(message)
+        answer = json.loads(message)
+        # What was asked of a crashed page is never answered.
+        if answer.get("method") in ("Inspector.targetCrashed", "Target.targetCrashed"):
+            raise self._silent("the page crashed")
+        return answer
+
+    def _silent(self, what: str) -> NoAnswerError:
+        said = self._log.read_text(errors="replace").strip().splitlines()[-3:]
+        return NoAnswerError("; ".join([what, *said]))
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page; that of its promise, where it is one."""
@@ -144,19 +161,21 @@ def browser(chromium: str) -> Iterator[Browser]:
         os.dup2(hear_at, 3)
         os.dup2(say_at, 4)
 
-    process = subprocess.Popen(
-        [
-            chromium, "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--no-first-run", "--disable-background-networking", "--disable-extensions", "--remote-debugging-pipe",
-            "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
-        ],
-        pass_fds=(3, 4), preexec_fn=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    log = Path(profile, "said")
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [
+                chromium, "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--no-first-run", "--disable-background-networking", "--disable-extensions", "--remote-debugging-pipe",
+                "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
+            ],
+            pass_fds=(3, 4), preexec_fn=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=said, start_new_session=True,
+        )  # fmt: skip
     for fd in (hear, say, hear_at, say_at):
         os.close(fd)
     try:
-        yield Browser(process, tell, listen)
+        yield Browser(tell, listen, log)
     finally:
         os.close(tell)  # the browser ends when its pipe does
         try:

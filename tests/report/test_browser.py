@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,21 @@ from typing import Any
 import pytest
 
 from dlsearch.report import build
-from tests.report.browser import LOOKS, Browser, browser, program
+from tests.report.browser import LOOKS, Browser, NoAnswerError, browser, program
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A running browser."""
+    with browser(_program()) as running:
+        yield running
+
+
+def _program() -> str:
     found = program()
     if found is None:
         pytest.skip("there is no Chromium on this machine")
-    with browser(found) as running:
-        yield running
+    return found
 
 
 def test_the_report_asks_for_nothing_and_fits(chromium: Browser, tmp_path: Path, whole_record: dict[str, Any]) -> None:
@@ -50,3 +55,12 @@ def test_a_page_that_asks_for_something_is_found_out(chromium: Browser, tmp_path
     assert found.requests == []
     assert "Content Security Policy" in found.complaints[0]
     assert chromium.evaluate("document.title") == "x"
+
+
+def test_a_page_or_browser_that_dies_is_said_at_once() -> None:
+    started = time.monotonic()
+    with browser(_program()) as running, pytest.raises(NoAnswerError, match="the page crashed"):
+        running.call("Page.crash")
+    with browser(_program()) as running, pytest.raises(NoAnswerError, match="the browser ended"):
+        running.call("Browser.crash")
+    assert time.monotonic() - started < 60
