@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlsearch.config.compose import CONFIG_NAME, config_dir, explain
-from dlsearch.config.errors import AWAY, ConfigError, DatabaseAwayError
+from dlsearch.config.errors import AWAY, ConfigError, DatabaseAwayError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,12 +57,8 @@ def _dispatch(words: list[str]) -> int:
     learn_environment()
     if words and not words[0].startswith("-") and "=" not in words[0]:
         if words[0] not in VERBS:
-            import difflib
-
-            near = difflib.get_close_matches(words[0], VERBS, n=1)
-            raise ConfigError(
-                words[0], "is neither a verb nor an override", f"did you mean {near[0]}?" if near else "see --help"
-            )
+            hint = did_you_mean(words[0], VERBS, "see --help")
+            raise ConfigError(words[0], "is neither a verb nor an override", hint)
         with _unswept() if words[0] in LOOKS and "--follow" not in words else nullcontext():
             return VERBS[words[0]](words[1:])
     if words in (["--help"], ["-h"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from dlsearch.config.errors import ConfigError
+from dlsearch.config.errors import ConfigError, did_you_mean
 from dlsearch.config.guard import check_folder, guarded_composition
 from dlsearch.config.register import register
 
@@ -66,17 +67,41 @@ def explain(error: Exception) -> ConfigError:
         group, _, option = (missing.group(1) if missing else "").rpartition("/")
         if group:
             options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-            hint = f"one of {', '.join(options)}" if options else "see dlsearch --help"
-            return ConfigError(group, f"there is no {group} named {option!r}", hint)
+            all_ = f"one of {', '.join(options)}" if options else "see dlsearch --help"
+            return ConfigError(group, f"there is no {group} named {option!r}", did_you_mean(option, options, all_))
     said = [
         line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Error merging"))
     ]
     said = said or lines
     message = said[-1] if cause is not error else said[0]
-    hint = "see dlsearch --cfg job" if "not in struct" in text or "not in 'Frame'" in text else ""
     if "not in struct" in text or re.search(r"Key '.*' not in '", text):
-        return ConfigError(key or "config", "there is no such key in the config", hint or "see dlsearch --cfg job")
-    return ConfigError(key or "config", message.rstrip("."), hint)
+        known = _keys_around(cause)
+        whole = sorted(name for name in known if name.endswith(f".{key}") and not name.startswith("space."))
+        full = f"did you mean {' or '.join(whole[:3])}?" if whole else "see dlsearch --cfg job"  # lr for optimizer.lr
+        hint = did_you_mean(key, () if whole else known, full)
+        return ConfigError(key or "config", "there is no such key in the config", hint)
+    return ConfigError(
+        key or "config", message.rstrip("."), "see dlsearch --cfg job" if "not in 'Frame'" in text else ""
+    )
+
+
+def key_paths(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every key of a config, ``optimizer`` and ``optimizer.lr`` alike."""
+    found = []
+    for key, value in node.items():
+        found.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            found += key_paths(value, f"{prefix}{key}.")
+    return found
+
+
+def _keys_around(error: BaseException) -> list[str]:
+    """The keys of the config in which one was not found; Hydra's own are no part of a study."""
+    parent = getattr(error, "parent_node", None)
+    if parent is None:
+        return []
+    known: Any = OmegaConf.to_container(parent._get_root(), resolve=False)
+    return [key for key in key_paths(known) if key.partition(".")[0] != "hydra"]
 
 
 @contextmanager

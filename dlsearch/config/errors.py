@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 #: Exit code of a command whose database was away for too long: EX_TEMPFAIL, the same may do later.
 AWAY = 75
 
@@ -23,6 +25,20 @@ class ConfigError(ValueError):
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, str]]:
         """Pickle by the parts, so that it crosses process borders."""
         return (type(self), (self.key, self.expected, self.hint))
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The hint that names the one of `known` that a misspelt name is nearest to.
+
+    Args:
+        name: What was typed.
+        known: What there is.
+        otherwise: The hint where nothing is near.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 class DatabaseAwayError(Exception):

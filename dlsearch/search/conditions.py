@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dlsearch.config.errors import ConfigError
+from dlsearch.config.errors import ConfigError, did_you_mean
 from dlsearch.search.dimension import Dimension, same
 
 
@@ -74,8 +73,7 @@ def _settle(
             return None
         value = known(parent)
         if value is missing:
-            near = difflib.get_close_matches(parent, sorted(all_names), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"{parent}=a,b searches it"
+            hint = did_you_mean(parent, sorted(all_names), f"{parent}=a,b searches it")
             raise ConfigError(dim.name, f"its when names {parent!r}, which is neither searched nor fixed", hint)
         if not any(same(value, allowed) for allowed in values):
             return None
@@ -88,8 +86,7 @@ def _possible(dim: Dimension, parent: Dimension, values: Sequence[Any], *, stric
     possible = [value for value in values if parent.contains(value)]
     if strict and len(possible) < len(values):
         bad = next(value for value in values if not parent.contains(value))
-        near = difflib.get_close_matches(str(bad), [str(value) for value in parent.values() or ()], n=1)
-        hint = f"did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(bad), map(str, parent.values() or ()))
         raise ConfigError(dim.name, f"its when wants {parent.name}={bad}, which is not in {parent.text}", hint)
     return possible
 

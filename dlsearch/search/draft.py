@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -21,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dlsearch.config.build import check_targets
-from dlsearch.config.compose import explain, resolve, seconds
-from dlsearch.config.errors import ConfigError
+from dlsearch.config.compose import explain, key_paths, resolve, seconds
+from dlsearch.config.errors import ConfigError, did_you_mean
 from dlsearch.search import transfers
 from dlsearch.search.confirm import LIMIT
 from dlsearch.search.space import MISSING, Dimension, Space
@@ -245,12 +244,8 @@ def _condition(dim: Dimension, config: Mapping[str, Any], options: Mapping[str, 
         if having:
             return dim
     if not _has(config, dim.name):
-        near = difflib.get_close_matches(dim.name, _keys(config), n=1)
-        raise ConfigError(
-            dim.name,
-            "is searched, but there is no such key in the config",
-            f"did you mean {near[0]}?" if near else "--cfg job",
-        )
+        hint = did_you_mean(dim.name, key_paths(config), "--cfg job")
+        raise ConfigError(dim.name, "is searched, but there is no such key in the config", hint)
     return dim
 
 
@@ -260,15 +255,6 @@ def _has(node: Mapping[str, Any], key: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key, value in node.items():
-        found.append(f"{prefix}{key}")
-        if isinstance(value, Mapping):
-            found += _keys(value, f"{prefix}{key}.")
-    return found
 
 
 def _name(cfg: DictConfig) -> str:

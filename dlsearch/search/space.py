@@ -6,7 +6,6 @@ Importing this imports neither optuna nor numpy.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dlsearch.config.build import locate
-from dlsearch.config.errors import ConfigError
+from dlsearch.config.errors import ConfigError, did_you_mean
 from dlsearch.search.conditions import active, count_points, each_point, ordered, settle
 from dlsearch.search.dimension import Dimension, same
 from dlsearch.search.sources import FUNCTION, collect
@@ -172,7 +171,7 @@ class Space:
             if name not in known:
                 if self.function is not None:  # it may suggest any key
                     continue
-                raise ConfigError(where, "is not searched", _near(str(name), known))
+                raise ConfigError(where, "is not searched", did_you_mean(str(name), known))
             dim = known[name]
             if not dim.type_matches(value):
                 raise ConfigError(where, f"expected {_article(dim.kind)}, got {value!r}", dim.text)
@@ -276,11 +275,6 @@ class Space:
 
 def _list(values: Sequence[Any]) -> str:
     return " or ".join(map(str, values))
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 def _article(kind: str) -> str:

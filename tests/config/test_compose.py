@@ -91,3 +91,21 @@ def test_a_complaint_is_one_line_that_names_the_key(override, key):
         compose_config([override])
     assert "\n" not in str(error.value)
     assert key in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("optimizer.lrr=1", "did you mean optimizer.lr?"),
+        ("optimzer=sgd", "did you mean optimizer?"),
+        ("lr=0.1", "did you mean optimizer.lr or transfer.lr?"),
+        ("space.optimizer.weight_decy=null", "did you mean space.optimizer.weight_decay?"),
+        ("experiment=quickstrat", "did you mean quickstart?"),
+        ("model=lente", "did you mean lenet?"),
+        ("nothing.at.all=1", "see dlsearch --cfg job"),
+    ],
+)
+def test_a_misspelt_name_is_met_with_the_nearest(override, hint):
+    with pytest.raises(ConfigError) as error:
+        compose_config([override])
+    assert error.value.hint == hint
