@@ -15,6 +15,12 @@ PRELOADED = [
     "dlsearch.models.mlp", "dlsearch.tasks.supervised", "dlsearch.tasks.schedules", "torch.optim",
 ]  # fmt: skip
 
+#: What a command imports, but for what its trials do and for what only the service of the tracking does.
+COMMANDS = [
+    "tests.e2e.warm", "hydra.main", "dlsearch.search.driver", "dlsearch.search.worker", "dlsearch.search.finalization",
+    "dlsearch.report.command", "dlsearch.train.fit", "dlsearch.train.ensemble",
+]  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[ForkServer]:
@@ -24,12 +30,20 @@ def warm() -> Iterator[ForkServer]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """Where commands are forked that run to their end."""
+    server = ForkServer.start(COMMANDS, env={**FAST, "PYTHONPATH": Site.path})
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, warm: ForkServer) -> Callable[..., Site]:
-    """Makes sites; ``cold=True`` for one whose commands start their own fork server."""
+def place(tmp_path_factory: pytest.TempPathFactory, warm: ForkServer, forks: ForkServer) -> Callable[..., Site]:
+    """Makes sites; ``cold=True`` for one whose commands are processes of their own, with their own fork server."""
 
     def make(name: str, *, cold: bool = False) -> Site:
         folder: Path = tmp_path_factory.mktemp(name)
-        return Site(folder, None if cold else warm)
+        return Site(folder) if cold else Site(folder, warm, forks)
 
     return make

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,26 +39,29 @@ class Site:
     Args:
         folder: Where commands start; the store is ``folder/store``.
         warm: A warm fork server, which saves each study its ten seconds of imports.
+        forks: Another one, of which commands that run to their end are forked.
     """
 
     #: The interpreter, and what its path is beside its own packages.
     python, path = sys.executable, f"{ROOT}:{ROOT / 'dlsearch/_hydra'}"
 
-    def __init__(self, folder: Path, warm: ForkServer | None = None) -> None:
-        self.folder, self.store, self.warm = folder, folder / "store", warm
+    def __init__(self, folder: Path, warm: ForkServer | None = None, forks: ForkServer | None = None) -> None:
+        self.folder, self.store, self.warm, self.forks = folder, folder / "store", warm, forks
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a command as the leader of a process group, its output in one file."""
         entry = ["-c", "from dlsearch.cli import command; command()"]
         if self.warm is not None:
             entry = ["-m", "tests.e2e.warm", self.warm.path]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))}
-        environment |= {**FAST, "PYTHONPATH": self.path, "DLSEARCH_STORE": str(self.store)}
         with self.log.open("w") as log:
             return subprocess.Popen(
-                [self.python, *entry, *words], cwd=self.folder, env={**environment, **(env or {})},
+                [self.python, *entry, *words], cwd=self.folder, env=self._env(env),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, text=True,
             )  # fmt: skip
+
+    def _env(self, env: dict[str, str] | None) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))}
+        return inherited | {**FAST, "PYTHONPATH": self.path, "DLSEARCH_STORE": str(self.store)} | (env or {})
 
     @property
     def log(self) -> Path:
@@ -66,11 +70,30 @@ class Site:
 
     def run(self, *words: str, code: int = 0, timeout: float = 120, env: dict[str, str] | None = None) -> str:
         """Run a command to its end; what it said. Its exit code must be `code`."""
-        with self.running(*words, env=env) as process:
-            process.wait(timeout)
+        if self.forks is not None and self.warm is not None:
+            ended = self._forked(words, timeout, env)
+        else:
+            with self.running(*words, env=env) as process:
+                ended = process.wait(timeout)
         said = self.log.read_text()
-        assert process.returncode == code, said
+        assert ended == code, said
         return said
+
+    def _forked(self, words: Sequence[str], timeout: float, env: dict[str, str] | None) -> int:
+        assert self.forks is not None
+        assert self.warm is not None
+        self.log.write_text("")
+        payload = {
+            "words": words, "folder": str(self.folder), "env": self._env(env), "socket": self.warm.path,
+        }  # fmt: skip
+        child = self.forks.spawn("tests.e2e.warm:forked", payload, env={}, log=self.log)
+        try:
+            if not select.select([child.status_fd], [], [], timeout)[0]:
+                os.killpg(child.pid, signal.SIGKILL)
+                raise TimeoutError(f"{' '.join(words)}: not done after {timeout} s: {self.log.read_text()}")
+            return child.reap()
+        finally:
+            child.close()
 
     @contextmanager
     def running(self, *words: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
