@@ -70,7 +70,7 @@ class Site:
 
     def run(self, *words: str, code: int = 0, timeout: float = 120, env: dict[str, str] | None = None) -> str:
         """Run a command to its end; what it said. Its exit code must be `code`."""
-        if self.forks is not None and self.warm is not None:
+        if self.forks is not None and "PYTHONPATH" not in (env or {}):  # which a process reads when it begins
             ended = self._forked(words, timeout, env)
         else:
             with self.running(*words, env=env) as process:
@@ -81,7 +81,7 @@ class Site:
 
     def _forked(self, words: Sequence[str], timeout: float, env: dict[str, str] | None) -> int:
         assert self.forks is not None
-        assert self.warm is not None
+        assert self.warm is not None, "a command that is forked needs a warm server for its trials"
         self.log.write_text("")
         payload = {
             "words": words, "folder": str(self.folder), "env": self._env(env), "socket": self.warm.path,
