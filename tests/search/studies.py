@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +50,24 @@ def draft(n_trials: int = 10, *, space: list[str] | None = None, **changes: Any)
     return Draft(**{**fields, **changes})
 
 
+@functools.cache
+def _empty() -> bytes:
+    """A database as the first start makes it: the tables are copied where it is not their making that is tested."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "dlsearch.db")
+        Storage(f"sqlite:///{path}").close()
+        assert not Path(f"{path}-wal").exists(), "the last connection has written everything into the file"
+        return path.read_bytes()
+
+
 def opened(folder: Path, given: Draft | None = None, *, lease_s: float = 30.0) -> Study:
     """An open study on SQLite in `folder`."""
     given = given or draft()
     document = document_of(given, {}, {"provenance": {}, "sha": {"env": "e", "code": "c"}})
-    storage = Storage(f"sqlite:///{folder / 'dlsearch.db'}")
+    database = folder / "dlsearch.db"
+    if not database.exists():
+        database.write_bytes(_empty())
+    storage = Storage(f"sqlite:///{database}")
     return open_study(storage, given, document, lease_s=lease_s)[0]
 
 
