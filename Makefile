@@ -15,10 +15,10 @@ SIZE_kernels_mnist := data.train_size=20000 study.confirm.top=1 study.confirm.se
 SIZE_maxout_mnist := data.train_size=20000 study.n_trials=6 study.confirm.top=1 study.confirm.seeds=3
 SMALL := trainer.precision=bf16-mixed data.train_size=5000 data.val_size=2000 trainer.max_epochs=8 study.n_trials=4 study.confirm.top=1 study.confirm.seeds=3
 $(foreach name,alexnet zfnet vgg googlenet resnet20 gated attention,$(eval SIZE_$(name)_cifar10 := $(SMALL)))
-SIZE_vgg_cifar10 := trainer.precision=bf16-mixed data.train_size=20000 trainer.max_epochs=12 study.n_trials=4 study.confirm.top=1 study.confirm.seeds=3
 # The three that ask for a GPU, in a size that says no more than that they learn.
-LARGE := trainer.precision=bf16-mixed data.train_size=2000 data.val_size=1000 data.batch_size=64 optimizer.lr=0.05 trainer.max_epochs=5 study.n_trials=2 study.confirm.top=1 study.confirm.seeds=3
-$(foreach name,resnet senet googlenet_bn,$(eval SIZE_$(name)_cifar10 := $(LARGE)))
+LARGE := trainer.precision=bf16-mixed data.batch_size=64 optimizer.lr=0.05 trainer.max_epochs=5 study.n_trials=2 study.confirm.top=1 study.confirm.seeds=3
+SIZE_resnet_cifar10 := $(LARGE) data.train_size=2000 data.val_size=1000
+$(foreach name,senet googlenet_bn,$(eval SIZE_$(name)_cifar10 := $(LARGE) data.train_size=1500 data.val_size=500))
 # Each worker imports torch and Lightning for itself, which takes ten seconds of a core.
 TEST_WORKERS ?= 2
 
