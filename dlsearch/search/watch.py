@@ -158,8 +158,9 @@ class Watch:
 
     def _tell(self, *, lines: bool) -> dict[str, Any]:
         self._reap()
+        trials = self.study.trials()  # first, so that the best of the status is no worse than one that is told here
         status = read_status(self.study)
-        for trial in self.study.trials():
+        for trial in trials:
             if trial.state.is_finished() and trial.number not in self._told:
                 self._told.add(trial.number)
                 self._note(status, trial.number)

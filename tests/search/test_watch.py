@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
 from dlsearch.search.record import read_status
@@ -66,6 +67,27 @@ def test_a_confirmation_is_followed_to_its_end(study, tmp_path):
     text = shown(read_status(study))
     assert "trial 1 2/2 0.7500 won" in text
     assert "trial 0 (default) 1/2 0.7000 1 failed" in text
+
+
+def test_the_best_in_a_trials_line_is_no_worse_than_the_trial(study, tmp_path, monkeypatch):
+    out = io.StringIO()
+    watch = Watch(study, tmp_path, total_slots=2, notices=[], resumed=False, out=out)
+    first, second = study.claim(holder()), study.claim(holder())
+    study.finish(first, complete(0.5))
+
+    def in_between(of):
+        status = read_status(of)
+        if study.counts().get(TrialState.COMPLETE) == 1:
+            study.finish(second, complete(0.9))
+        return status
+
+    monkeypatch.setattr("dlsearch.search.watch.read_status", in_between)
+    for _ in range(2):
+        watch._follow(lines=True)
+    assert out.getvalue().splitlines()[1:] == [
+        "trial   0  complete  0.5000    best 0.5000 (trial 0)",
+        "trial   1  complete  0.9000    best 0.9000 (trial 1)",
+    ]
 
 
 def test_words():
