@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
 # Studies whose records are committed in experiments/, each the name of its experiment.
-EXPERIMENTS ?= softmax_mnist lenet_mnist convnet_fashion_mnist mlp_mnist convnet_cifar10 stn_mnist depth_cifar10 depth_mnist perceptron_xor perceptron_digits mlp_xor polynomial_diabetes svm_mnist kernels_mnist gated_cifar10 transfer_fashion_mnist vgg_cifar10 alexnet_cifar10 resnet20_cifar10 zfnet_cifar10 attention_cifar10 googlenet_cifar10 perceptron_and perceptron_or resnet_cifar10 senet_cifar10
+EXPERIMENTS ?= softmax_mnist lenet_mnist convnet_fashion_mnist mlp_mnist convnet_cifar10 stn_mnist depth_cifar10 depth_mnist perceptron_xor perceptron_digits mlp_xor polynomial_diabetes svm_mnist kernels_mnist gated_cifar10 transfer_fashion_mnist vgg_cifar10 alexnet_cifar10 resnet20_cifar10 zfnet_cifar10 attention_cifar10 googlenet_cifar10 perceptron_and perceptron_or resnet_cifar10 senet_cifar10 googlenet_bn_cifar10 maxout_mnist
 # transfer_fashion_mnist begins with the result of lenet_mnist in mlruns/: its record with that of the study that its recipe names.
 # What differs from the recipe, by name: without it these take hours on two cores, and some ask for a GPU.
 SIZE_convnet_fashion_mnist := trainer.precision=bf16-mixed
