@@ -49,8 +49,9 @@ def _confirmed(f: dict[str, Any], c: dict[str, Any]) -> tuple[str, float | None,
     against, default = c["against_default"], None if c["default"] is None else c["finalists"][c["default"]]
     if row["default"]:
         others = len(c["finalists"]) - 1
-        headline = f"The default configuration {reached}; " + (
-            f"none of the {plural(others, 'other finalist')} did better." if others else "there was no other finalist."
+        rest = {0: "there was no other finalist.", 1: "the other finalist did no better."}
+        headline = f"The default configuration {reached}; " + rest.get(
+            others, f"none of the {others} other finalists did better."
         )
         if c["against_runner_up"]:
             sentences.append(_comparison(c["against_runner_up"], c["finalists"][c["runner_up"]]["name"], rate))

@@ -473,3 +473,22 @@ def test_without_plotly_the_page_says_what_to_install(
     with pytest.raises(ConfigError, match=r"plotly.*pip install"):
         build(record, tmp_path / "r", interactive=True)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (0, "there was no other finalist."),
+        (1, "the other finalist did no better."),
+        (2, "none of the 2 other finalists did better."),
+    ],
+)
+def test_the_headline_counts_the_finalists_that_the_default_beat(
+    others: int, said: str, record: Record, tmp_path: Path
+) -> None:
+    record = default_won(record)
+    final = record["finalization"]
+    rest = [c for c in final["configurations"] if not c["default"]]
+    final["configurations"] = [c for c in final["configurations"] if c["default"]] + rest[:others]
+    index = build(record, tmp_path / "report")
+    assert f"; {said}" in (index.parent / "report.md").read_text()
