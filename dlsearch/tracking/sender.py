@@ -8,14 +8,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import sqlite3
 import tempfile
 import time
-from contextlib import closing, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.tracking import journal, layout, provenance, shared
+from dlsearch.tracking import database, journal, layout, provenance, shared
 from dlsearch.tracking.batch import Batch, Request
 from dlsearch.tracking.masking import mask_file, mask_text
 from dlsearch.tracking.model import ModelProcess
@@ -70,18 +69,23 @@ class Sender:
     def __init__(self, store: Path, uri: str, prefix: str = "", *, final: bool = False) -> None:
         """Import mlflow (seconds); nothing is sent, and no database made."""
         load(uri)
-        from mlflow import MlflowClient
-
         for name in ("mlflow", "alembic"):  # their notes on making the tables are not the user's business
             logging.getLogger(name).setLevel(logging.WARNING)
         self.store, self.uri, self.prefix, self.final = store.resolve(), uri, prefix, final
         self.server = server_id(uri)
-        self.client: MlflowClient = MlflowClient(tracking_uri=uri)
         self.models = ModelProcess(uri, self.store / LOG)
         self._experiments: dict[str, str] = {}
         self._context: dict[str, str] | None = None
         self._started_ms = time.time_ns() // 1_000_000
         self._unsure: dict[Path, str] = {}  # journals, and their keys, of whose run a second one may have been made
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's; the first use makes the database."""
+        from mlflow import MlflowClient
+
+        database.make(self.uri)
+        return MlflowClient(tracking_uri=self.uri)
 
     # -- one journal ----------------------------------------------------------------------------------------------
     def advance(self, tail: Tail) -> int:
@@ -269,7 +273,7 @@ class Sender:
                 if name in self._experiments:  # without it the pages speak of agents, traces and judges
                     self.client.set_experiment_tag(self._experiments[name], EXPERIMENT_KIND, "custom_model_development")
                 if local:
-                    self.tune("PRAGMA journal_mode=WAL")  # a reader, the UI, does not stop the writer
+                    database.tune(self.uri, "PRAGMA journal_mode=WAL")  # a reader, the UI, does not stop the writer
             if found is not None:
                 if found.lifecycle_stage == "deleted":
                     self.client.restore_experiment(found.experiment_id)
@@ -287,15 +291,7 @@ class Sender:
             self._remove_twins(tail)
         if tail.kind == "study":
             # Without statistics SQLite joins in the wrong order: the best of 10,000 runs takes seconds to find.
-            self.tune("ANALYZE")
-
-    def tune(self, statement: str) -> None:
-        """Run a statement on MLflow's database, where that is a SQLite file."""
-        if self.uri.startswith("sqlite:///"):
-            path = self.uri.removeprefix("sqlite:///").partition("?")[0]
-            with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=5.0)) as database:
-                database.execute(statement)
-                database.commit()
+            database.tune(self.uri, "ANALYZE")
 
     # -- rows -----------------------------------------------------------------------------------------------------
     def _send(self, tail: Tail, batch: Batch) -> int:

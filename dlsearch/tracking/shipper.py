@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlsearch.tracking import database
 from dlsearch.tracking.handle import Shipper, set_share, start
 from dlsearch.tracking.masking import learn, learn_environment, mask_text
 from dlsearch.tracking.pump import Pump
@@ -66,7 +67,7 @@ def sync(store: Path, uri: str, *, timeout_s: float = 600.0, prefix: str = "") -
             if pump.idle:
                 break
             time.sleep(0.05 if sent or not pump.failing else pump.delay)
-        sender.tune("ANALYZE")
+        database.tune(uri, "ANALYZE")
         return {"runs": len(pump.touched), "rows": pump.rows, "pending": len(backlog(store, server))}
     finally:
         if sender is not None:
@@ -174,7 +175,7 @@ def _serve(
             wake.clear()
     finally:
         sender.models.close()
-        sender.tune("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.tune(uri, "PRAGMA wal_checkpoint(TRUNCATE)")
         _log.info("ended after %d rows of %d runs", pump.rows, len(pump.touched))
 
 

@@ -14,6 +14,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from dlsearch.tracking import database
 from dlsearch.tracking.masking import mask_text
 
 if TYPE_CHECKING:
@@ -138,11 +139,15 @@ def _mlflow(store: Path, uri: str, port: int) -> _Server:
     command += ["--cors-allowed-origins", f"http://{HOST}:{port},http://localhost:{port}"]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: those are for everyone to see
+        database.URI: uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": (store.resolve() / "artifacts").as_uri(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    if database.wanting(uri):  # a server that is ended while it makes one leaves half of it
+        maker = [sys.executable, "-m", "dlsearch.tracking.database"]
+        subprocess.run(maker, stdin=subprocess.DEVNULL, env={**os.environ, **environment}, check=False)
     return _spawn("MLflow", command, environment, port, store / "ui-mlflow.log")
 
 

@@ -46,6 +46,7 @@ def test_it_waits_for_the_studys_run_where_a_server_will_get_it(store, uri, clie
     other = tmp_path / "other"
     trial(other, 0)
     sender = Sender(other, uri)
+    assert sender.client  # it is connected
     sender.uri = "http://somewhere"  # what is asked of the database is asked of a server all the same
     pump = Pump(other, sender)
     assert pump.round(full=True) == 0

@@ -248,6 +248,7 @@ def test_a_child_waits_for_its_parent(store: Path, uri: str, write: Write, clien
     kept = parent.read_bytes()
     parent.unlink()
     sender = Sender(store, uri)
+    assert sender.client  # it is connected
     sender.uri = "http://somewhere"  # to a server another machine may send it; nobody else writes this database
     pump = Pump(store, sender)
     pump.round(full=True)
