@@ -278,7 +278,16 @@ def _line(trial: Any, status: dict[str, Any]) -> str:
 
 def short(value: Any) -> str:
     """A value as a person would write it."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else printable(str(value))
+
+
+def printable(text: str) -> str:
+    r"""Without what moves the cursor or changes the terminal: ``\x1b`` for the escape character."""
+    return text if text.isprintable() else "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def duration(seconds: float) -> str:
@@ -319,7 +328,7 @@ def table(status: dict[str, Any], total_slots: int | None = None, left: float | 
         ("device", "left"),
         ("s", "right"),
     ):
-        rows.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        rows.add_column(Text(heading), justify=justify)  # type: ignore[arg-type]
     now = time.time()
     for each in status["running"]:
         from datetime import datetime
@@ -330,7 +339,7 @@ def table(status: dict[str, Any], total_slots: int | None = None, left: float | 
             _name(each),
             f"{each.get('epoch', 0)}/{each.get('max_epochs', '?')}",
             "" if value is None else f"{value:.4f}",
-            str(each["device"]),
+            Text(printable(str(each["device"]))),
             f"{since:.0f}",
         )
     counts = "   ".join(

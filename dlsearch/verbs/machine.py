@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlsearch.config.compose import compose_config, resolve
+from dlsearch.verbs.columns import print_table
 from dlsearch.verbs.words import parser, place, print_json, print_lines, split
 
 
@@ -45,16 +46,11 @@ def describe(words: list[str]) -> int:
     if options.json:
         print_json(found)
         return 0
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("layer", "type", "in", "out", "sees", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right" if heading in ("parameters", "multiply-adds") else "left")
+    rows = []
     for row in found["layers"]:
         shapes = ["×".join(str(n) for n in row[side]) if row[side] else "" for side in ("in", "out", "field")]
-        table.add_row(row["name"], row["type"], *shapes, f"{row['params']:,}", f"{row['macs']:,}")
-    Console().print(table)
+        rows.append([row["name"], row["type"], *shapes, f"{row['params']:,}", f"{row['macs']:,}"])
+    left = ("layer", "type", "in", "out", "sees")
+    print_table((*left, "parameters", "multiply-adds"), rows, left=left)
     print_lines(f"{found['n_params']:,} parameters, {found['macs']:,} multiply-adds")
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.search.outage import PATIENCE_S
+from dlsearch.verbs.columns import print_table
 from dlsearch.verbs.words import Place, parser, place, print_json, print_lines, split
 
 if TYPE_CHECKING:
@@ -65,21 +66,16 @@ def studies(words: list[str]) -> int:
     if not found:
         print_lines(f"no studies in {where.store}; start one: dlsearch -m experiment=quickstart")
         return 0
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("study", "state", "trials", "objective", "best", "started"):
-        table.add_column(heading, justify="right" if heading in ("trials", "best") else "left")
+    rows = []
     for status in found:
         done = sum(status["counts"][state] for state in ("complete", "pruned", "failed"))
-        best = status["best"]
-        table.add_row(
-            status["name"], status["state"], f"{done}/{status['n_trials']}", str(status["objective"]),
-            f"{best['value']:.4f}" if best else "", str(status["started"])[:16].replace("T", " "),
-        )  # fmt: skip
-    Console().print(table)
+        best = f"{status['best']['value']:.4f}" if status["best"] else ""
+        started = str(status["started"])[:16].replace("T", " ")
+        rows.append([
+            status["name"], status["state"], f"{done}/{status['n_trials']}", str(status["objective"]), best, started,
+        ])  # fmt: skip
+    headings = ("study", "state", "trials", "objective", "best", "started")
+    print_table(headings, rows, left=("study", "state", "objective", "started"))
     return 0
 
 
@@ -162,24 +158,20 @@ def trials(words: list[str]) -> int:
     if options.json:
         print_json(rows)
         return 0
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from dlsearch.search.watch import short
 
     searched = [dim["name"] for dim in record["study"]["space"]]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("trial", "state", "value", "s", *searched):
-        table.add_column(heading, justify="left" if heading == "state" else "right", overflow="fold")
-    for row in rows:
-        state = f"{row['state']}({row['reason']})" if row["reason"] else row["state"]
-        table.add_row(
-            str(row["number"]), state, "" if row["value"] is None else f"{row['value']:.4f}",
+    lines = [
+        [
+            str(row["number"]),
+            f"{row['state']}({row['reason']})" if row["reason"] else row["state"],
+            "" if row["value"] is None else f"{row['value']:.4f}",
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
             *[short(row["params"].get(name, "")) for name in searched],
-        )  # fmt: skip
-    Console().print(table)
+        ]
+        for row in rows
+    ]
+    print_table(("trial", "state", "value", "s", *searched), lines, left=("state",))
     return 0
 
 
