@@ -15,7 +15,7 @@ from tests.e2e.storm import STOP, TERM, Storm, plan
 pytestmark = [pytest.mark.storm, pytest.mark.timeout(400)]  # the whole storm is one fixture
 
 TRIALS, LEASE_S = 16, 5.0
-KINDS = ["trial"] * 4 + ["worker"] * 3 + ["driver"] * 2 + ["shipper"] * 2 + [TERM] * 2 + [STOP] * 2
+KINDS = ["trial"] * 4 + ["worker"] * 3 + ["driver"] * 2 + ["shipper"] * 2 + [TERM] * 3 + [STOP] * 2
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def storm(place, warm):
     site = place("storm")
     words = [f"worker.lease_s={LEASE_S}", f"paths.store={site.store}"]
     study = [
-        *TINY, "study.name=s", f"study.n_trials={TRIALS}", "study.max_attempts=20", "trainer.max_epochs=4",
+        *TINY, "study.name=s", f"study.n_trials={TRIALS}", "study.max_attempts=20", "trainer.max_epochs=8",
         "data.train_size=1024", "data.batch_size=8", "callbacks=none",
     ]  # fmt: skip
     url = f"sqlite:///{site.store / 'dlsearch.db'}"
@@ -60,7 +60,7 @@ def test_tracking_has_each_row_once_and_says_the_same(storm):
     site, _, left, there = storm
     report = json.loads((site.store / "studies/s/report/report.json").read_text("utf-8"))
     assert aftermath.failed(aftermath.of_tracking(left, there, report)) == []
-    assert len(there.written) > TRIALS * 4 * 4
+    assert len(there.written) > TRIALS * 8 * 4
 
 
 def test_a_blow_costs_an_epoch_at_most_and_is_found_out_in_time(storm):
@@ -72,6 +72,7 @@ def test_a_blow_costs_an_epoch_at_most_and_is_found_out_in_time(storm):
 def test_a_trial_that_is_told_to_end_goes_on_from_its_checkpoint(storm):
     _, seen, left, _ = storm
     told = {each for blow in seen.blows if blow.kind == TERM for each in blow.attempts}
+    told -= {each for blow in seen.blows if blow.kind != TERM for each in blow.attempts}  # its worker was killed, say
     given_back = [a for a in left.attempts if a["id"] in told and a["state"] != "complete"]
     for attempt in given_back:
         assert (attempt["state"], attempt["reason"]) == ("interrupted", "interrupted")
