@@ -52,10 +52,10 @@ demo: $(READY)  ## Run a study of 24 trials on real digits and write its report
 	@$(BIN)/dlsearch -m experiment=quickstart
 
 test: $(READY)  ## Run all tests; those on MNIST and CIFAR-10 need DLSEARCH_DATA
-	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-storms: $(READY)  ## Run the tests that make test leaves out: storms, clusters and outages
-	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m storm $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder -m storm $(ARGS)
 
 check: $(READY)  ## Check format, style, types and layers
 	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo "make: some files are not formatted: make format" >&2; exit 1; }

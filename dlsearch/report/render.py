@@ -6,6 +6,7 @@ Both templates escape every value by default: the one as HTML, the other as Mark
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -57,13 +58,15 @@ def pages(f: dict[str, Any], plates: list[Plate]) -> dict[str, str]:
         "plates": {p.key: p for p in plates},
         "slices": [p for p in plates if p.key.startswith("slice-")],
     }
-    html = _environment(markdown=False).get_template("report.html.j2")
+    html = environment(markdown=False).get_template("report.html.j2")
     files["index.html"] = html.render(**common, drawn=drawn, css=Markup(css), style_digest=digest, png=data_address)
-    files["report.md"] = _environment(markdown=True).get_template("report.md.j2").render(**common)
+    files["report.md"] = environment(markdown=True).get_template("report.md.j2").render(**common)
     return files
 
 
-def _environment(*, markdown: bool) -> jinja2.Environment:
+@functools.cache
+def environment(*, markdown: bool) -> jinja2.Environment:
+    """Where the templates of a page are found; compiled ones are kept."""
     import jinja2
 
     env = jinja2.Environment(

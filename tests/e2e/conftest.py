@@ -18,7 +18,7 @@ PRELOADED = [
 #: What a command imports, but for what its trials do and for what only the service of the tracking does.
 COMMANDS = [
     "tests.e2e.warm", "hydra.main", "dlsearch.search.driver", "dlsearch.search.worker", "dlsearch.search.finalization",
-    "dlsearch.report.command", "dlsearch.train.fit", "dlsearch.train.ensemble",
+    "dlsearch.report.command", "dlsearch.train.fit", "dlsearch.train.ensemble", "tests.e2e.preload",
 ]  # fmt: skip
 
 

@@ -9,13 +9,13 @@ import time
 import psutil
 import pytest
 
-from tests.e2e.running import TINY, exactly, until
+from tests.e2e.running import TINY, Site, exactly, until
 
 TOTAL = 30
 
 
 @pytest.fixture(scope="module")
-def story(place, warm):
+def story(place, warm, forks):
     """One study: interrupted, killed with its driver, finished."""
     site = place("interrupted", cold=True)
     command = [
@@ -38,7 +38,7 @@ def story(place, warm):
     found["said"] = site.log.read_text()
     found["left"] = psutil.wait_procs(everyone, timeout=10)[1]
     found["states"], found["attempts"], found["kept"] = site.states(), site.attempts(), site.finished()
-    found["status"] = site.json("status", "s")
+    found["status"] = Site(site.folder, warm, forks).json("status", "s")
 
     with site.running(*command, "tracking.enabled=false") as process:
         until(lambda: len(site.finished()) >= len(found["kept"]) + 2)
@@ -53,7 +53,7 @@ def story(place, warm):
         found["orphans"] = psutil.wait_procs(everyone, timeout=15)[1]
     found["after_death"], found["kept_after_death"] = site.states(), site.finished()
 
-    site.warm = warm
+    site.warm, site.forks = warm, forks
     with site.running(*command, "tracking.enabled=false") as process:
         until(lambda: len(site.finished()) >= len(found["kept_after_death"]) + 2)
         process.terminate()

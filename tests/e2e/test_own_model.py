@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from tests.e2e.running import ROOT, exactly
+from tests.e2e.running import ROOT, Site, exactly
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def python(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def study(place, python):
+def study(place, python, warm, forks):
     text = (ROOT / "docs/own-model.md").read_text()
     blocks = dict(re.findall(r"```(python|yaml|console)\n(.*?)```", text, re.DOTALL))
     site = place("own", cold=True)
@@ -48,7 +48,7 @@ def study(place, python):
     assert (prompt, program) == ("$", "dlsearch")
     small = ["study.n_trials=5", "trainer.max_epochs=3", "trainer.accelerator=cpu", "tracking.enabled=false"]
     said = site.run(*words, *small, "hydra.launcher.workers=2")
-    return site, said, blocks["python"]
+    return Site(site.folder, warm, forks), said, blocks["python"]
 
 
 def test_nothing_of_ours_is_imported_in_it(study):

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from dlsearch.tracking import masking
-from tests.e2e.running import FAST
 
 #: Where a secret stands, and the secret.
 CANARIES = {
@@ -60,7 +59,7 @@ width: 8
 
 
 @pytest.fixture(scope="module")
-def study(place):
+def study(place, warm, forks):
     """A study whose user's model prints its secrets, and fails with them in its message."""
     site = place("secrets", cold=True)
     (site.folder / "theirs.py").write_text(MODEL)
@@ -92,8 +91,9 @@ def study(place):
     finally:
         over.set()
         watcher.join()
+    site.warm, site.forks = warm, forks  # none of which knows a secret
     verbs = {
-        verb: site.run(*verb.split(), env=FAST)
+        verb: site.run(*verb.split())
         for verb in ("status secrets --json", "trials secrets --json", "status secrets", "trials secrets")
     }
     return site, said, seen, verbs

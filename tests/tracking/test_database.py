@@ -42,9 +42,9 @@ def there(path: Path, store: Path, write: Write) -> Callable[[], int]:
 
 
 def test_killed_while_it_is_made_there_is_none(tmp_path: Path) -> None:
-    found = killed("ours", tmp_path / "places", 0.0, 0.3, 0.6, 1.0)
+    found = killed("ours", tmp_path / "places", 0.0, 0.5, 1.0)
     assert found["statements"] > 200
-    assert found["tries"] == [[signal.SIGKILL, []]] * 4
+    assert found["tries"] == [[signal.SIGKILL, []]] * 3
     assert [file.name for file in (tmp_path / "places/whole").iterdir()] == [NAME]
 
 
