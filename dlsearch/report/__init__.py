@@ -41,12 +41,13 @@ def build(record: dict[str, Any], out: Path, *, interactive: bool = False) -> Pa
     canonical = _canonical(facts(view(record)))
     # Pages and figures read the file's own content: what is not in report.json cannot be on a page.
     content = json.loads(canonical)
-    with svg.settings():
-        files = {"report.json": canonical, **pages(content, draw(content))}
-    if interactive:
+    files = {"report.json": canonical}
+    if interactive:  # first: where plotly is missing, the figures need not be drawn to learn it
         from dlsearch.report.interactive import page
 
         files["interactive.html"] = page(content)
+    with svg.settings():
+        files |= pages(content, draw(content))
     sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in sorted(files.items()))
 
     out.parent.mkdir(parents=True, exist_ok=True)

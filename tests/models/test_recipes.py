@@ -35,8 +35,9 @@ def test_runs_two_batches(name: str, precision: Any, cache: Path, tmp_path: Path
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.manual_seed(0)
     words = [f"experiment={name}", f"paths.cache={cache}", f"paths.store={tmp_path}", "data.eval_batch_size=32"]
-    words += ["data.batch_size=8"] if compose_config([f"experiment={name}"]).data.batch_size > 8 else []
-    data_name = compose_config([f"experiment={name}"]).data._target_.rsplit(".", 1)[-1].lower()
+    recipe = compose_config([f"experiment={name}"]).data
+    words += ["data.batch_size=8"] if recipe.batch_size > 8 else []
+    data_name = recipe._target_.rsplit(".", 1)[-1].lower()
     root = os.environ.get("DLSEARCH_DATA")
     if data_name not in [each.replace("_", "") for each in OWN] and root is None:
         words.append("data=digits")

@@ -23,7 +23,9 @@ import pytest
 
 from dlsearch.config.errors import ConfigError
 from dlsearch.report import build
+from dlsearch.report.facts import facts
 from dlsearch.report.formats import interval, score
+from dlsearch.report.load import view
 from dlsearch.report.pictures import SIDE, data_address
 from tests.report.seen import inside
 
@@ -382,14 +384,14 @@ def test_random_search_has_an_expected_best(built: Any, record: Record) -> None:
     assert (folder / "figures/budget.svg").is_file()
 
 
-def test_a_study_that_went_on_after_its_test_says_so(record: Record, tmp_path: Path) -> None:
+def test_a_study_that_went_on_after_its_test_says_so(record: Record) -> None:
     row = searched(record)["test"][0]
     record["finalization"] = None
     row["evaluated_at"] = record["trials"][3]["ended"]
     record["test"].append(row | {"ledger_id": 2, "kind": "manual", "evaluated_at": "2026-12-01T00:00:00.000Z"})
     record["study"]["data"]["overlap"] = {"index": 0, "content": 10}
     record["study"]["provenance"].update(dirty=True, lock=None)
-    limits = " ".join(json.loads((build(record, tmp_path / "r").parent / "report.json").read_text("utf-8"))["limits"])
+    limits = " ".join(facts(view(record))["limits"])
     for said in (
         "opened 2 times",
         "went on when its test score was known",
@@ -483,12 +485,9 @@ def test_without_plotly_the_page_says_what_to_install(
         (2, "none of the 2 other finalists did better."),
     ],
 )
-def test_the_headline_counts_the_finalists_that_the_default_beat(
-    others: int, said: str, record: Record, tmp_path: Path
-) -> None:
+def test_the_headline_counts_the_finalists_that_the_default_beat(others: int, said: str, record: Record) -> None:
     record = default_won(record)
     final = record["finalization"]
     rest = [c for c in final["configurations"] if not c["default"]]
     final["configurations"] = [c for c in final["configurations"] if c["default"]] + rest[:others]
-    index = build(record, tmp_path / "report")
-    assert f"; {said}" in (index.parent / "report.md").read_text()
+    assert facts(view(record))["claim"]["headline"].endswith(f"; {said}")
