@@ -63,8 +63,12 @@ class Watch:
         self._told_replicas = {_which(each) for each in _replicas(read_status(study))}
         self._journal = Journal(store / layout.study_folder(study.name) / "journal.jsonl")
         row = study.row()
-        what = f"resumed, {self._at_start} of {row.n_trials} trials are there" if resumed else f"{row.n_trials} trials"
-        slots = f", {total_slots} slot{'s' if total_slots != 1 else ''}" if total_slots else ""
+        what = (
+            f"resumed, {self._at_start} of {row.n_trials} trials are there"
+            if resumed
+            else counted(row.n_trials, "trial")
+        )
+        slots = f", {counted(total_slots, 'slot')}" if total_slots else ""
         self.say(f"study {study.name}: {what}{slots}")
         for notice in notices:
             self.say(f"note: {notice}")
@@ -206,7 +210,8 @@ class Watch:
             self.say(f"interrupted: {done} of {status['n_trials']} trials are done; the same command goes on")
         else:
             self.say(
-                f"study {self.study.name}: {total} trials ({counts}) in {duration(time.monotonic() - self.started)}"
+                f"study {self.study.name}: {counted(total, 'trial')} ({counts}) "
+                f"in {duration(time.monotonic() - self.started)}"
             )
         best, winner = status["best"], status["winner"]
         if best is not None:
@@ -222,6 +227,11 @@ class Watch:
 def who(number: int | None) -> str:
     """A configuration in words."""
     return "the default configuration" if number is None else f"trial {number}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def times(count: int) -> str:

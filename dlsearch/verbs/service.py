@@ -84,5 +84,8 @@ def sync(words: list[str]) -> int:
     if options.json:
         print_json(counts)
     else:
-        print_lines("shipped " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        from dlsearch.search.watch import counted
+
+        sent = [counted(counts[name], noun) for name, noun in (("runs", "run"), ("rows", "row"))]
+        print_lines(f"shipped {', '.join(sent)}, {counts['pending']} pending")
     return 0

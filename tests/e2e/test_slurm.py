@@ -29,7 +29,7 @@ def test_a_preempted_job_gives_its_trials_back_and_is_queued_again(place):
     said = "".join(path.read_text() for path in (site.store / ".submitit").rglob("*_log.*"))
     assert "this job is preempted" in said
     assert "Requeued job" in said
-    assert "1 trials (1 complete)" in site.log.read_text()
+    assert "1 trial (1 complete)" in site.log.read_text()
     assert "report: " in site.log.read_text()
 
 
