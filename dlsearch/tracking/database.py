@@ -17,9 +17,7 @@ from pathlib import Path
 
 from dlsearch.tracking.masking import mask_text
 
-__all__ = ["URI", "make", "path_of", "tune", "wanting"]
-
-URI = "DLSEARCH_TRACKING_DATABASE"  # how a process that only makes one is told which
+__all__ = ["make", "path_of", "tune", "wanting"]
 
 _log = logging.getLogger("dlsearch.shipper")
 
@@ -47,7 +45,7 @@ def wanting(uri: str) -> bool:
     except OSError:
         return False
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5.0)) as database:
+        with closing(_open(path)) as database:
             return database.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is None
     except sqlite3.OperationalError as error:
         return str(error).startswith("no such table")
@@ -81,9 +79,14 @@ def tune(uri: str, statement: str) -> None:
     """Run a statement on the database, where that is a SQLite file; what it refuses is of no consequence."""
     path = path_of(uri)
     if path is not None:
-        with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=5.0)) as database:
+        with suppress(sqlite3.Error), closing(_open(path)) as database:
             database.execute(statement)
             database.commit()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """One that exists: SQLite would make an empty file of one that does not."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5.0)
 
 
 def _draw(whole: Path, name: str) -> None:
@@ -117,17 +120,17 @@ def _make_room(path: Path, version: str | None) -> bool:
 
 
 def _version(path: Path) -> str | None:
-    with closing(sqlite3.connect(path, timeout=5.0)) as database, suppress(sqlite3.OperationalError):
+    with closing(_open(path)) as database, suppress(sqlite3.OperationalError):
         row = database.execute("SELECT version_num FROM alembic_version").fetchone()
         return None if row is None else str(row[0])
     return None
 
 
 def main() -> int:
-    """Make the database that the environment names."""
+    """Make the database that the environment of MLflow's server names."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        make(os.environ[URI])
+        make(os.environ["MLFLOW_BACKEND_STORE_URI"])
     except Exception as error:
         sys.stderr.write(f"dlsearch: {mask_text(str(error).splitlines()[0])}\n")
         return 1

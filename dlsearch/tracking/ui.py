@@ -139,7 +139,6 @@ def _mlflow(store: Path, uri: str, port: int) -> _Server:
     command += ["--cors-allowed-origins", f"http://{HOST}:{port},http://localhost:{port}"]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: those are for everyone to see
-        database.URI: uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": (store.resolve() / "artifacts").as_uri(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

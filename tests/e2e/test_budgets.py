@@ -17,7 +17,7 @@ def test_a_trial_beyond_its_deadline_has_failed_by_timeout(place):
              "callbacks=none", "hydra.launcher.workers=2", "study.name=s", timeout=60)  # fmt: skip
     rows = site.json("trials", "s")
     assert [(row["state"], row["reason"]) for row in rows] == [("failed", "timeout")] * 2
-    assert all(2 <= row["seconds"] < 20 for row in rows), "100,000 epochs would take hours"
+    assert all(2 <= row["seconds"] < 6 for row in rows)
     assert all("deadline of 2 s after" in row["error"] for row in rows)
     assert site.states() == {"FAIL": 2}
 

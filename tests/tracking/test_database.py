@@ -95,6 +95,12 @@ def test_one_that_was_emptied_is_whole(path: Path, empty_database: Path) -> None
     assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
 
 
+def test_where_nothing_is_sent_none_is_made(path: Path, store: Path) -> None:
+    path.parent.mkdir()
+    assert sync(store, f"sqlite:///{path}") == {"runs": 0, "rows": 0, "pending": 0}
+    assert list(path.parent.iterdir()) == []
+
+
 def test_the_first_of_two_makers_wins(path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = empty_database.read_bytes()
     link = os.link
@@ -105,7 +111,7 @@ def test_the_first_of_two_makers_wins(path: Path, empty_database: Path, monkeypa
 
     monkeypatch.setattr(os, "link", faster)
     monkeypatch.chdir(empty_database.parent)
-    monkeypatch.setenv(database.URI, f"sqlite:///{path}")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{path}")
     assert database.main() == 0
     assert path.read_bytes() == first
     assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
