@@ -146,7 +146,8 @@ def _mlflow(store: Path, uri: str, port: int) -> _Server:
     }
     if database.wanting(uri):  # a server that is ended while it makes one leaves half of it
         maker = [sys.executable, "-m", "dlsearch.tracking.database"]
-        subprocess.run(maker, stdin=subprocess.DEVNULL, env={**os.environ, **environment}, check=False)
+        quiet = {**os.environ, **environment, "MLFLOW_LOGGING_LEVEL": "WARNING"}
+        subprocess.run(maker, stdin=subprocess.DEVNULL, env=quiet, check=False)
     return _spawn("MLflow", command, environment, port, store / "ui-mlflow.log")
 
 
