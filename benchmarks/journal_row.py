@@ -21,7 +21,14 @@ def measure(count: int) -> list[float]:
     """Microseconds of each of `count` rows with six metrics, the flushes at each epoch's end among them, sorted."""
     took = []
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder, "journal.jsonl")) as journal:
-        values = {"train/loss": 0.1234567, "train/accuracy": 0.9876, "lr/0": 1e-3, "epoch": 1.0, "a": 0.1, "b": 0.2}
+        values = {
+            "train/loss": 0.1234567,
+            "train/accuracy": 0.9876,
+            "lr/0": 1e-3,
+            "epoch": 1.0,
+            "a": 0.1,
+            "b": 0.2,
+        }
         for step in range(count):
             started = time.perf_counter()
             journal.metrics(values, step)
@@ -42,7 +49,9 @@ def main() -> None:
     of_all = [sum(took) / len(took), took[len(took) // 2], took[int(0.99 * len(took))], took[-1]]
     rows = [["a row of six metrics", *(f"{value:.1f}" for value in of_all)]]
     table = machine.table(["what", *(f"{name}, µs" for name in names)], rows)
-    machine.publish(f"{table}\n\n{machine.caption(f'{given.rows:,} rows', ('dlsearch',))}", given.out)
+    machine.publish(
+        f"{table}\n\n{machine.caption(f'{given.rows:,} rows', ('dlsearch',))}", given.out
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """How fast batches come: samples a second of dlsearch's in-memory loader, of raw tensors, and of a DataLoader.
 
-    python benchmarks/loader.py [--rounds 7] [--samples 12800] [--batch-size 64] [--threads 1] [--out FILE]
+    python benchmarks/loader.py [--rounds 7] [--samples 12800] [--batch-size 64] [--threads 1]
+    [--out FILE]
 
-One epoch a round and contender, in a random order; the first round is not counted. Nothing is done with a batch but to
-take it. Whoever runs just before leaves the caches full of other data, so each but the DataLoaders, which are too slow
-for that to matter, takes an epoch that is not counted before the one that is.
+One epoch a round and contender, in a random order; the first round is not counted. Nothing is done
+with a batch but to take it. Whoever runs just before leaves the caches full of other data, so each
+but the DataLoaders, which are too slow for that to matter, takes an epoch that is not counted
+before the one that is.
 
     raw tensor, bytes     for each batch of a random permutation: index_select of uint8 images and labels, to float32,
                           standardised in place (the same arithmetic as dlsearch's, nothing around it)
@@ -13,7 +15,8 @@ for that to matter, takes an epoch that is not counted before the one that is.
     dlsearch              its loader, as a trial uses it
     DataLoader            torchvision's data set and transforms; no worker processes unless --loader-workers says so
 
-For CIFAR-10, `augmented` adds a random crop (padding 4) and a horizontal flip; the raw tensor has no such row.
+For CIFAR-10, `augmented` adds a random crop (padding 4) and a horizontal flip; the raw tensor has
+no such row.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from dlsearch.data.augment import Augment
-from dlsearch.data.image import CIFAR10, MNIST
+from dlsearch.systems.vision.data.augment import Augment
+from dlsearch.systems.vision.data.image import CIFAR10, MNIST
 
 STATISTICS: dict[str, tuple[list[float], list[float]]] = {
     "MNIST": ([0.1307], [0.3081]),
@@ -50,7 +53,9 @@ def drain(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
     return seen / (time.perf_counter() - started)
 
 
-def raw_bytes(x: torch.Tensor, y: torch.Tensor, size: int, mean: list[float], std: list[float]) -> Iterable[Any]:
+def raw_bytes(
+    x: torch.Tensor, y: torch.Tensor, size: int, mean: list[float], std: list[float]
+) -> Iterable[Any]:
     scale = (1 / (torch.tensor(std) * 255))[:, None, None]
     shift = (-torch.tensor(mean) / torch.tensor(std))[:, None, None]
     for index in torch.randperm(len(x)).split(size):
@@ -75,7 +80,8 @@ def measure(given: argparse.Namespace, name: str, cache: Path) -> list[list[str]
     loader = data.train_dataloader()
     x = loader.inputs.index_select(0, loader.index)
     y = loader.targets.index_select(0, loader.index)
-    floats = torch.cat([x_part for x_part, _ in raw_bytes(x, y, 1024, mean, std)])  # what it holds does not matter
+    # what it holds does not matter
+    floats = torch.cat([x_part for x_part, _ in raw_bytes(x, y, 1024, mean, std)])
     reader = {"MNIST": datasets.MNIST, "CIFAR-10": datasets.CIFAR10}[name]
     to_tensor = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     index = loader.index.tolist()
@@ -95,9 +101,16 @@ def measure(given: argparse.Namespace, name: str, cache: Path) -> list[list[str]
         "DataLoader": lambda: plain,
     }
     if name == "CIFAR-10":
-        augmented = module(**options, augment=Augment(horizontal_flip=0.5, crop=4)).train_dataloader()
-        slow = torchvision([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *to_tensor])
-        contenders |= {"dlsearch, augmented": lambda: augmented, "DataLoader, augmented": lambda: slow}
+        augmented = module(
+            **options, augment=Augment(horizontal_flip=0.5, crop=4)
+        ).train_dataloader()
+        slow = torchvision(
+            [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *to_tensor]
+        )
+        contenders |= {
+            "dlsearch, augmented": lambda: augmented,
+            "DataLoader, augmented": lambda: slow,
+        }
     found: dict[str, list[float]] = {each: [] for each in contenders}
     names = list(contenders)
     dice = random.Random(0)
@@ -112,9 +125,19 @@ def measure(given: argparse.Namespace, name: str, cache: Path) -> list[list[str]
     rows = []
     for each, rates in found.items():
         median = statistics.median(rates)
-        slow_one = statistics.median(found["DataLoader, augmented" if "augmented" in each else "DataLoader"])
+        slow_one = statistics.median(
+            found["DataLoader, augmented" if "augmented" in each else "DataLoader"]
+        )
         rates_k = [rate / 1e3 for rate in rates]
-        rows.append([name, each, machine.spread(rates_k, 1), f"{median / raw:.2f}", f"{median / slow_one:.1f}"])
+        rows.append(
+            [
+                name,
+                each,
+                machine.spread(rates_k, 1),
+                f"{median / raw:.2f}",
+                f"{median / slow_one:.1f}",
+            ]
+        )
     return rows
 
 
@@ -126,14 +149,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--loader-workers", type=int, default=0, help="of the DataLoaders")
     parser.add_argument("--only", choices=list(STATISTICS), help="one data set")
-    parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder of the data sets")
+    parser.add_argument(
+        "--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder of the data sets"
+    )
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory(prefix="bench-") as cache:
         names = [given.only] if given.only else list(STATISTICS)
         rows = [row for name in names for row in measure(given, name, Path(cache))]
-    headings = ["data", "loader", "thousand samples/s", "× raw tensor, bytes", "× DataLoader of its kind"]
+    headings = [
+        "data",
+        "loader",
+        "thousand samples/s",
+        "× raw tensor, bytes",
+        "× DataLoader of its kind",
+    ]
     n = f"{given.samples:,} images, batch {given.batch_size}, {given.threads} thread(s)"
     n = f"{n}, median (least–most) of {given.rounds}"
     packages = ("dlsearch", "torch", "torchvision")

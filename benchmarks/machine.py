@@ -33,7 +33,12 @@ def cores() -> int:
 def gpu() -> str | None:
     """Name and driver of the first visible GPU, asked without torch; None without one."""
     index = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    query = ["nvidia-smi", f"--id={index}", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    query = [
+        "nvidia-smi",
+        f"--id={index}",
+        "--query-gpu=name,driver_version",
+        "--format=csv,noheader",
+    ]
     try:
         said = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,13 +1,15 @@
 """What a study of many trials costs: its last proposals, its workers' memory, and to look at it.
 
-    python benchmarks/many_trials.py [--trials 10000] [--served 3000] [--repeats 3] [--keep DIR] [--out FILE]
+    python benchmarks/many_trials.py [--trials 10000] [--served 3000] [--repeats 3] [--keep DIR]
+    [--out FILE]
 
-Nothing is trained. Trials are claimed and told one by one, as a worker does it, with results as a training of five
-epochs gives them; one in three is pruned after its second epoch. `dlsearch status`, `trials` and `report` then run as
-processes of their own: seconds from start to exit, and seconds of CPU. What a claim with TPE and telling the result
-cost with so many trials there is measured on a second study, whose trials were put into the tables in bulk.
-A worker then serves a third study, with a process for every trial (`benchmarks/cheap.py`): what it holds in memory
-after the first thousand trials, and after the last.
+Nothing is trained. Trials are claimed and told one by one, as a worker does it, with results as a
+training of five epochs gives them; one in three is pruned after its second epoch. `dlsearch
+status`, `trials` and `report` then run as processes of their own: seconds from start to exit, and
+seconds of CPU. What a claim with TPE and telling the result cost with so many trials there is
+measured on a second study, whose trials were put into the tables in bulk. A worker then serves a
+third study, with a process for every trial (`benchmarks/cheap.py`): what it holds in memory after
+the first thousand trials, and after the last.
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ import psutil
 import sqlalchemy
 import storage
 
-from dlsearch.search.database import Storage
-from dlsearch.search.forkserver import Child, ForkServer
-from dlsearch.search.leases import Holder
-from dlsearch.search.opening import document_of, open_study
-from dlsearch.search.slots import Slot
-from dlsearch.search.study import Study
-from dlsearch.search.worker import Worker
+from dlsearch.execution.forkserver import Child, ForkServer
+from dlsearch.execution.resources.slots import Slot
+from dlsearch.execution.worker import Worker
+from dlsearch.planning.open_study import document_of, open_study
+from dlsearch.storage.attempts import Holder
+from dlsearch.storage.database import Storage
+from dlsearch.study.study import Study
 
 NAME = "s"
 EPOCHS = 5
@@ -104,7 +106,9 @@ def proposals(folder: Path, trials: int, count: int) -> tuple[list[float], list[
 class CheapTrials(ForkServer):
     """Forks `cheap.run_trial`, whatever is asked for."""
 
-    def spawn(self, target: str, payload: dict[str, Any], *, env: dict[str, str], log: Path | None) -> Child:
+    def spawn(
+        self, target: str, payload: dict[str, Any], *, env: dict[str, str], log: Path | None
+    ) -> Child:
         return super().spawn("cheap:run_trial", payload, env=env, log=log)
 
 
@@ -123,14 +127,23 @@ def served(folder: Path, trials: int) -> list[tuple[int, float]]:
         code = 1
         try:
             study, slots = Study(Storage(url), NAME), [Slot(0, "cpu:0", 1), Slot(1, "cpu:1", 1)]
-            worker = Worker(study, store=folder / "store", slots=slots, server=server, revive=lambda: server, paths={})
+            worker = Worker(
+                study,
+                store=folder / "store",
+                slots=slots,
+                server=server,
+                revive=lambda: server,
+                paths={},
+            )
             code = 0 if worker.run() else 1
         finally:
             os._exit(code)
     process, found, engine = psutil.Process(pid), [], sqlalchemy.create_engine(url)
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         with engine.connect() as connection:
-            query = sqlalchemy.text("SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')")
+            query = sqlalchemy.text(
+                "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')"
+            )
             done = int(connection.execute(query).scalar_one())
         with contextlib.suppress(psutil.Error):
             found.append((done, process.memory_info().rss / 2**20))
@@ -144,7 +157,9 @@ def served(folder: Path, trials: int) -> list[tuple[int, float]]:
 
 def held(found: list[tuple[int, float]], since: float, until: float) -> float:
     """Median MiB between two numbers of finished trials."""
-    return statistics.median([mib for done, mib in found if since <= done <= until] or [found[-1][1]])
+    return statistics.median(
+        [mib for done, mib in found if since <= done <= until] or [found[-1][1]]
+    )
 
 
 def command(words: list[str], folder: Path) -> tuple[float, float]:
@@ -161,20 +176,31 @@ def command(words: list[str], folder: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--sampler", choices=list(storage.SAMPLERS), default="random", help="of the proposals")
-    parser.add_argument("--claims", type=int, default=200, help="with TPE, when all trials are there")
     parser.add_argument(
-        "--served", type=int, default=3000, help="trials of the worker whose memory is watched; 0: none"
+        "--sampler", choices=list(storage.SAMPLERS), default="random", help="of the proposals"
+    )
+    parser.add_argument(
+        "--claims", type=int, default=200, help="with TPE, when all trials are there"
+    )
+    parser.add_argument(
+        "--served",
+        type=int,
+        default=3000,
+        help="trials of the worker whose memory is watched; 0: none",
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--keep", type=Path, help="folder for the store, which is filled if it is new, and stays")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the store, which is filled if it is new, and stays"
+    )
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder = (given.keep or Path(place)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        costs = [] if (folder / "dlsearch.db").is_file() else fill(folder, given.trials, given.sampler)
+        costs = (
+            [] if (folder / "dlsearch.db").is_file() else fill(folder, given.trials, given.sampler)
+        )
         rows = []
         for words in (["status", NAME], ["trials", NAME], ["report", NAME]):
             times = [command(words, folder) for _ in range(given.repeats)]
@@ -189,8 +215,13 @@ def main() -> None:
     more.append(["claim with TPE and tell, ms p50 / p95", storage.milliseconds(asked)])
     more.append(["five reports, ms p50 / p95", storage.milliseconds(reported)])
     if memory:
-        first, last = held(memory, 0.05 * given.served, 1000), held(memory, given.served - 1000, given.served)
-        label = f"memory of a worker, MiB: trials up to 1,000, and the last 1,000 of {given.served:,}"
+        first, last = (
+            held(memory, 0.05 * given.served, 1000),
+            held(memory, given.served - 1000, given.served),
+        )
+        label = (
+            f"memory of a worker, MiB: trials up to 1,000, and the last 1,000 of {given.served:,}"
+        )
         more.append([label, f"{first:.0f}, {last:.0f}"])
     text += f"\n\n{machine.table(['what else', 'found'], more)}"
     if costs:
@@ -198,7 +229,9 @@ def main() -> None:
         text += f"\n\nClaim, five reports and tell of the last {len(last_costs)} trials of the first study took"
         text += f" {statistics.median(last_costs):.1f} ms of CPU (median), sampler {given.sampler}."
     n = f"{given.trials:,} trials, sampler {given.sampler}, median (least–most) of {given.repeats}"
-    machine.publish(f"{text}\n\n{machine.caption(n, ('dlsearch', 'optuna', 'sqlalchemy'))}", given.out)
+    machine.publish(
+        f"{text}\n\n{machine.caption(n, ('dlsearch', 'optuna', 'sqlalchemy'))}", given.out
+    )
 
 
 if __name__ == "__main__":

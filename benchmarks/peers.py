@@ -21,7 +21,12 @@ SHARED = ("torch", "torchvision", "pytorch-lightning", "mlflow", "numpy", "sqlal
 PINS: dict[str, tuple[str, ...]] = {
     "ray": ("ray[tune]==2.60.0",),
     # the sweeper needs Optuna 2, dlsearch Optuna 5
-    "hydra": ("hydra-core==1.3.8", "hydra-optuna-sweeper==1.3.0", "hydra-joblib-launcher==1.2.0", "optuna==2.10.1"),
+    "hydra": (
+        "hydra-core==1.3.8",
+        "hydra-optuna-sweeper==1.3.0",
+        "hydra-joblib-launcher==1.2.0",
+        "optuna==2.10.1",
+    ),
 }
 IMPORTS = {
     "ray": "import mlflow, pytorch_lightning, ray.tune, torchvision",
@@ -59,15 +64,20 @@ def make(peer: str, folder: Path) -> Path:
         raise Unavailable("no uv here: make env installs it")
     print(f"making the environment {peer} in {place}", file=sys.stderr, flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    }
     for command in (
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(place)],
         [uv, "pip", "install", "--quiet", "--python", str(python), *wanted.splitlines()],
-        [str(python), "-W", "ignore", "-c", IMPORTS[peer]],  # that it works, and its byte code is written
+        # that it works, and its byte code is written
+        [str(python), "-W", "ignore", "-c", IMPORTS[peer]],
     ):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"]
+            said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [
+                f"exit {done.returncode}"
+            ]
             raise Unavailable(f"{' '.join(command[:3])} …: {said[-1]}")
     note.write_text(wanted)
     return python

@@ -1,13 +1,15 @@
 """A study on a Ray cluster of several hosts: one joins while it runs, another dies.
 
-    sudo python benchmarks/ray_hosts.py [--trials 24] [--seconds 5] [--lease 6] [--keep DIR] [--out FILE]
+    sudo python benchmarks/ray_hosts.py [--trials 24] [--seconds 5] [--lease 6] [--keep DIR] [--out
+    FILE]
 
-The hosts are those of `hosts.py`: network namespaces with addresses, names and stores of their own. `center` runs
-PostgreSQL, an `mlflow server`, Ray's head without a core for tasks, and the command (`hydra/launcher=ray`,
-`worker.own_paths=true`). `left` is a node of one core from the beginning. Once it has finished a trial, `right` joins;
-once both train, all that runs on `left` is killed. When the study is over, `left` is back for a moment: a `dlsearch
-worker` finds nothing left to do, and says of the attempt that died there that it was lost. Then the two databases are
-asked, as in `hosts.py`.
+The hosts are those of `hosts.py`: network namespaces with addresses, names and stores of their own.
+`center` runs PostgreSQL, an `mlflow server`, Ray's head without a core for tasks, and the command
+(`hydra/launcher=ray`, `worker.own_paths=true`). `left` is a node of one core from the beginning.
+Once it has finished a trial, `right` joins; once both train, all that runs on `left` is killed.
+When the study is over, `left` is back for a moment: a `dlsearch worker` finds nothing left to do,
+and says of the attempt that died there that it was lost. Then the two databases are asked, as in
+`hosts.py`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ def start_node(network: hosts.Network, host: str, environment: dict[str, str], *
 def kill(network: hosts.Network, host: str) -> None:
     """All that runs there, at once."""
     listed = subprocess.run(
-        ["ip", "netns", "pids", f"{network.prefix}-{host}"], capture_output=True, text=True, check=False
+        ["ip", "netns", "pids", f"{network.prefix}-{host}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     for pid in listed.stdout.split():
         try:
@@ -63,7 +68,15 @@ def run(network: hosts.Network, socket: str, given: argparse.Namespace) -> tuple
         f"study.storage=postgresql+psycopg://postgres@{hosts.HOSTS['center']}/dlsearch",
         f"tracking.uri=http://{hosts.HOSTS['center']}:5000", f"worker.lease_s={given.lease}",
     ]  # fmt: skip
-    start_node(network, "center", environment, "--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false")
+    start_node(
+        network,
+        "center",
+        environment,
+        "--head",
+        "--port=6379",
+        "--num-cpus=0",
+        "--include-dashboard=false",
+    )
     start_node(network, "left", environment, f"--address={HEAD}", "--num-cpus=1")
     time.sleep(10)
     command = network.start(
@@ -80,7 +93,8 @@ def run(network: hosts.Network, socket: str, given: argparse.Namespace) -> tuple
 
     def both() -> bool:
         states = [
-            [row.state for row in hosts.query(socket, "dlsearch", rows.format(host))] for host in ("left", "right")
+            [row.state for row in hosts.query(socket, "dlsearch", rows.format(host))]
+            for host in ("left", "right")
         ]
         return all(each[-1:] == ["running"] for each in states)
 
@@ -97,11 +111,21 @@ def run(network: hosts.Network, socket: str, given: argparse.Namespace) -> tuple
 
 def check(socket: str, n_trials: int, died: float) -> Iterator[hosts.Check]:
     """What the study's database says."""
-    states = dict(hosts.query(socket, "dlsearch", "SELECT state::text, count(*) FROM trials GROUP BY 1"))
-    yield "trials, of those asked for", f"{states.get('COMPLETE', 0)} of {n_trials}", states == {"COMPLETE": n_trials}
+    states = dict(
+        hosts.query(socket, "dlsearch", "SELECT state::text, count(*) FROM trials GROUP BY 1")
+    )
+    yield (
+        "trials, of those asked for",
+        f"{states.get('COMPLETE', 0)} of {n_trials}",
+        states == {"COMPLETE": n_trials},
+    )
     attempts = hosts.query(socket, "dlsearch", "SELECT * FROM dlsearch_attempt ORDER BY id")
     ends = [sum(a.state == "complete" for a in attempts if a.number == n) for n in range(n_trials)]
-    yield "trials with more or less than one result", str(sum(n != 1 for n in ends)), all(n == 1 for n in ends)
+    yield (
+        "trials with more or less than one result",
+        str(sum(n != 1 for n in ends)),
+        all(n == 1 for n in ends),
+    )
     lost = [a for a in attempts if a.state == "lost"]
     yield (
         "attempts that were lost, all of the node that died",
@@ -112,14 +136,19 @@ def check(socket: str, n_trials: int, died: float) -> Iterator[hosts.Check]:
     yield "hosts that claimed trials after that", ", ".join(sorted(later)), later == {"right"}
     running = [a for a in attempts if a.state == "running"]
     yield "attempts RUNNING at the end", str(len(running)), not running
-    again = min((a.started for a in attempts if a.number in {b.number for b in lost} and a.attempt > 1), default=0.0)
+    again = min(
+        (a.started for a in attempts if a.number in {b.number for b in lost} and a.attempt > 1),
+        default=0.0,
+    )
     yield "from the node's death to the next attempt, s", f"{again - died:.1f}", again > died
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=5.0, help="that a trial sleeps, on average")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="that a trial sleeps, on average"
+    )
     parser.add_argument("--lease", type=float, default=6.0, help="worker.lease_s")
     parser.add_argument("--keep", type=Path, help="a new folder for stores and logs, which stays")
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
@@ -141,7 +170,13 @@ def main() -> None:
             hosts.make_databases(socket)
             hosts.start_tracking(network, socket)
             codes, died = run(network, socket, given)
-            checks = [("exit codes of the command, and of a worker that comes late", str(codes), codes == [0, 0])]
+            checks = [
+                (
+                    "exit codes of the command, and of a worker that comes late",
+                    str(codes),
+                    codes == [0, 0],
+                )
+            ]
             checks += [*check(socket, given.trials, died), *hosts.check_tracking(socket)]
         finally:
             for host in hosts.HOSTS:
@@ -152,7 +187,10 @@ def main() -> None:
     rows = [(what, seen, "yes" if fine else "**no**") for what, seen, fine in checks]
     text = f"{machine.table(['what', 'seen', 'as it should be'], rows)}\n\n{took:.0f} s in all."
     n = f"{given.trials} trials of {given.seconds:g} s on average, nodes of one core, lease {given.lease:g} s, once"
-    machine.publish(f"{text}\n\n{machine.caption(n, ('dlsearch', 'ray', 'optuna', 'mlflow', 'psycopg'))}", given.out)
+    machine.publish(
+        f"{text}\n\n{machine.caption(n, ('dlsearch', 'ray', 'optuna', 'mlflow', 'psycopg'))}",
+        given.out,
+    )
     raise SystemExit(0 if all(fine for _, _, fine in checks) else 1)
 
 

@@ -1,11 +1,13 @@
 """A search costs what its training costs: the wall time of one piece of work under several tools, side by side.
 
-    python benchmarks/search_overhead.py [--repeats 3] [--peers DIR] [--only limit,dlsearch] [--small] [--out FILE]
+    python benchmarks/search_overhead.py [--repeats 3] [--peers DIR] [--only limit,dlsearch]
+    [--small] [--out FILE]
 
-The work: 16 LeNet-5 trials of 2 epochs on MNIST, 12,800 training and 2,000 validation images, a fixed list of
-configurations (learning rate, dropout, weight decay, batch size), AdamW. Logged: the training loss every 50 steps,
-validation each epoch, the parameters, the best checkpoint, one MLflow run a trial in SQLite. All contenders train on
-the same images (the split is drawn once, before any clock runs).
+The work: 16 LeNet-5 trials of 2 epochs on MNIST, 12,800 training and 2,000 validation images, a
+fixed list of configurations (learning rate, dropout, weight decay, batch size), AdamW. Logged: the
+training loss every 50 steps, validation each epoch, the parameters, the best checkpoint, one MLflow
+run a trial in SQLite. All contenders train on the same images (the split is drawn once, before any
+clock runs).
 
     limit           a raw PyTorch loop over tensors in memory in two 1-thread processes; nothing is logged
     limit-rows      the same, with parameters and metrics written by MLflow's log_batch once an epoch
@@ -19,13 +21,15 @@ the same images (the split is drawn once, before any clock runs).
     hydra-basic     the Hydra Optuna sweeper over the same Lightning code, one trial after the other
     hydra-joblib    the same with two processes of joblib, of one thread each
 
-Ray and the Hydra sweeper (which needs Optuna 2, where dlsearch needs 5) have environments of their own with the same
-torch, Lightning and MLflow: `--peers DIR` makes them in DIR with uv, or finds them there. Without it they are left out.
+Ray and the Hydra sweeper (which needs Optuna 2, where dlsearch needs 5) have environments of their
+own with the same torch, Lightning and MLflow: `--peers DIR` makes them in DIR with uv, or finds
+them there. Without it they are left out.
 
-The code of the contenders is in contenders/, a script each. DataLoaders have no worker processes unless asked
-(`--loader-workers`). Every contender is a fresh process; the clock runs from its start to its exit. They take turns, in
-an order that is rotated in every round. A contender that fails says so in its row, and the others go on. torch imports
-its compiler when a process makes its first optimizer: in the raw loop that is part of each process's first trial.
+The code of the contenders is in contenders/, a script each. DataLoaders have no worker processes
+unless asked (`--loader-workers`). Every contender is a fresh process; the clock runs from its start
+to its exit. They take turns, in an order that is rotated in every round. A contender that fails
+says so in its row, and the others go on. torch imports its compiler when a process makes its first
+optimizer: in the raw loop that is part of each process's first trial.
 """
 
 from __future__ import annotations
@@ -60,7 +64,8 @@ class Contender:
 
     Args:
         name: In the table.
-        words: Its script in contenders/ and that script's options; none for dlsearch, which is a command.
+        words: Its script in contenders/ and that script's options; none for dlsearch, which is a
+            command.
         threads: Threads that a process of it may use; None leaves it torch's own number.
         peer: The environment that it needs, if it is not this one.
     """
@@ -109,7 +114,9 @@ class Failed(Exception):
 def dlsearch_command(spec: dict[str, Any], folder: Path) -> list[str]:
     """The command that a user would type."""
     enqueue = folder / "configurations.json"
-    enqueue.write_text(json.dumps([dict(zip(KEYS, config, strict=True)) for config in spec["configs"]]))
+    enqueue.write_text(
+        json.dumps([dict(zip(KEYS, config, strict=True)) for config in spec["configs"]])
+    )
     return [
         str(Path(sys.executable).with_name("dlsearch")), "-m", "model=lenet", "data=mnist", "study.name=benchmark",
         f"study.enqueue={enqueue}", "study.default_first=false", "study.finalize=false",
@@ -126,9 +133,15 @@ def dlsearch_command(spec: dict[str, Any], folder: Path) -> list[str]:
 def read_store(folder: Path) -> list[dict[str, Any]]:
     """The trials of dlsearch's study, from their journals: opened with the claim, closed with the result."""
     found = []
-    for number, path in enumerate(sorted((folder / "store" / "studies" / "benchmark").glob("t*/journal.a1.jsonl"))):
+    for number, path in enumerate(
+        sorted((folder / "store" / "studies" / "benchmark").glob("t*/journal.a1.jsonl"))
+    ):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        scores = [r["values"]["val/accuracy"] for r in rows if r["row"] == "metrics" and "val/accuracy" in r["values"]]
+        scores = [
+            r["values"]["val/accuracy"]
+            for r in rows
+            if r["row"] == "metrics" and "val/accuracy" in r["values"]
+        ]
         if rows[-1] != {**rows[-1], "row": "status", "status": "FINISHED"}:
             raise Failed(f"trial {number} did not finish: {rows[-1]}")
         started, ended = rows[0]["started"] / 1e3, rows[-1]["t"] / 1e3
@@ -141,7 +154,9 @@ def environment(threads: int | None) -> dict[str, str]:
     """Without what would point dlsearch or MLflow elsewhere, or have every process compile its imports again."""
     left_out = ("DLSEARCH_STORE", "MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
     found = {k: v for k, v in os.environ.items() if k not in left_out}
-    pinned = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if threads is not None}
+    pinned = {
+        name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if threads is not None
+    }
     return found | pinned
 
 
@@ -155,19 +170,27 @@ def measure(name: str, spec: dict[str, Any], python: Path, timeout: float) -> di
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as place:
         folder = Path(place)
         (folder / "spec.json").write_text(json.dumps(spec))
-        script = [str(python), str(SCRIPTS / contender.words[0]), str(folder)] if contender.words else []
+        script = (
+            [str(python), str(SCRIPTS / contender.words[0]), str(folder)] if contender.words else []
+        )
         command = [*script, *contender.words[1:]] or dlsearch_command(spec, folder)
         with (folder / "log.txt").open("wb") as log:
             t0, started = time.time(), time.perf_counter()
             process = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, env=environment(contender.threads), start_new_session=True
+                command,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                env=environment(contender.threads),
+                start_new_session=True,
             )
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:
                 code = None
             whole = time.perf_counter() - started
-            with contextlib.suppress(ProcessLookupError):  # what it left behind must not run beside the next one
+            # what it left behind must not run beside the next one
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         said = (folder / "log.txt").read_text(errors="replace")
@@ -178,7 +201,9 @@ def measure(name: str, spec: dict[str, Any], python: Path, timeout: float) -> di
         trials = work.Book(folder).rows() if contender.words else read_store(folder)
         numbers = sorted(t["number"] for t in trials)
         if numbers != list(range(len(spec["configs"]))):
-            raise Failed(f"ran trials {numbers}, not each of {len(spec['configs'])} once\n{said[-4000:]}")
+            raise Failed(
+                f"ran trials {numbers}, not each of {len(spec['configs'])} once\n{said[-4000:]}"
+            )
         first, last = min(t["started"] for t in trials), max(t["ended"] for t in trials)
         return {
             "whole": whole,
@@ -190,7 +215,7 @@ def measure(name: str, spec: dict[str, Any], python: Path, timeout: float) -> di
 
 def draw_split(spec: dict[str, Any], cache: Path) -> Path:
     """The images that all contenders train and validate on: dlsearch's own split, as index files."""
-    from dlsearch.data.image import MNIST
+    from dlsearch.systems.vision.data.image import MNIST
 
     data = MNIST(
         root=spec["data"], cache=str(cache), shape=(1, 28, 28), num_classes=10,
@@ -245,7 +270,9 @@ def report(
     def times(name: str, key: str) -> str:
         if not found.get("limit"):
             return ""
-        mine, limit = (statistics.median(run[key] for run in found[each]) for each in (name, "limit"))
+        mine, limit = (
+            statistics.median(run[key] for run in found[each]) for each in (name, "limit")
+        )
         return f"{mine / limit:.2f}"
 
     rows = []
@@ -254,8 +281,15 @@ def report(
         if not runs:
             rows.append([title, f"failed: {failed[0]}" if failed else "not run", *[""] * 5])
             continue
-        title += f" ({len(failed)} of {len(failed) + len(runs)} runs failed: {failed[0]})" if failed else ""
-        columns = {key: machine.spread([run[key] for run in runs], 1) for key in ("whole", "first", "trials")}
+        title += (
+            f" ({len(failed)} of {len(failed) + len(runs)} runs failed: {failed[0]})"
+            if failed
+            else ""
+        )
+        columns = {
+            key: machine.spread([run[key] for run in runs], 1)
+            for key in ("whole", "first", "trials")
+        }
         score = f"{statistics.mean(run['score'] for run in runs):.4f}"
         rows.append(
             [
@@ -263,13 +297,22 @@ def report(
                 times(name, "trials"), score,
             ]
         )  # fmt: skip
-    headings = ["contender", "whole, s", "× limit", "first trial starts at, s", "first to last trial, s", "× limit"]
+    headings = [
+        "contender",
+        "whole, s",
+        "× limit",
+        "first trial starts at, s",
+        "first to last trial, s",
+        "× limit",
+    ]
     text = machine.table([*headings, "mean validation accuracy"], rows)
     n = f"{len(spec['configs'])} trials, {spec['train']:,} + {spec['val']:,} images, median (least–most) of {repeats}"
     packages = ("dlsearch", "torch", "pytorch-lightning", "optuna", "mlflow", "torchvision")
     caption = machine.caption(n, packages)
     used = dict.fromkeys(CONTENDERS[name].peer for name in found)
-    caption += "".join(f"; {peer}'s environment: the same with {peers.shown(peer)}" for peer in used if peer)
+    caption += "".join(
+        f"; {peer}'s environment: the same with {peers.shown(peer)}" for peer in used if peer
+    )
     return "\n\n".join(part for part in (text, caption, left_out(absent)) if part)
 
 
@@ -300,17 +343,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", help=f"of {','.join(CONTENDERS)}")
-    parser.add_argument("--peers", type=Path, help="folder of the environments of Ray and of the Hydra sweeper")
-    parser.add_argument("--small", action="store_true", help="2 trials of 640 images: a rehearsal, no measurement")
-    parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder that holds MNIST/")
+    parser.add_argument(
+        "--peers", type=Path, help="folder of the environments of Ray and of the Hydra sweeper"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="2 trials of 640 images: a rehearsal, no measurement"
+    )
+    parser.add_argument(
+        "--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder that holds MNIST/"
+    )
     parser.add_argument("--loader-workers", type=int, default=0, help="of the DataLoaders")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds that one run of a contender may take")
-    parser.add_argument("--override", action="append", default=[], help="one more word for dlsearch's command")
+    parser.add_argument(
+        "--timeout", type=float, default=900.0, help="seconds that one run of a contender may take"
+    )
+    parser.add_argument(
+        "--override", action="append", default=[], help="one more word for dlsearch's command"
+    )
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
     names = given.only.split(",") if given.only else list(CONTENDERS)
     if unknown := set(names) - set(CONTENDERS):
-        parser.error(f"--only: expected some of {', '.join(CONTENDERS)}, got {', '.join(sorted(unknown))}")
+        parser.error(
+            f"--only: expected some of {', '.join(CONTENDERS)}, got {', '.join(sorted(unknown))}"
+        )
     using, absent = pythons(names, given.peers)
     if absent:
         print(left_out(absent), file=sys.stderr, flush=True)
@@ -323,7 +378,11 @@ def main() -> None:
         spec["split"] = str(draw_split(spec, cache))
         for python in dict.fromkeys(using.values()):  # into the page cache, with their byte code
             peer = next(CONTENDERS[name].peer for name, each in using.items() if each == python)
-            imports = peers.IMPORTS[peer] if peer else "import mlflow, optuna, pytorch_lightning, torchvision"
+            imports = (
+                peers.IMPORTS[peer]
+                if peer
+                else "import mlflow, optuna, pytorch_lightning, torchvision"
+            )
             subprocess.run(
                 [str(python), "-c", imports], check=True, env=environment(None), stderr=subprocess.DEVNULL
             )  # fmt: skip

@@ -2,9 +2,10 @@
 
     python benchmarks/shared_data.py [--workers 8] [--data DIR] [--out FILE]
 
-Each worker is a process that is started afresh, as on a machine where nothing is shared by a fork. It goes through one
-epoch of CIFAR-10's 50,000 training images, so that each of them is in memory, and waits for the others. Then the kernel
-is asked what the process has of the data: `Pss` (each page divided by those who map it) and what is the process's own.
+Each worker is a process that is started afresh, as on a machine where nothing is shared by a fork.
+It goes through one epoch of CIFAR-10's 50,000 training images, so that each of them is in memory,
+and waits for the others. Then the kernel is asked what the process has of the data: `Pss` (each
+page divided by those who map it) and what is the process's own.
 
     dlsearch       its data module and loader, as in a trial
     torchvision    its data set, which is read into the memory of each process, under a DataLoader
@@ -31,7 +32,7 @@ def hold(contender: str, data: str, cache: str) -> None:
     import torch
     from torchvision import datasets
 
-    from dlsearch.data.image import CIFAR10
+    from dlsearch.systems.vision.data.image import CIFAR10
 
     torch.set_num_threads(1)
     before = memory()
@@ -58,7 +59,10 @@ def hold(contender: str, data: str, cache: str) -> None:
 def memory() -> tuple[int, int]:
     """Bytes that this process has: its share of all pages, and those that are its own alone."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
-    found = {name: 1024 * int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    found = {
+        name: 1024 * int(value.split()[0])
+        for name, _, value in (line.partition(":") for line in lines)
+    }
     return found["Pss"], found["Private_Clean"] + found["Private_Dirty"]
 
 
@@ -81,14 +85,22 @@ def measure(contender: str, workers: int, data: str, cache: str) -> list[str]:
             process.wait()
     share, own = (sum(each) / MIB for each in zip(*found, strict=True))
     name = f"**{contender}**" if contender == "dlsearch" else contender
-    return [name, str(workers), f"{share:.0f}", f"{own:.0f}", f"{share / (50_000 * 3072 / MIB):.1f}"]
+    return [
+        name,
+        str(workers),
+        f"{share:.0f}",
+        f"{own:.0f}",
+        f"{share / (50_000 * 3072 / MIB):.1f}",
+    ]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder of the data sets")
+    parser.add_argument(
+        "--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder of the data sets"
+    )
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     parser.add_argument("--hold", choices=["dlsearch", "torchvision"], help=argparse.SUPPRESS)
     parser.add_argument("--cache", help=argparse.SUPPRESS)
@@ -98,10 +110,23 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="bench-") as cache:
         measure("dlsearch", 1, given.data, cache)  # decodes
-        rows = [measure(name, n, given.data, cache) for n in (1, given.workers) for name in ("dlsearch", "torchvision")]
-    headings = ["contender", "processes", "share of the memory in all, MiB", "their own, MiB", "× the images' bytes"]
+        rows = [
+            measure(name, n, given.data, cache)
+            for n in (1, given.workers)
+            for name in ("dlsearch", "torchvision")
+        ]
+    headings = [
+        "contender",
+        "processes",
+        "share of the memory in all, MiB",
+        "their own, MiB",
+        "× the images' bytes",
+    ]
     n = f"CIFAR-10, 50,000 images of 3,072 bytes, {given.workers} processes"
-    machine.publish(f"{machine.table(headings, rows)}\n\n{machine.caption(n, ('dlsearch', 'torchvision'))}", given.out)
+    machine.publish(
+        f"{machine.table(headings, rows)}\n\n{machine.caption(n, ('dlsearch', 'torchvision'))}",
+        given.out,
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/step_overhead.py [--rounds 7] [--steps 200] [--batch-size 64] [--out FILE]
 
-Every round trains each contender for two epochs on the same images, in turn, in an order that is rotated, and counts
-the second. All use the same net, AdamW with the same arguments, and one seed. The clock runs from the
-first step of an epoch to the last: no set-up, no validation. What is around the step:
+Every round trains each contender for two epochs on the same images, in turn, in an order that is
+rotated, and counts the second. All use the same net, AdamW with the same arguments, and one seed.
+The clock runs from the first step of an epoch to the last: no set-up, no validation. What is around
+the step:
 
     raw loop                  zero_grad, forward, loss, backward, step over the batches of dlsearch's loader
     Trainer alone             dlsearch's task under Lightning's Trainer and loop, without callbacks and logger
@@ -38,10 +39,17 @@ from omegaconf import DictConfig
 from dlsearch.config.compose import CONFIG_NAME, config_dir
 from dlsearch.config.register import register
 from dlsearch.tracking.journal import Journal
-from dlsearch.train.callbacks import RunCallback
-from dlsearch.train.fit import build_callbacks, build_data, build_task, build_trainer, quick_cuda_check, seed_everything
-from dlsearch.train.run import Run
-from dlsearch.train.seal import Seal
+from dlsearch.training.callbacks import RunCallback
+from dlsearch.training.fit import (
+    build_callbacks,
+    build_data,
+    build_task,
+    build_trainer,
+    quick_cuda_check,
+    seed_everything,
+)
+from dlsearch.training.run import Run
+from dlsearch.training.test_guard import Seal
 
 SEED = 0
 
@@ -102,7 +110,7 @@ def bare_trainer(cfg: DictConfig, folder: Path, steps: int) -> float:
 
 
 def as_in_trial(cfg: DictConfig, folder: Path, steps: int) -> float:
-    """What `dlsearch.train.fit.fit` does, with a clock among the callbacks."""
+    """What `dlsearch.training.fit.fit` does, with a clock among the callbacks."""
     ours, theirs = socket.socketpair()
     poll = select.poll()
     poll.register(ours, select.POLLIN)
@@ -126,9 +134,13 @@ def torchvision_loader(cfg: DictConfig, split: str) -> Any:
     data = build_data(cfg)
     data.prepare_data()
     index = np.load(data.split_folder() / f"{split}_index.npy")
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(cfg.data.mean, cfg.data.std)])
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(cfg.data.mean, cfg.data.std)]
+    )
     images = datasets.MNIST(cfg.data.root, train=True, transform=transform)
-    return DataLoader(Subset(images, index), batch_size=cfg.data.batch_size, shuffle=split == "train")
+    return DataLoader(
+        Subset(images, index), batch_size=cfg.data.batch_size, shuffle=split == "train"
+    )
 
 
 class Plain(pl.LightningModule):
@@ -156,7 +168,9 @@ class Plain(pl.LightningModule):
 def default_trainer(cfg: DictConfig, folder: Path, steps: int) -> float:
     seed_everything(SEED)
     clock = Clock(steps)
-    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[clock], default_root_dir=folder)
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", callbacks=[clock], default_root_dir=folder
+    )
     with (folder / "progress.txt").open("w") as said, redirect_stdout(said), redirect_stderr(said):
         trainer.fit(Plain(cfg), torchvision_loader(cfg, "train"), torchvision_loader(cfg, "val"))
     return clock.ms
@@ -167,8 +181,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200, help="an epoch")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--override", action="append", default=[], help="of dlsearch's config, for all contenders")
-    parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder that holds MNIST/")
+    parser.add_argument(
+        "--override", action="append", default=[], help="of dlsearch's config, for all contenders"
+    )
+    parser.add_argument(
+        "--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder that holds MNIST/"
+    )
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -189,7 +207,9 @@ def main() -> None:
             "raw loop": lambda _: raw_loop(cfg, own_batches(cfg), steps),
             "Trainer alone": lambda at: bare_trainer(cfg, at, steps),
             "fit, as in a trial": lambda at: as_in_trial(cfg, at, steps),
-            "DataLoader, raw loop": lambda _: raw_loop(cfg, torchvision_loader(cfg, "train"), steps),
+            "DataLoader, raw loop": lambda _: raw_loop(
+                cfg, torchvision_loader(cfg, "train"), steps
+            ),
             "DataLoader, Trainer": lambda at: default_trainer(cfg, at, steps),
         }
         names = list(contenders)
@@ -203,7 +223,10 @@ def main() -> None:
     import statistics
 
     limit = statistics.median(found["raw loop"])
-    rows = [[name, machine.spread(ms, 3), f"{statistics.median(ms) / limit:.3f}"] for name, ms in found.items()]
+    rows = [
+        [name, machine.spread(ms, 3), f"{statistics.median(ms) / limit:.3f}"]
+        for name, ms in found.items()
+    ]
     text = machine.table(["around the step", "ms a step", "× raw loop"], rows)
     n = f"batch {given.batch_size}, 1 thread, median (least–most) of {given.rounds} rounds of {steps} steps"
     packages = ("dlsearch", "torch", "pytorch-lightning", "torchvision")

@@ -1,17 +1,19 @@
 """What the bookkeeping of a trial costs: claiming it and telling its result, at 10 to 10,000 trials that are there.
 
-    python benchmarks/storage.py [--sizes 10,100,1000,10000] [--workers 1,4,16] [--small] [--out FILE]
+    python benchmarks/storage.py [--sizes 10,100,1000,10000] [--workers 1,4,16] [--small] [--out
+    FILE]
 
     dlsearch     Study.claim and Study.finish, as a worker calls them: lease, fencing token, duplicates and the exact
                  total included; SQLite in WAL
     Optuna       study.ask, six suggestions, study.tell on RDBStorage as it is by default, with the same sampler
     in memory    the same without a database, in one process: what the sampler costs alone
 
-Both on a SQLite file and on a PostgreSQL server that the script starts. Workers are processes that do nothing else, one
-trial after the other: they queue for the study's lock, so that with 16 of them a trial waits for 15 others. In a search
-they train in between. Each has read the trials before (the seconds that takes stand in a column of their own). The
-trials that are there were put into the tables beforehand, in bulk; every cell starts from a fresh copy of that database
-and is counted afterwards: as many trials must have been added, with different numbers, as the workers claimed.
+Both on a SQLite file and on a PostgreSQL server that the script starts. Workers are processes that
+do nothing else, one trial after the other: they queue for the study's lock, so that with 16 of them
+a trial waits for 15 others. In a search they train in between. Each has read the trials before (the
+seconds that takes stand in a column of their own). The trials that are there were put into the
+tables beforehand, in bulk; every cell starts from a fresh copy of that database and is counted
+afterwards: as many trials must have been added, with different numbers, as the workers claimed.
 """
 
 from __future__ import annotations
@@ -38,12 +40,12 @@ import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 
-from dlsearch.search.database import Storage
-from dlsearch.search.draft import Draft
-from dlsearch.search.leases import Holder
-from dlsearch.search.opening import document_of, open_study
-from dlsearch.search.space import Space
-from dlsearch.search.study import Study
+from dlsearch.planning.draft import Draft
+from dlsearch.planning.open_study import document_of, open_study
+from dlsearch.space.space import Space
+from dlsearch.storage.attempts import Holder
+from dlsearch.storage.database import Storage
+from dlsearch.study.study import Study
 
 SPACE = [
     "optimizer.lr=tag(log, interval(1e-5, 1e-1))",
@@ -53,7 +55,13 @@ SPACE = [
     "model.activation=choice(relu, tanh, gelu)",
     "data.batch_size=choice(32, 64, 128)",
 ]
-TPE = {"n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": True, "group": True, "constant_liar": True}
+TPE = {
+    "n_startup_trials": 10,
+    "n_ei_candidates": 24,
+    "multivariate": True,
+    "group": True,
+    "constant_liar": True,
+}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "random": {"_target_": "optuna.samplers.RandomSampler"},
     "tpe": {"_target_": "optuna.samplers.TPESampler", **TPE},
@@ -67,7 +75,9 @@ def space() -> Space:
 
 
 def plain_sampler(name: str) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler() if name == "random" else optuna.samplers.TPESampler(**TPE)
+    return (
+        optuna.samplers.RandomSampler() if name == "random" else optuna.samplers.TPESampler(**TPE)
+    )
 
 
 def draft(sampler: str) -> Draft:
@@ -97,7 +107,13 @@ def drawn(size: int) -> list[tuple[dict[str, Any], float]]:
     dists = space().distributions()
     study = optuna.create_study()
     return [
-        ({name: sampler.sample_independent(study, None, name, dist) for name, dist in dists.items()}, rng.random())  # type: ignore[arg-type]
+        (
+            {
+                name: sampler.sample_independent(study, None, name, dist)
+                for name, dist in dists.items()
+            },
+            rng.random(),
+        )  # type: ignore[arg-type]
         for _ in range(size)
     ]
 
@@ -108,7 +124,9 @@ def fill(engine: sa.Engine, size: int, *, attempts: bool) -> None:
     as_json = {name: distribution_to_json(dist) for name, dist in dists.items()}
     tables = sa.MetaData()
     tables.reflect(engine)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("trials", "trial_params", "trial_values")}
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("trials", "trial_params", "trial_values")
+    }
     rows |= {"dlsearch_attempt": []} if attempts else {}
     for number, (params, value) in enumerate(drawn(size)):
         key = {"trial_id": number + 1}
@@ -128,8 +146,11 @@ def fill(engine: sa.Engine, size: int, *, attempts: bool) -> None:
     with engine.begin() as connection:
         for name, each in rows.items():
             connection.execute(sa.insert(tables.tables[name]), each)
-        if engine.name == "postgresql":  # rows with ids of our own: the sequence goes on behind them
-            connection.execute(sa.text("SELECT setval('trials_trial_id_seq', :last)"), {"last": size})
+        # rows with ids of our own: the sequence goes on behind them
+        if engine.name == "postgresql":
+            connection.execute(
+                sa.text("SELECT setval('trials_trial_id_seq', :last)"), {"last": size}
+            )
     if engine.name == "postgresql":  # autovacuum does it within a minute; here there is none
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("ANALYZE"))
@@ -198,7 +219,9 @@ class Dlsearch:
     @staticmethod
     def make(url: str, sampler: str, size: int) -> None:
         storage = Storage(url)
-        document = document_of(draft(sampler), {}, {"provenance": {}, "sha": {"env": "", "code": ""}})
+        document = document_of(
+            draft(sampler), {}, {"provenance": {}, "sha": {"env": "", "code": ""}}
+        )
         open_study(storage, draft(sampler), document, lease_s=30.0)
         fill(storage.engine, size, attempts=True)
         storage.close()
@@ -236,7 +259,9 @@ class Plain:
 
     def __init__(self, url: str, sampler: str) -> None:
         self.rdb = RDBStorage(url)
-        self.study = optuna.load_study(study_name="s", storage=self.rdb, sampler=plain_sampler(sampler))
+        self.study = optuna.load_study(
+            study_name="s", storage=self.rdb, sampler=plain_sampler(sampler)
+        )
         self.study.get_trials(deepcopy=False)
         self.space = space()
 
@@ -259,7 +284,10 @@ def in_memory(sampler: str, size: int, count: int) -> list[float]:
     study = optuna.create_study(direction="maximize", sampler=plain_sampler(sampler))
     dists, dims = space().distributions(), space()
     study.add_trials(
-        [optuna.create_trial(params=params, distributions=dists, value=value) for params, value in drawn(size)]
+        [
+            optuna.create_trial(params=params, distributions=dists, value=value)
+            for params, value in drawn(size)
+        ]
     )
     found = []
     for _ in range(count):
@@ -278,10 +306,18 @@ class Cell:
     whole: list[float] = field(default_factory=list)  # claim and tell of a trial, seconds
     tell: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)  # trials a second of all workers together
-    opening: list[float] = field(default_factory=list)  # opening the study and reading its trials, seconds
+    # opening the study and reading its trials, seconds
+    opening: list[float] = field(default_factory=list)
 
 
-def run(kind: type[Dlsearch] | type[Plain], url: str, sampler: str, workers: int, claims: int, cell: Cell) -> set[int]:
+def run(
+    kind: type[Dlsearch] | type[Plain],
+    url: str,
+    sampler: str,
+    workers: int,
+    claims: int,
+    cell: Cell,
+) -> set[int]:
     """Let `workers` processes claim and tell `claims` trials together; returns their numbers."""
     started = time.perf_counter()
     contender = kind(url, sampler)
@@ -315,12 +351,16 @@ def run(kind: type[Dlsearch] | type[Plain], url: str, sampler: str, workers: int
 def count_complete(url: str) -> int:
     engine = sa.create_engine(url)
     with engine.connect() as connection:
-        count = connection.execute(sa.text("SELECT count(*) FROM trials WHERE state = 'COMPLETE'")).scalar_one()
+        count = connection.execute(
+            sa.text("SELECT count(*) FROM trials WHERE state = 'COMPLETE'")
+        ).scalar_one()
     engine.dispose()
     return int(count)
 
 
-def measure(given: argparse.Namespace, place: Sqlite | Postgres, sampler: str, size: int) -> list[list[str]]:
+def measure(
+    given: argparse.Namespace, place: Sqlite | Postgres, sampler: str, size: int
+) -> list[list[str]]:
     """The rows of one storage, sampler and number of trials."""
     kinds: list[type[Dlsearch] | type[Plain]] = [Dlsearch, Plain]
     cells = {(kind, workers): Cell() for kind in kinds for workers in given.workers}
@@ -336,7 +376,9 @@ def measure(given: argparse.Namespace, place: Sqlite | Postgres, sampler: str, s
                 place.copy(origin[kind], name)
                 numbers = run(kind, place.url(name), sampler, workers, claims, cells[kind, workers])
                 if len(numbers) != claims or count_complete(place.url(name)) != size + claims:
-                    raise SystemExit(f"{kind.name}: {claims} trials were claimed, {len(numbers)} are different")
+                    raise SystemExit(
+                        f"{kind.name}: {claims} trials were claimed, {len(numbers)} are different"
+                    )
                 place.drop(name)
     rows = []
     for kind in kinds:
@@ -345,7 +387,14 @@ def measure(given: argparse.Namespace, place: Sqlite | Postgres, sampler: str, s
         last = cells[kind, given.workers[-1]]
         tell = 1e3 * statistics.median(cells[kind, given.workers[0]].tell)
         openings = [took for workers in given.workers for took in cells[kind, workers].opening]
-        rows.append([*row, f"{tell:.1f}", f"{statistics.median(last.rate):.0f}", f"{statistics.median(openings):.2f}"])
+        rows.append(
+            [
+                *row,
+                f"{tell:.1f}",
+                f"{statistics.median(last.rate):.0f}",
+                f"{statistics.median(openings):.2f}",
+            ]
+        )
     return rows
 
 
@@ -364,7 +413,9 @@ def words(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     def read(text: str) -> list[str]:
         found = text.split(",")
         if wrong := [word for word in found if word not in known()]:
-            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known())}, got {', '.join(wrong)}")
+            raise argparse.ArgumentTypeError(
+                f"expected some of {', '.join(known())}, got {', '.join(wrong)}"
+            )
         return found
 
     return read
@@ -372,11 +423,17 @@ def words(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=numbers, default=[10, 100, 1000, 10_000], help="trials that are there")
+    parser.add_argument(
+        "--sizes", type=numbers, default=[10, 100, 1000, 10_000], help="trials that are there"
+    )
     parser.add_argument("--workers", type=numbers, default=[1, 4, 16], help="processes")
-    parser.add_argument("--storages", type=words(lambda: ["sqlite", "postgresql"]), default=["sqlite", "postgresql"])
+    parser.add_argument(
+        "--storages", type=words(lambda: ["sqlite", "postgresql"]), default=["sqlite", "postgresql"]
+    )
     parser.add_argument("--samplers", type=words(lambda: list(SAMPLERS)), default=list(SAMPLERS))
-    parser.add_argument("--claims", type=int, default=32, help="trials a cell and round, all workers together")
+    parser.add_argument(
+        "--claims", type=int, default=32, help="trials a cell and round, all workers together"
+    )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--small", action="store_true", help="to try the script out")
     parser.add_argument("--out", type=Path, help="file that the table is appended to")
@@ -386,15 +443,32 @@ def main() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, places(given.storages, Path(folder)) as found:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        places(given.storages, Path(folder)) as found,
+    ):
         for place, sampler, size in itertools.product(found, given.samplers, given.sizes):
             rows += measure(given, place, sampler, size)
     for sampler, size in itertools.product(given.samplers, given.sizes):
         memory = in_memory(sampler, size, given.claims)
         blank = ["–"] * (len(given.workers) - 1)
-        rows.append(["in memory", sampler, f"{size:,}", "Optuna", milliseconds(memory), *blank, "–", "–", "–"])
+        rows.append(
+            [
+                "in memory",
+                sampler,
+                f"{size:,}",
+                "Optuna",
+                milliseconds(memory),
+                *blank,
+                "–",
+                "–",
+                "–",
+            ]
+        )
     headings = ["storage", "sampler", "trials there", "contender"]
-    headings += [f"claim + tell, {n} worker{'s' if n > 1 else ''}, ms p50 / p95" for n in given.workers]
+    headings += [
+        f"claim + tell, {n} worker{'s' if n > 1 else ''}, ms p50 / p95" for n in given.workers
+    ]
     headings += [
         "of it tell, 1 worker, ms p50",
         f"trials/s, {given.workers[-1]} workers",

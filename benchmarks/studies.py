@@ -69,7 +69,10 @@ class Study:
 
 
 def run(
-    words: Sequence[str], *, data: str, watch: Callable[[int], AbstractContextManager[Any]] = lambda _: nullcontext()
+    words: Sequence[str],
+    *,
+    data: str,
+    watch: Callable[[int], AbstractContextManager[Any]] = lambda _: nullcontext(),
 ) -> Study:
     """Run ``dlsearch -m`` from an empty store.
 
@@ -82,7 +85,9 @@ def run(
         SystemExit: It failed, or no trial was completed.
     """
     left_out = ("DLSEARCH_STORE", "MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE")
-    environment = {k: v for k, v in os.environ.items() if k not in left_out} | {"PYTHONPATH": str(HERE)}
+    environment = {k: v for k, v in os.environ.items() if k not in left_out} | {
+        "PYTHONPATH": str(HERE)
+    }
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as place:
         command = [
             str(DLSEARCH), "-m", *words, "study.name=benchmark", "study.finalize=false", "study.default_first=false",
@@ -95,15 +100,26 @@ def run(
                 code = process.wait()
         whole, said = time.perf_counter() - started, log.read_text(errors="replace")
         paths = sorted(Path(place, "store", "studies", "benchmark").glob("t*/journal.a*.jsonl"))
-        trials = [_trial([json.loads(line) for line in path.read_text().splitlines()]) for path in paths]
+        trials = [
+            _trial([json.loads(line) for line in path.read_text().splitlines()]) for path in paths
+        ]
     if code or not any(trial.state == "complete" for trial in trials):
-        raise SystemExit(f"{' '.join(command)}: exit status {code}, {len(trials)} trials\n{said[-4000:]}")
+        raise SystemExit(
+            f"{' '.join(command)}: exit status {code}, {len(trials)} trials\n{said[-4000:]}"
+        )
     return Study(whole, trials, said)
 
 
 def _trial(rows: list[dict[str, Any]]) -> Trial:
-    tags = {name: value for row in rows if row["row"] == "tags" for name, value in row["values"].items()}
-    values = {name: value for row in rows if row["row"] == "metrics" for name, value in row["values"].items()}
+    tags = {
+        name: value for row in rows if row["row"] == "tags" for name, value in row["values"].items()
+    }
+    values = {
+        name: value
+        for row in rows
+        if row["row"] == "metrics"
+        for name, value in row["values"].items()
+    }
     return Trial(
         rows[0]["started"] / 1e3,
         rows[-1]["t"] / 1e3,

@@ -2,8 +2,9 @@
 
     python benchmarks/threads.py [--repeats 2] [--trials 8] [--out FILE]
 
-Each row is a study of LeNet-5 trials on 12,800 MNIST images for one epoch, as `dlsearch -m` runs it, tracking on. The
-trials a minute count from the first trial's start to the last one's end: imports are no part of them.
+Each row is a study of LeNet-5 trials on 12,800 MNIST images for one epoch, as `dlsearch -m` runs
+it, tracking on. The trials a minute count from the first trial's start to the last one's end:
+imports are no part of them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--small", action="store_true", help="2 trials of 640 images: a rehearsal, no measurement")
-    parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder that holds MNIST/")
+    parser.add_argument(
+        "--small", action="store_true", help="2 trials of 640 images: a rehearsal, no measurement"
+    )
+    parser.add_argument(
+        "--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder that holds MNIST/"
+    )
     parser.add_argument("--out", help="file that the table is appended to", type=Path)
     given = parser.parse_args()
     trials, train = (2, 640) if given.small else (given.trials, 12_800)

@@ -2,8 +2,8 @@
 
     python benchmarks/tracking.py [--workers 1,4,16] [--small] [--only dlsearch,...] [--out FILE]
 
-Each worker is a process with a run of its own. It writes a row of five metrics for every step (and, but for dlsearch's
-journal, nothing else happens in it: no training), in epochs of 50 steps:
+Each worker is a process with a run of its own. It writes a row of five metrics for every step (and,
+but for dlsearch's journal, nothing else happens in it: no training), in epochs of 50 steps:
 
     dlsearch               a row into the run's journal, flushed at each epoch's end; the shipper, a process of its own,
                            sends journals while they grow
@@ -11,16 +11,18 @@ journal, nothing else happens in it: no training), in epochs of 50 steps:
     log_metric             `MlflowClient.log_metric` for every value
     log_batch an epoch     rows gathered by hand, one `MlflowClient.log_batch` at each epoch's end
 
-into MLflow on a SQLite file, and over HTTP to an `mlflow server` that the script starts on 127.0.0.1 (on a SQLite file
-as well). All write the same rows, in an order that is rotated each round; slow contenders get fewer steps, so compare
-the columns that are per row. A contender must have every value of every run in MLflow's database at the end, with
-its step, and no other: the script counts them, and ends with an error otherwise.
+into MLflow on a SQLite file, and over HTTP to an `mlflow server` that the script starts on
+127.0.0.1 (on a SQLite file as well). All write the same rows, in an order that is rotated each
+round; slow contenders get fewer steps, so compare the columns that are per row. A contender must
+have every value of every run in MLflow's database at the end, with its step, and no other: the
+script counts them, and ends with an error otherwise.
 
-The thread's cost is the wall time of its calls, divided by the rows, but for the end of the run; its share is of a
-training step of 2.64 ms (the step of LeNet-5 at batch size 32, on one core) with a row a step. dlsearch's own default
-is a row every 50 steps. The time until everything is in MLflow counts from the first row; dlsearch's shipper has been
-started before, and so have the other contenders' clients, runs and connections. The shipper is nice: on a busy machine
-training comes first.
+The thread's cost is the wall time of its calls, divided by the rows, but for the end of the run;
+its share is of a training step of 2.64 ms (the step of LeNet-5 at batch size 32, on one core) with
+a row a step. dlsearch's own default is a row every 50 steps. The time until everything is in MLflow
+counts from the first row; dlsearch's shipper has been started before, and so have the other
+contenders' clients, runs and connections. The shipper is nice: on a busy machine training comes
+first.
 """
 
 from __future__ import annotations
@@ -120,7 +122,9 @@ def plain_run(uri: str, worker: int) -> tuple[Any, str]:
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    return client, client.create_run(experiment.experiment_id, run_name=f"trial-{worker}").info.run_id
+    return client, client.create_run(
+        experiment.experiment_id, run_name=f"trial-{worker}"
+    ).info.run_id
 
 
 #: The steps of all workers together, on SQLite and over HTTP: a few seconds for each.
@@ -137,7 +141,9 @@ def make_database(path: Path) -> None:
     """MLflow's tables, with an experiment: seconds, once."""
     from mlflow import MlflowClient
 
-    MlflowClient(f"sqlite:///{path}").create_experiment(EXPERIMENT, artifact_location=(path.parent / "a").as_uri())
+    MlflowClient(f"sqlite:///{path}").create_experiment(
+        EXPERIMENT, artifact_location=(path.parent / "a").as_uri()
+    )
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -150,12 +156,21 @@ def served(database: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     uri = f"http://127.0.0.1:{port}"
     log = database.with_name("server.log")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{database}",
+    ]
     command += ["--artifacts-destination", str(database.with_name("artifacts"))]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with log.open("wb") as file:
         # A session of its own: the server has children, and all of them are ended together.
-        server = subprocess.Popen(command, stdout=file, stderr=file, cwd=database.parent, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdout=file, stderr=file, cwd=database.parent, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -176,7 +191,9 @@ def served(database: Path) -> Iterator[str]:
 
 
 # -- one measurement ---------------------------------------------------------------------------------------------------
-def run(name: str, uri: str, folder: Path, database: Path, workers: int, steps: int) -> tuple[float, float]:
+def run(
+    name: str, uri: str, folder: Path, database: Path, workers: int, steps: int
+) -> tuple[float, float]:
     """Seconds of the training thread for each row, and seconds until all rows are in MLflow."""
     from dlsearch.tracking.handle import Shipper
 
@@ -233,7 +250,9 @@ def awake(store: Path) -> None:
     deadline = time.monotonic() + 120
     while "shipping" not in (store / "shipper.log").read_text():
         if time.monotonic() > deadline:
-            raise SystemExit(f"the shipper did not start:\n{(store / 'shipper.log').read_text()[-3000:]}")
+            raise SystemExit(
+                f"the shipper did not start:\n{(store / 'shipper.log').read_text()[-3000:]}"
+            )
         time.sleep(0.05)
 
 
@@ -246,13 +265,17 @@ def check(name: str, database: Path, before: set[str], workers: int, steps: int)
     """Every value of every step, in a run a worker, and none beside them."""
     found: dict[str, dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
-        for run_id, key, step, value in connection.execute("SELECT run_uuid, key, step, value FROM metrics"):
+        for run_id, key, step, value in connection.execute(
+            "SELECT run_uuid, key, step, value FROM metrics"
+        ):
             if run_id not in before:
                 found[run_id][key, step].append(value)
     expected = {(key, step): [value] for step in range(steps) for key, value in row(step).items()}
     wrong = [run_id for run_id, values in found.items() if values != expected]
     if len(found) != workers or wrong:
-        raise SystemExit(f"{name}: expected {workers} runs of {len(expected)} values; {len(found)}, {len(wrong)} wrong")
+        raise SystemExit(
+            f"{name}: expected {workers} runs of {len(expected)} values; {len(found)}, {len(wrong)} wrong"
+        )
 
 
 def measure(given: argparse.Namespace, backend: str, empty: Path) -> list[list[str]]:
@@ -262,7 +285,8 @@ def measure(given: argparse.Namespace, backend: str, empty: Path) -> list[list[s
     with contextlib.ExitStack() as stack:
         site = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         shutil.copy(empty, site / "mlflow.db")
-        # One server for all: it takes as long to start as a measurement. Its database grows for everyone alike.
+        # One server for all: it takes as long to start as a measurement. Its database grows for
+        # everyone alike.
         server = stack.enter_context(served(site / "mlflow.db")) if backend == "HTTP" else None
         for turn, workers in itertools.product(range(given.rounds), given.workers):
             shift = turn % len(given.only)
@@ -277,7 +301,9 @@ def measure(given: argparse.Namespace, backend: str, empty: Path) -> list[list[s
                         database = Path(folder, "mlflow.db")
                         shutil.copy(empty, database)
                     uri = server or f"sqlite:///{database}"
-                    seconds[name, workers].append(run(name, uri, Path(folder), database, workers, steps))
+                    seconds[name, workers].append(
+                        run(name, uri, Path(folder), database, workers, steps)
+                    )
     rows = []
     for workers in given.workers:
         for name in given.only:
@@ -312,7 +338,10 @@ def main() -> None:
     given.workers = given.workers or ([1, 4] if given.small else [1, 4, 16])
     given.divide = 8 if given.small else 1
     given.rounds = 1 if given.small else given.rounds
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    os.environ |= {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
     import mlflow  # noqa: F401  # once: the workers are forked
     import pytorch_lightning.loggers  # noqa: F401
 
@@ -320,7 +349,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         empty = Path(folder, "empty.db")
         maker = multiprocessing.get_context("fork").Process(target=make_database, args=(empty,))
-        maker.start()  # in a process of its own: what MLflow opens must not be inherited by the workers
+        # in a process of its own: what MLflow opens must not be inherited by the workers
+        maker.start()
         maker.join()
         for backend in given.backends:
             rows += measure(given, backend, empty)

@@ -1,11 +1,11 @@
 """Databases whose makers are killed: ``python -m tests.first_start HOW FOLDER [PART…]``.
 
-Each try is a child of one process that has imported everything, in a folder of its own. A first one makes the database
-and counts the statements that write; each other one kills itself at a part (0 to 1) of them, or, without parts, at
-each.
+Each try is a child of one process that has imported everything, in a folder of its own. A first one
+makes the database and counts the statements that write; each other one kills itself at a part (0 to
+1) of them, or, without parts, at each.
 
-Standard output: JSON with ``statements``, their number, and of each try ``[signal, names of the files that it left]``,
-to which a storage of studies adds the exit code of the next start.
+Standard output: JSON with ``statements``, their number, and of each try ``[signal, names of the
+files that it left]``, to which a storage of studies adds the exit code of the next start.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ NAME = "made.db"
 def killed(how: str, folder: Path, *parts: float) -> dict[str, Any]:
     """What ``python -m tests.first_start`` says."""
     words = [sys.executable, "-m", "tests.first_start", how, str(folder), *map(str, parts)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False
+    )
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
 
 def ours(path: Path) -> None:
     """MLflow's database, as a search makes it."""
-    from dlsearch.tracking import database
+    from dlsearch.tracking.mlflow import database
 
     database.make(f"sqlite:///{path}")
 
@@ -49,7 +51,7 @@ def theirs(path: Path) -> None:
 
 def storage(path: Path) -> None:
     """The storage of studies."""
-    from dlsearch.search.schema import open_tables
+    from dlsearch.storage.schema import open_tables
 
     open_tables(f"sqlite:///{path}").engine.dispose()
 
@@ -92,7 +94,7 @@ def _main(how: str, folder: Path, parts: list[float]) -> dict[str, Any]:
         import alembic.command  # noqa: F401
         import optuna  # noqa: F401
     else:
-        from dlsearch.tracking.sender import load
+        from dlsearch.tracking.mlflow.sender import load
 
         load("sqlite:")
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,4 +110,6 @@ def _main(how: str, folder: Path, parts: list[float]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_main(sys.argv[1], Path(sys.argv[2]), [float(word) for word in sys.argv[3:]])))
+    sys.stdout.write(
+        json.dumps(_main(sys.argv[1], Path(sys.argv[2]), [float(word) for word in sys.argv[3:]]))
+    )

@@ -8,8 +8,8 @@ import sys
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from dlsearch.cli import main
-from dlsearch.config.errors import ConfigError
+from dlsearch.cli.main import main
+from dlsearch.core.errors import ConfigError
 
 SEARCH = [
     # what is typed after -m, and the key that the line must name
@@ -71,7 +71,14 @@ SEARCH = [
     (["optimizer._target_=torch.hub.load"], "optimizer._target_"),
     (["task._target_=subprocess.Popen"], "task._target_"),
     (["allow_targets=[os]"], "allow_targets"),
-    (["study.objective=[val/accuracy,val/loss]", "study.direction=[maximize,minimize]", "pruner=median"], "pruner"),
+    (
+        [
+            "study.objective=[val/accuracy,val/loss]",
+            "study.direction=[maximize,minimize]",
+            "pruner=median",
+        ],
+        "pruner",
+    ),
     (["sampler=grid"], ""),
     (["transfer=features"], "transfer.weights"),
     (["transfer.weights=lenet"], "transfer.weights"),
@@ -142,17 +149,33 @@ def check(argv, key, nowhere, capsys, monkeypatch):
     assert list(nowhere.iterdir()) == []
 
 
-@pytest.mark.parametrize(("argv", "key"), SEARCH, ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "")
+def first_of_each_key(cases):
+    """``make test`` runs one wrong value of each key; ``make test-storms`` the others."""
+    seen = set()
+    for argv, key in cases:
+        yield pytest.param(argv, key, marks=pytest.mark.storm if key in seen else ())
+        seen.add(key)
+
+
+@pytest.mark.parametrize(
+    ("argv", "key"),
+    list(first_of_each_key(SEARCH)),
+    ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
+)
 def test_a_search_refuses(argv, key, nowhere, capsys, monkeypatch):
     check(["-m", *argv], key, nowhere, capsys, monkeypatch)
 
 
-@pytest.mark.parametrize(("argv", "key"), TRAIN, ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "")
+@pytest.mark.parametrize(
+    ("argv", "key"), TRAIN, ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else ""
+)
 def test_a_training_refuses(argv, key, nowhere, capsys, monkeypatch):
     check(argv, key, nowhere, capsys, monkeypatch)
 
 
-@pytest.mark.parametrize(("argv", "key"), VERBS, ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "")
+@pytest.mark.parametrize(
+    ("argv", "key"), VERBS, ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else ""
+)
 def test_a_verb_refuses(argv, key, nowhere, capsys, monkeypatch):
     check(argv, key, nowhere, capsys, monkeypatch)
 
@@ -187,14 +210,22 @@ def test_missing_data_are_named_and_leave_nothing(nowhere, monkeypatch):
     from torchvision import datasets
 
     from dlsearch.config.compose import compose_config
-    from dlsearch.search.trial_process import check_built
+    from dlsearch.execution.trial_main import check_built
 
     def unreachable(url, *_, **__):
         raise OSError(f"no network: {url}")
 
     monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", unreachable)
     monkeypatch.setattr(datasets.cifar, "download_and_extract_archive", unreachable)
-    for data, name in (("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST"), ("cifar10", "CIFAR10")):
-        with pytest.raises(ConfigError, match=rf"^data: root: {name} is neither in .* nor could it be downloaded"):
-            check_built(compose_config([f"data={data}", "model=lenet"]), ["val/accuracy"], ["maximize"])
+    for data, name in (
+        ("mnist", "MNIST"),
+        ("fashion_mnist", "FashionMNIST"),
+        ("cifar10", "CIFAR10"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"^data: root: {name} is neither in .* nor could it be downloaded"
+        ):
+            check_built(
+                compose_config([f"data={data}", "model=lenet"]), ["val/accuracy"], ["maximize"]
+            )
     assert list(nowhere.iterdir()) == []

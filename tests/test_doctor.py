@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dlsearch.core.nvml import DriverError, Gpu
 from dlsearch.doctor import content, examine, machine, render, services
 from dlsearch.doctor.problems import Problems
 
@@ -55,7 +56,9 @@ def test_render_shows_every_problem_with_its_hint(tmp_path: Path, uris: tuple[st
     assert render(record | {"problems": []})[-1] == "no problems found"
 
 
-def test_a_store_that_cannot_be_written(tmp_path: Path, uris: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_written(
+    tmp_path: Path, uris: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -86,7 +89,9 @@ def test_the_file_system_of_a_folder() -> None:
 
 
 def test_the_tightest_quota_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cgroup", lambda _: ["max 100000", "150000 100000", "400000 100000"])
+    monkeypatch.setattr(
+        machine, "_cgroup", lambda _: ["max 100000", "150000 100000", "400000 100000"]
+    )
     monkeypatch.setattr(machine, "cores", lambda: 8)
     problems = Problems()
     assert machine.cpu(problems)["quota"] == 1.5
@@ -100,18 +105,31 @@ def test_little_memory_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "only 1.0 GiB of memory" in problems[0]["what"]
 
 
-def test_gpus_are_read_from_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho '0, NVIDIA X, GPU-1, 81559, 580.1'\necho '1, NVIDIA Y, GPU-2, [N/A], 580.1'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_gpus_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Gpu(0, "GPU-1", "NVIDIA X", "580.1", total_mib=81559, free_mib=80000)
+    second = Gpu(1, "GPU-2", "NVIDIA Y", "580.1", total_mib=None, free_mib=None)
+    monkeypatch.setattr(machine, "list_gpus", lambda: [first, second])
     problems = Problems()
-    first, second = machine.gpus(problems)
-    assert first == {"index": 0, "name": "NVIDIA X", "uuid": "GPU-1", "memory_mib": 81559, "driver": "580.1"}
-    assert second["memory_mib"] is None
-    tool.write_text("#!/bin/sh\nexit 9\n")
+    found = machine.gpus(problems)
+    assert found[0] == {
+        "index": 0,
+        "name": "NVIDIA X",
+        "uuid": "GPU-1",
+        "memory_mib": 81559,
+        "driver": "580.1",
+    }
+    assert found[1]["memory_mib"] is None
+    assert list(problems) == []
+
+
+def test_a_driver_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[Gpu]:
+        raise DriverError("Driver Not Loaded")
+
+    monkeypatch.setattr(machine, "list_gpus", fail)
+    problems = Problems()
     assert machine.gpus(problems) == []
-    assert "nvidia-smi fails" in problems[0]["what"]
+    assert "the NVIDIA driver fails: Driver Not Loaded" in problems[0]["what"]
 
 
 def test_a_database_shows_its_schema_and_is_left_as_it_was(tmp_path: Path) -> None:
@@ -125,7 +143,11 @@ def test_a_database_shows_its_schema_and_is_left_as_it_was(tmp_path: Path) -> No
     before = path.read_bytes()
     problems = Problems()
     record = services.database("it", f"sqlite:///{path}", problems)
-    assert record == record | {"state": "ok", "journal": "wal", "schema": {"alembic_version": "v5.0.0"}}
+    assert record == record | {
+        "state": "ok",
+        "journal": "wal",
+        "schema": {"alembic_version": "v5.0.0"},
+    }
     assert path.read_bytes() == before
     assert not problems
 
@@ -140,7 +162,10 @@ def test_a_broken_database_is_a_problem(tmp_path: Path) -> None:
 
 def test_a_server_that_is_gone_and_no_password_is_shown() -> None:
     problems = Problems()
-    for url in ("http://me:geheim@127.0.0.1:9", "postgresql+psycopg://me:geheim@127.0.0.1:9/db?password=geheim"):
+    for url in (
+        "http://me:geheim@127.0.0.1:9",
+        "postgresql+psycopg://me:geheim@127.0.0.1:9/db?password=geheim",
+    ):
         record = services.tracking_server(url, problems)
         assert record["state"] == "unreachable"
         assert "geheim" not in json.dumps([record, problems])
@@ -191,16 +216,27 @@ def test_data_sets_whole_and_in_part(tmp_path: Path) -> None:
 
 def test_versions_that_must_not_be_used() -> None:
     problems = Problems()
-    content.judge({"pytorch-lightning": "2.6.3", "torch": "2.15.0+cpu", "torchvision": "0.29.2"}, problems)
-    assert [each["what"].split(" is ")[0] for each in problems] == ["pytorch-lightning 2.6.3", "torch"]
+    content.judge(
+        {"pytorch-lightning": "2.6.3", "torch": "2.15.0+cpu", "torchvision": "0.29.2"}, problems
+    )
+    assert [each["what"].split(" is ")[0] for each in problems] == [
+        "pytorch-lightning 2.6.3",
+        "torch",
+    ]
     fine = Problems()
-    content.judge({"pytorch-lightning": "2.6.6", "torch": "2.15.0+cpu", "torchvision": "0.29.2+cpu"}, fine)
+    content.judge(
+        {"pytorch-lightning": "2.6.6", "torch": "2.15.0+cpu", "torchvision": "0.29.2+cpu"}, fine
+    )
     assert not fine
 
 
-def test_a_version_besides_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_besides_the_lock_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock = tmp_path / "requirements.lock"
-    lock.write_text("torch==0.1 ; sys_platform == 'linux' \\\n    --hash=sha256:00\ntorch==0.2\nmlflow==1.0\n")
+    lock.write_text(
+        "torch==0.1 ; sys_platform == 'linux' \\\n    --hash=sha256:00\ntorch==0.2\nmlflow==1.0\n"
+    )
     assert content.locked(lock) == {"torch": ["0.1", "0.2"], "mlflow": ["1.0"]}
     monkeypatch.setattr(content, "locked", lambda _: content_locked)
     content_locked = {"torch": ["0.1"]}

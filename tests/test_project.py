@@ -22,27 +22,48 @@ LIGHT = ("torch", "pytorch_lightning", "mlflow", "optuna", "sqlalchemy", "numpy"
 
 def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | env
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment
+    )
 
 
 def committed() -> list[Path]:
     """The files of the repository, or of the folder where it was unpacked without git."""
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if listed.returncode == 0:
-        return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+        return [
+            path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()
+        ]
     made = {"mlruns", "build", "dist"}
-    ours = [path for path in ROOT.iterdir() if not path.name.startswith(".") and path.name not in made]
+    ours = [
+        path for path in ROOT.iterdir() if not path.name.startswith(".") and path.name not in made
+    ]
     return [path for top in ours for path in (top, *top.rglob("*")) if path.is_file()]
 
 
 def test_layers_hold() -> None:
-    checked = run(sys.executable, "-c", "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())")
+    checked = run(
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())",
+    )
     assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
 def test_every_module_says_its_purpose(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_a_statement_assigns_one_thing() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        if any(isinstance(target, ast.Tuple) for target in node.targets)
+    ]
+    assert found == []
 
 
 def test_public_surface_is_frozen() -> None:
@@ -67,7 +88,9 @@ def test_the_lock_covers_what_the_project_asks_for() -> None:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    locked = re.findall(r"^([\w.-]+)==([^\s;\\]+)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    locked = re.findall(
+        r"^([\w.-]+)==([^\s;\\]+)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE
+    )
     versions = {canonicalize_name(name): version for name, version in locked}
     asked = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
     asked += PROJECT["build-system"]["requires"]
@@ -78,7 +101,9 @@ def test_the_lock_covers_what_the_project_asks_for() -> None:
 
 
 def test_no_large_file() -> None:
-    assert not [str(path.relative_to(ROOT)) for path in committed() if path.stat().st_size > 2_000_000]
+    assert not [
+        str(path.relative_to(ROOT)) for path in committed() if path.stat().st_size > 2_000_000
+    ]
 
 
 def test_documents_name_only_targets_that_exist() -> None:
@@ -96,14 +121,19 @@ def test_help_lists_every_target() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert phony
     shown = run("make", "help", MAKEFLAGS="")
-    assert re.findall(r"^  make ([\w-]+) ", shown.stdout, flags=re.MULTILINE) == phony.group(1).split()
+    assert (
+        re.findall(r"^  make ([\w-]+) ", shown.stdout, flags=re.MULTILINE) == phony.group(1).split()
+    )
 
 
 def test_an_old_or_missing_python_is_one_clear_line(tmp_path: Path) -> None:
     old = tmp_path / "python"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.1"\nexit 1\n')
     old.chmod(0o755)
-    for name, expected in ((old, "Python 3.9.1 is too old"), (tmp_path / "none", "install Python 3.11 or newer")):
+    for name, expected in (
+        (old, "Python 3.9.1 is too old"),
+        (tmp_path / "none", "install Python 3.11 or newer"),
+    ):
         made = run("make", "env", f"PYTHON={name}", f"VENV={tmp_path / 'venv'}", MAKEFLAGS="")
         assert made.returncode != 0
         assert expected in made.stderr.splitlines()[0]
@@ -132,7 +162,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_configs_and_plugin(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    configs = {f"dlsearch/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
+    configs = {
+        f"dlsearch/conf/{path.relative_to(ROOT / 'conf')}"
+        for path in (ROOT / "conf").rglob("*.yaml")
+    }
     assert configs <= names
     assert "hydra_plugins/dlsearch_plugins/__init__.py" in names
     assert "hydra_plugins/__init__.py" not in names  # a namespace, shared with other plugins
@@ -155,3 +188,49 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
     assert str(tmp_path / "dlsearch" / "conf") in ran.stdout
     assert "LocalLauncher" in ran.stdout
     assert str(ROOT) not in ran.stdout
+
+
+def _commands_of_ci(folder: Path, **environment: str) -> list[str]:
+    """What ``.ci/run`` calls, in order, each with the data folder that it would see; nothing is really run."""
+    log = folder / "log"
+    (folder / ".ci").mkdir()
+    (folder / "tests").mkdir()
+    (folder / "tests/test_one.py").write_text("@pytest.mark.data\ndef test_it(): ...\n")
+    (folder / "tests/test_two.py").write_text("def test_it(): ...\n")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".ci" / "run").write_text((ROOT / ".ci" / "run").read_text())
+    for name in (".venv/bin/python", "make"):
+        program = folder / name
+        program.write_text(
+            f'#!/bin/sh\necho "{Path(name).name} $* [${{DLSEARCH_DATA:-}}]" >> "{log}"\n'
+        )
+        program.chmod(0o755)
+    surroundings = {
+        key: value for key, value in os.environ.items() if key != "DLSEARCH_DATA"
+    } | environment
+    surroundings["PATH"] = f"{folder}:{surroundings['PATH']}"
+    subprocess.run(
+        ["bash", folder / ".ci" / "run"],
+        check=True,
+        env=surroundings,
+        timeout=60,
+        capture_output=True,
+    )
+    return log.read_text().splitlines()
+
+
+def test_ci_runs_the_tests_without_data_and_with_them(tmp_path: Path) -> None:
+    calls = _commands_of_ci(tmp_path, DLSEARCH_DATA="/the/data")
+    assert [call for call in calls if call.startswith("make test")] == [
+        "make test []",
+        "make test ARGS=-m 'not storm' tests/test_one.py  [/the/data]",
+        "make test-storms [/the/data]",
+    ]
+
+
+def test_ci_without_any_data_tests_once(tmp_path: Path) -> None:
+    calls = _commands_of_ci(tmp_path)
+    assert [call for call in calls if call.startswith("make test")] == [
+        "make test []",
+        "make test-storms []",
+    ]

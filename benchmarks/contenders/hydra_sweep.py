@@ -2,7 +2,8 @@
 
     python benchmarks/contenders/hydra_sweep.py FOLDER [--launcher basic|joblib]
 
-Its grid sampler goes over the number of the configuration: an explicit list of sets is more than the sweeper takes.
+Its grid sampler goes over the number of the configuration: an explicit list of sets is more than
+the sweeper takes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def sweep(cfg: DictConfig) -> float:
 
 def main() -> None:
     given, spec, folder = work.arguments(__doc__, launcher=("basic", "joblib"))
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)  # joblib's processes import this folder's modules
+    # joblib's processes import this folder's modules
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)
     ConfigStore.instance().store("benchmark", {"number": 0, "folder": ""})
     jobs = 2 if given.launcher == "joblib" else 1
     numbers = ",".join(str(number) for number in range(len(spec["configs"])))

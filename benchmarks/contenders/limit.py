@@ -2,7 +2,8 @@
 
     python benchmarks/contenders/limit.py FOLDER [--log nothing|rows]
 
-`--log rows` writes parameters and metrics to one MLflow run a trial in SQLite, by `log_batch`, once an epoch.
+`--log rows` writes parameters and metrics to one MLflow run a trial in SQLite, by `log_batch`, once
+an epoch.
 """
 
 from __future__ import annotations
@@ -26,11 +27,21 @@ def tensors(spec: dict[str, Any]) -> list[tuple[Any, Any]]:
     import torch
 
     raw = Path(spec["data"]) / "MNIST" / "raw"
-    images, labels = work.read_idx(raw / "train-images-idx3-ubyte"), work.read_idx(raw / "train-labels-idx1-ubyte")
+    images, labels = (
+        work.read_idx(raw / "train-images-idx3-ubyte"),
+        work.read_idx(raw / "train-labels-idx1-ubyte"),
+    )
     sets = []
     for split in ("train", "val"):
         index = np.load(Path(spec["split"]) / f"{split}_index.npy")
-        x = torch.from_numpy(images[index]).float().div_(255).sub_(work.MEAN).div_(work.STD).unsqueeze_(1)
+        x = (
+            torch.from_numpy(images[index])
+            .float()
+            .div_(255)
+            .sub_(work.MEAN)
+            .div_(work.STD)
+            .unsqueeze_(1)
+        )
         sets.append((x, torch.from_numpy(labels[index].astype(np.int64))))
     return sets
 
@@ -76,11 +87,14 @@ class Rows:
     def __init__(self, folder: Path) -> None:
         from mlflow.tracking import MlflowClient
 
-        with (folder / "mlflow.lock").open("w") as lock:  # two processes that make MLflow's tables at once collide
+        # two processes that make MLflow's tables at once collide
+        with (folder / "mlflow.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
             found = self.client.get_experiment_by_name("benchmark")
-            self.experiment = found.experiment_id if found else self.client.create_experiment("benchmark")
+            self.experiment = (
+                found.experiment_id if found else self.client.create_experiment("benchmark")
+            )
 
     def open(self, number: int, config: Sequence[Any]) -> Tell:
         """A trial begins; returns what takes its epochs."""
@@ -89,14 +103,20 @@ class Rows:
         run = self.client.create_run(self.experiment, run_name=f"trial-{number}").info.run_id
         self.run = run
         params = [
-            Param(k, str(v)) for k, v in zip(("lr", "dropout", "weight_decay", "batch_size"), config, strict=True)
+            Param(k, str(v))
+            for k, v in zip(("lr", "dropout", "weight_decay", "batch_size"), config, strict=True)
         ]
 
-        def tell(epoch: int, losses: list[tuple[int, float]], val_loss: float, val_accuracy: float) -> None:
+        def tell(
+            epoch: int, losses: list[tuple[int, float]], val_loss: float, val_accuracy: float
+        ) -> None:
             now = int(1e3 * time.time())
             last = losses[-1][0] if losses else 0
             rows = [Metric("train_loss", value, now, step) for step, value in losses]
-            rows += [Metric("val_loss", val_loss, now, last), Metric("val_accuracy", val_accuracy, now, last)]
+            rows += [
+                Metric("val_loss", val_loss, now, last),
+                Metric("val_accuracy", val_accuracy, now, last),
+            ]
             self.client.log_batch(run, rows, params if epoch == 0 else [])
 
         return tell

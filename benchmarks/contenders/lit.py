@@ -2,8 +2,8 @@
 
     python benchmarks/contenders/lit.py FOLDER
 
-trains all configurations one after the other, without any search around them. The other contenders import
-:func:`make_training`.
+trains all configurations one after the other, without any search around them. The other contenders
+import :func:`make_training`.
 """
 
 from __future__ import annotations
@@ -48,14 +48,22 @@ def make_training(spec: dict[str, Any], folder: Path) -> Callable[[int], float]:
 
         def configure_optimizers(self) -> Any:
             hp = self.hparams
-            return torch.optim.AdamW(self.parameters(), lr=hp["lr"], weight_decay=hp["weight_decay"])
+            return torch.optim.AdamW(
+                self.parameters(), lr=hp["lr"], weight_decay=hp["weight_decay"]
+            )
 
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((work.MEAN,), (work.STD,))])
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((work.MEAN,), (work.STD,))]
+    )
     mnist = datasets.MNIST(spec["data"], train=True, transform=transform)
-    split = {name: Subset(mnist, np.load(Path(spec["split"]) / f"{name}_index.npy")) for name in ("train", "val")}
+    split = {
+        name: Subset(mnist, np.load(Path(spec["split"]) / f"{name}_index.npy"))
+        for name in ("train", "val")
+    }
     workers = int(spec["loader_workers"])
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    with (folder / "mlflow.lock").open("w") as lock:  # two processes that make MLflow's tables at once collide
+    # two processes that make MLflow's tables at once collide
+    with (folder / "mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         MLFlowLogger("benchmark", tracking_uri=uri).experiment.search_experiments()
 
@@ -69,7 +77,8 @@ def make_training(spec: dict[str, Any], folder: Path) -> Callable[[int], float]:
             accelerator="cpu",
             log_every_n_steps=work.LOG_EVERY,
             logger=MLFlowLogger("benchmark", run_name=f"trial-{number}", tracking_uri=uri),
-            callbacks=[best, TQDMProgressBar()],  # Lightning's default, unless some package brings rich along
+            # Lightning's default, unless some package brings rich along
+            callbacks=[best, TQDMProgressBar()],
             default_root_dir=folder,
         )
         trainer.fit(

@@ -21,7 +21,8 @@ def optimize(spec: dict[str, Any], folder: Path, count: int, n_jobs: int = 1) ->
     import optuna
 
     train = lit.make_training(spec, folder)
-    # Two threads at once are handed the same waiting trial now and then: there the list goes by a count of our own.
+    # Two threads at once are handed the same waiting trial now and then: there the list goes by a
+    # count of our own.
     numbers = iter(range(count))
 
     def objective(trial: optuna.Trial) -> float:
@@ -47,7 +48,9 @@ def open_study(spec: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> None:
-    given, spec, folder = work.arguments(__doc__, how=("one", "pair", "threads", "worker"), count=range(65))
+    given, spec, folder = work.arguments(
+        __doc__, how=("one", "pair", "threads", "worker"), count=range(65)
+    )
     if given.how == "worker":  # of a pair
         optimize(spec, folder, given.count)
         return
@@ -57,7 +60,9 @@ def main() -> None:
         optimize(spec, folder, count, 2 if given.how == "threads" else 1)
         return
     command = [sys.executable, __file__, str(folder), "--how", "worker", "--count"]
-    processes = [subprocess.Popen([*command, str(share)]) for share in (count - count // 2, count // 2)]
+    processes = [
+        subprocess.Popen([*command, str(share)]) for share in (count - count // 2, count // 2)
+    ]
     codes = [process.wait() for process in processes]  # of both, before anything is said
     if any(codes):
         raise SystemExit("a process of Optuna failed")

@@ -2,8 +2,8 @@
 
     python benchmarks/contenders/ray_tune.py FOLDER [--actors reused|fresh]
 
-The grid is over the number of the configuration, so that all of the list are run. `fresh` is Ray's default for a class:
-an actor a trial.
+The grid is over the number of the configuration, so that all of the list are run. `fresh` is Ray's
+default for a class: an actor a trial.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def main() -> None:
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         param_space={"number": tune.grid_search(list(range(len(spec["configs"]))))},
-        tune_config=tune.TuneConfig(metric="val_accuracy", mode="max", reuse_actors=given.actors == "reused"),
+        tune_config=tune.TuneConfig(
+            metric="val_accuracy", mode="max", reuse_actors=given.actors == "reused"
+        ),
         run_config=tune.RunConfig(name="benchmark", storage_path=str(folder / "results")),
     )
     found = tuner.fit()

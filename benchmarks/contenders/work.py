@@ -1,8 +1,9 @@
 """The work that every contender of `search_overhead.py` does, and the book of what it did.
 
-Scripts in this folder run in environments of their own, some without dlsearch: they import nothing of it. Each is run
-as `python benchmarks/contenders/NAME.py FOLDER …`, where FOLDER holds `spec.json` (`python
-benchmarks/contenders/work.py FOLDER` writes one), and appends a line a trial to `FOLDER/trials.jsonl`.
+Scripts in this folder run in environments of their own, some without dlsearch: they import nothing
+of it. Each is run as `python benchmarks/contenders/NAME.py FOLDER …`, where FOLDER holds
+`spec.json` (`python benchmarks/contenders/work.py FOLDER` writes one), and appends a line a trial
+to `FOLDER/trials.jsonl`.
 """
 
 from __future__ import annotations
@@ -34,21 +35,30 @@ class Book:
 
     def add(self, number: int, started: float, score: float) -> None:
         """A trial has ended now."""
-        line = json.dumps({"number": number, "started": started, "ended": time.time(), "score": score})
+        line = json.dumps(
+            {"number": number, "started": started, "ended": time.time(), "score": score}
+        )
         with self.path.open("a") as file:
             file.write(line + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
         """All of them."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
+        return (
+            [json.loads(line) for line in self.path.read_text().splitlines()]
+            if self.path.is_file()
+            else []
+        )
 
 
-def make_spec(data: str | Path, split: Path, *, small: bool, trials: int | None = None) -> dict[str, Any]:
+def make_spec(
+    data: str | Path, split: Path, *, small: bool, trials: int | None = None
+) -> dict[str, Any]:
     """The work as JSON.
 
     Args:
         data: Folder that holds MNIST/, in torchvision's layout.
-        split: Folder of `train_index.npy` and `val_index.npy`, (n,) int64: which of MNIST's training images to use.
+        split: Folder of `train_index.npy` and `val_index.npy`, (n,) int64: which of MNIST's
+            training images to use.
         small: 2 trials of 640 images.
         trials: How many of the configurations.
     """
@@ -85,7 +95,9 @@ def lenet(dropout: float) -> Any:
     )  # fmt: skip
 
 
-def arguments(doc: str | None, **words: Sequence[Any]) -> tuple[argparse.Namespace, dict[str, Any], Path]:
+def arguments(
+    doc: str | None, **words: Sequence[Any]
+) -> tuple[argparse.Namespace, dict[str, Any], Path]:
     """The command line of a contender: a folder, and options with their choices; with them the spec.
 
     Each word is an option's choices, the first of them the default.
@@ -106,7 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder that holds MNIST/")
+    parser.add_argument(
+        "--data", default=os.environ.get("DLSEARCH_DATA", "data"), help="folder that holds MNIST/"
+    )
     given = parser.parse_args()
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

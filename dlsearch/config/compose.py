@@ -15,14 +15,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from dlsearch.config.errors import ConfigError, did_you_mean
 from dlsearch.config.guard import check_folder, guarded_composition
 from dlsearch.config.register import register
+from dlsearch.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 CONFIG_NAME = "config"
+#: How Hydra and OmegaConf name a key, the surest way first.
+_NAMED_KEYS = (
+    r"full_key: (\S+)",
+    r"override '?\+*~?([\w./@-]+)",
+    r"[Kk]ey '([^']+)'",
+    r"'([\w/.]+)'",
+    r"key:? (\S+)",
+)
+#: How lines of theirs begin that do not say what is wrong.
+_SAYS_NOTHING = ("full_key", "object_type", "reference_type", "Error merging")
 
 
 def config_dir() -> Path:
@@ -37,61 +47,97 @@ def explain(error: Exception) -> ConfigError:
     if isinstance(error, ConfigError):
         return error
     if isinstance(error, MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
-        where = f"{mark.name}:{mark.line + 1}" if mark is not None else "config"
-        return ConfigError(where, error.problem or error.context or "is no YAML")
-    cause: BaseException = error
+        return _explain_yaml(error)
+    cause = _find_cause(error)
+    text = f"{error}\n{cause}" if cause is not error else str(error)
+    if isinstance(error, HydraException) and "Could not find" in text:
+        missing = _explain_missing_option(text)
+        if missing is not None:
+            return missing
+    key = _find_key(text)
+    if "not in struct" in text or re.search(r"Key '.*' not in '", text):
+        return _explain_unknown_key(key, cause)
+    hint = "see dlsearch --cfg job" if "not in 'Frame'" in text else ""
+    message = _choose_line(text, last=cause is not error)
+    return ConfigError(key or "config", message.rstrip("."), hint)
+
+
+def _explain_yaml(error: MarkedYAMLError) -> ConfigError:
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}:{mark.line + 1}" if mark is not None else "config"
+    return ConfigError(where, error.problem or error.context or "is no YAML")
+
+
+def _find_cause(error: BaseException) -> BaseException:
+    """The error of OmegaConf's that led to `error`, or else the first of all that did."""
+    cause = error
     while cause.__cause__ is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
-    text = f"{error}\n{cause}" if cause is not error else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return cause
+
+
+def _find_key(text: str) -> str:
+    """The key that a text of Hydra's or OmegaConf's names; empty where it names none."""
     key = ""
-    for pattern in (
-        r"full_key: (\S+)",
-        r"override '?\+*~?([\w./@-]+)",
-        r"[Kk]ey '([^']+)'",
-        r"'([\w/.]+)'",
-        r"key:? (\S+)",
-    ):
+    for pattern in _NAMED_KEYS:
         found = re.search(pattern, text)
         if found and found.group(1):
             key = found.group(1).split("=")[0]
             break
     override = re.search(r"override '?([^\s'=]+)", text)
-    if override:
-        typed = override.group(1).lstrip("+~")
-        if "full_key" not in text or typed.startswith(f"{key}."):
-            key = typed
-    if isinstance(error, HydraException) and "Could not find" in text:
-        missing = re.search(r"Could not find '([^']+)'", text)
-        group, _, option = (missing.group(1) if missing else "").rpartition("/")
-        if group:
-            options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-            all_ = f"one of {', '.join(options)}" if options else "see dlsearch --help"
-            return ConfigError(group, f"there is no {group} named {option!r}", did_you_mean(option, options, all_))
-    said = [
-        line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Error merging"))
-    ]
-    said = said or lines
-    message = said[-1] if cause is not error else said[0]
-    if "not in struct" in text or re.search(r"Key '.*' not in '", text):
-        known = _keys_around(cause)
-        whole = sorted(name for name in known if name.endswith(f".{key}") and not name.startswith("space."))
-        full = f"did you mean {' or '.join(whole[:3])}?" if whole else "see dlsearch --cfg job"  # lr for optimizer.lr
-        hint = did_you_mean(key, () if whole else known, full)
-        return ConfigError(key or "config", "there is no such key in the config", hint)
-    return ConfigError(
-        key or "config", message.rstrip("."), "see dlsearch --cfg job" if "not in 'Frame'" in text else ""
-    )
+    if override is None:
+        return key
+    typed = override.group(1).lstrip("+~")
+    return typed if "full_key" not in text or typed.startswith(f"{key}.") else key
+
+
+def _explain_missing_option(text: str) -> ConfigError | None:
+    """The error of an option that a config group does not have.
+
+    None where the text names no group.
+    """
+    missing = re.search(r"Could not find '([^']+)'", text)
+    if missing is None:
+        return None
+    group, _, option = missing.group(1).rpartition("/")
+    if not group:
+        return None
+    files = (config_dir() / group).glob("*.yaml")
+    options = sorted(path.stem for path in files)
+    otherwise = "see dlsearch --help"
+    if options:
+        otherwise = f"one of {', '.join(options)}"
+    hint = did_you_mean(option, options, otherwise)
+    return ConfigError(group, f"there is no {group} named {option!r}", hint)
+
+
+def _explain_unknown_key(key: str, cause: BaseException) -> ConfigError:
+    known = _keys_around(cause)
+    of_config = [name for name in known if not name.startswith("space.")]
+    longer = sorted(name for name in of_config if name.endswith(f".{key}"))
+    hint = did_you_mean(key, known, "see dlsearch --cfg job")
+    if longer:  # lr for optimizer.lr
+        hint = f"did you mean {' or '.join(longer[:3])}?"
+    return ConfigError(key or "config", "there is no such key in the config", hint)
+
+
+def _choose_line(text: str, *, last: bool) -> str:
+    """The first or the last line of a text that says what is wrong."""
+    stripped = (line.strip() for line in text.splitlines())
+    lines = [line for line in stripped if line]
+    telling = [line for line in lines if not line.startswith(_SAYS_NOTHING)]
+    telling = telling or lines
+    return telling[-1] if last else telling[0]
 
 
 def key_paths(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Every key of a config, ``optimizer`` and ``optimizer.lr`` alike."""
-    found = []
+    found: list[str] = []
     for key, value in node.items():
-        found.append(f"{prefix}{key}")
+        path = f"{prefix}{key}"
+        found.append(path)
         if isinstance(value, Mapping):
-            found += key_paths(value, f"{prefix}{key}.")
+            found += key_paths(value, f"{path}.")
     return found
 
 
@@ -100,17 +146,23 @@ def _keys_around(error: BaseException) -> list[str]:
     parent = getattr(error, "parent_node", None)
     if parent is None:
         return []
-    known: Any = OmegaConf.to_container(parent._get_root(), resolve=False)
+    # OmegaConf has no public name for it; without it there is no hint
+    root = getattr(parent, "_get_root", None)
+    if root is None:
+        return []
+    known: Any = OmegaConf.to_container(root(), resolve=False)
     return [key for key in key_paths(known) if key.partition(".")[0] != "hydra"]
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def _initialized_hydra() -> Iterator[None]:
     register()
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir()), job_name="dlsearch"):
+        with initialize_config_dir(
+            version_base="1.3", config_dir=str(config_dir()), job_name="dlsearch"
+        ):
             yield
     finally:
         GlobalHydra.instance().clear()
@@ -118,18 +170,20 @@ def _hydra() -> Iterator[None]:
             GlobalHydra.instance().initialize(before)
 
 
-def _search(config_dirs: Sequence[str]) -> list[str]:
+def _list_search_path(config_dirs: Sequence[str]) -> list[str]:
+    """The override that has Hydra search the user's folders."""
     places = ",".join(f"'file://{Path(d).resolve()}'" for d in config_dirs)
     return [f"hydra.searchpath=[{places}]"] if config_dirs else []
 
 
 def hydra_groups(config_dirs: Sequence[str] = ()) -> set[str]:
     """The config groups that there are."""
-    with _hydra():
+    with _initialized_hydra():
         loader = GlobalHydra.instance().config_loader()
         groups = set(loader.list_groups(""))
-    for folder in config_dirs:
-        groups |= {path.name for path in Path(folder).iterdir() if path.is_dir()} if Path(folder).is_dir() else set()
+    for folder in map(Path, config_dirs):
+        if folder.is_dir():
+            groups |= {path.name for path in folder.iterdir() if path.is_dir()}
     return groups
 
 
@@ -151,9 +205,11 @@ def compose_config(
             raise ConfigError("--config-dir", f"{folder} is not a folder")
         check_folder(Path(folder))
     try:
-        with _hydra(), guarded_composition():
+        with _initialized_hydra(), guarded_composition():
             return compose(
-                config_name=CONFIG_NAME, overrides=[*_search(config_dirs), *overrides], return_hydra_config=with_hydra
+                config_name=CONFIG_NAME,
+                overrides=[*_list_search_path(config_dirs), *overrides],
+                return_hydra_config=with_hydra,
             )
     except (HydraException, OmegaConfBaseException, MarkedYAMLError, ValueError) as error:
         raise explain(error) from error
@@ -173,7 +229,13 @@ def resolve(cfg: Any, key: str) -> Any:
         raise ConfigError(str(where), str(error).splitlines()[0]) from error
 
 
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {
+    "": 1.0,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
 
 
 def seconds(text: str | None, key: str) -> float | None:
@@ -184,8 +246,10 @@ def seconds(text: str | None, key: str) -> float | None:
     """
     if text is None:
         return None
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if not parts or "".join(a + b for a, b in parts) != text.strip():
+    stripped = text.strip()
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", stripped)
+    recognised = "".join(number + unit for number, unit in parts)
+    if not parts or recognised != stripped:
         raise ConfigError(key, f"expected a duration, got {text!r}", "90s, 30m, 2h")
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if total <= 0:

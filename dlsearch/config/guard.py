@@ -1,51 +1,57 @@
-"""What a config may ask of Hydra itself, and how large a YAML may become: checked before any of it takes effect.
+"""Every config that Hydra composes is checked before any of it takes effect.
 
-:mod:`dlsearch.config.build` guards what we build. Hydra builds its callbacks, its launcher and its sweeper itself,
-hands two nodes to :mod:`logging.config`, sets environment variables, and imports the packages of its search path: all
-of it can come out of a YAML that somebody else wrote. What is not needed here is refused.
+:mod:`dlsearch.config.build` guards what we build. What Hydra builds, sets and writes itself is
+checked by :mod:`dlsearch.config.hydra_node`; what comes out of a file that is not ours, by
+:mod:`dlsearch.config.foreign`. Here is where both are called, how large a YAML may become, and
+where configs are read from.
 """
 
 from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
-from dlsearch.config.build import ALLOWED
-from dlsearch.config.errors import ConfigError
+from dlsearch.config.foreign import Foreign
+from dlsearch.config.hydra_node import check_hydra
+from dlsearch.core import environment, permission
+from dlsearch.core.bounded import check_yaml, read_text
+from dlsearch.core.errors import ConfigError
+from dlsearch.core.versions import is_compared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-#: A YAML of a user's may stand for so many nodes, have so many bytes, and be so deep.
-MAX_NODES, MAX_BYTES, MAX_DEPTH = 100_000, 4_000_000, 100
-#: Where Hydra's own plugins, and those that are installed for it, are defined.
-_PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")
-#: Environment variables that make a program, or one that it starts, run other code.
-_ENVIRONMENT = re.compile(
-    r"(LD_|DYLD_|PYTHON|HYDRA_|DLSEARCH_|BASH_ENV$|ENV$|PATH$|IFS$|SHELL$|GIT_|TORCH_|PAGER$|EDITOR$)"
-)
+#: Values that a YAML of a config group may stand for.
+MAX_NODES = 100_000
 
 
 def check_words(words: Sequence[str]) -> None:
     """Check the command line for what takes effect while Hydra composes.
 
     Raises:
-        ConfigError: The search path names a package, which would be imported; or a YAML below ``--config-dir`` is
-            larger than a config can be.
+        ConfigError: The search path names a package, which would be imported; or a YAML below
+            ``--config-dir`` is larger than a config can be.
     """
     for place, word in enumerate(words):
         name, _, value = word.partition("=")
-        if name.lstrip("+") == "hydra.searchpath" and re.search(r"\b(?!file:)[A-Za-z][\w+.-]*:(?=//)", value):
-            raise ConfigError("hydra.searchpath", f"expected folders, got {value!r}", "file:///folder; or --config-dir")
+        if name.lstrip("+") == "hydra.searchpath":
+            _check_place(name.lstrip("+"), value)
         if name in ("--config-dir", "-cd"):
             folder = value or (words[place + 1] if place + 1 < len(words) else "")
             if folder:
                 check_folder(Path(folder))
+
+
+def _check_place(key: str, value: str) -> None:
+    if re.search(r"\b(?!file:)[A-Za-z][\w+.-]*:(?=//)", value):
+        raise ConfigError(
+            key, f"expected folders, got {value!r}", "file:///folder; or --config-dir"
+        )
 
 
 def check_folder(folder: Path) -> None:
@@ -56,112 +62,144 @@ def check_folder(folder: Path) -> None:
 
 
 def check_size(path: Path) -> None:
-    """Refuse a YAML whose aliases would expand to more than `MAX_NODES` nodes; reads it without expanding any.
+    """Refuse a YAML that stands for more than a config can be.
 
     Raises:
-        ConfigError: It is too large.
+        ConfigError: See :func:`dlsearch.core.bounded.check_yaml`.
     """
-    too_large = ConfigError(str(path), f"stands for more than {MAX_NODES:,} values", "a config has no such size")
-    if path.stat().st_size > MAX_BYTES:
-        raise too_large
-    anchors: dict[str, int] = {}
-    open_nodes: list[tuple[str | None, int]] = []  # anchor and count of what is inside
     try:
-        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
-            if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
-                open_nodes.append((event.anchor, 1))
-                if len(open_nodes) > MAX_DEPTH:
-                    raise ConfigError(str(path), f"is deeper than {MAX_DEPTH} levels", "a config has no such depth")
-                continue
-            if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
-                anchor, size = open_nodes.pop()
-            elif isinstance(event, yaml.AliasEvent):
-                if any(anchor == event.anchor for anchor, _ in open_nodes):
-                    raise ConfigError(str(path), f"*{event.anchor} contains itself")
-                anchor, size = None, anchors.get(event.anchor or "", 1)
-            elif isinstance(event, yaml.ScalarEvent):
-                anchor, size = event.anchor, 1
-            else:
-                continue
-            if anchor is not None:
-                anchors[anchor] = size
-            if size > MAX_NODES:
-                raise too_large
-            if open_nodes:
-                outer, inside = open_nodes[-1]
-                open_nodes[-1] = (outer, inside + size)
-    except (yaml.YAMLError, UnicodeDecodeError):
+        text = read_text(path)
+    except OSError:
         return  # Hydra says what is wrong with it, should it be read at all
-
-
-def check_hydra(node: Any, allow_targets: Sequence[str] = ()) -> None:
-    """Check Hydra's own node of a composed config.
-
-    Args:
-        node: ``cfg.hydra``.
-        allow_targets: The user's packages.
-
-    Raises:
-        ConfigError: It would run something that no config may.
-    """
-    plain: Mapping[str, Any] = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node  # type: ignore[assignment]
-    for name in ("launcher", "sweeper"):
-        target = (plain.get(name) or {}).get("_target_")
-        if target is not None and not str(target).startswith(_PLUGINS):
-            raise ConfigError(f"hydra.{name}._target_", f"{target!r} is no plugin", f"hydra/{name}=…, see --help")
-        for key, inner in _below({k: v for k, v in (plain.get(name) or {}).items() if k != "_target_"}):
-            if key.endswith("_target_") and not str(inner).startswith(tuple(f"{p}." for p in ALLOWED)):
-                raise ConfigError(f"hydra.{name}.{key}", f"{inner!r} is outside the allow-list")
-    for name, callback in (plain.get("callbacks") or {}).items():
-        for key, target in _below(callback or {}):
-            if key.endswith("_target_") and not str(target).startswith(tuple(f"{p}." for p in allow_targets)):
-                hint = "allow_targets=[yourpackage] admits a package of yours"
-                raise ConfigError(f"hydra.callbacks.{name}.{key}", f"{target!r} is outside the allow-list", hint)
-    for name in ("hydra_logging", "job_logging"):
-        for key, value in _below(plain.get(name) or {}):
-            last = key.rsplit(".", 1)[-1]
-            made = last == "()" or (last in ("class", "factory") and not str(value).startswith("logging."))
-            if made or (isinstance(value, str) and value.startswith(("ext://", "cfg://")) and "sys.std" not in value):
-                raise ConfigError(f"hydra.{name}.{key}", f"{value!r} may not be built", "classes of logging alone")
-    for name in (plain.get("job") or {}).get("env_set") or {}:
-        if _ENVIRONMENT.match(str(name).upper()):
-            raise ConfigError(f"hydra.job.env_set.{name}", "a config may not set it", "set it in the shell")
-
-
-def _below(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-    for key, value in items:
-        here = f"{at}.{key}" if at else str(key)
-        yield here, value
-        yield from _below(value, here)
+    check_yaml(text, str(path), MAX_NODES)
 
 
 @contextmanager
 def guarded_composition() -> Iterator[None]:
-    """Within it, every config that Hydra composes passes :func:`check_hydra` before Hydra acts on it.
+    """Within it, every config that Hydra composes is checked before Hydra acts on it.
 
-    Hydra has no hook between composing and acting. Both of its ways, a run and a sweep, pass through this method.
+    Hydra has no hook between composing and acting. Both of its ways, a run and a sweep, pass
+    through these methods.
+
+    Raises:
+        ConfigError: Nobody has compared this version of Hydra: nothing would be checked.
     """
+    if not is_compared("hydra"):
+        raise ConfigError(
+            "hydra",
+            "this version of hydra-core is not known to be guarded",
+            "hydra-core>=1.3.2,<1.4",
+        )
+
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_repository import ConfigRepository
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
 
-    plain = ConfigLoaderImpl.load_configuration
+    foreign = Foreign()
+    environment.watch()
+    with (
+        _replaced(ConfigLoaderImpl, "load_configuration", partial(_load_configuration, foreign)),
+        _replaced(ConfigLoaderImpl, "_load_single_config", partial(_load_single_config, foreign)),
+        _replaced(ConfigRepository, "initialize_sources", _initialize_sources),
+        _replaced(FileConfigSource, "load_config", _load_file),
+    ):
+        yield
 
-    def load(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> Any:
-        cfg = plain(self, *args, **kwargs)
-        check_hydra(cfg.hydra, _packages(cfg))
-        return cfg
 
-    ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
+@contextmanager
+def _replaced(owner: type, name: str, by: Callable[..., Any]) -> Iterator[None]:
+    """Within the body the method `name` is `by`, which takes the method itself first."""
+    plain = getattr(owner, name)
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return by(plain, *args, **kwargs)
+
+    setattr(owner, name, method)
     try:
         yield
     finally:
-        ConfigLoaderImpl.load_configuration = plain  # type: ignore[method-assign]
+        setattr(owner, name, plain)
 
 
-def _packages(cfg: Any) -> list[str]:
-    from dlsearch.config.build import check_allow_targets
+def _load_configuration(
+    foreign: Foreign, plain: Callable[..., Any], loader: Any, *args: Any, **kwargs: Any
+) -> Any:
+    overrides = kwargs["overrides"] if "overrides" in kwargs else args[1]
+    foreign.clear()
+    try:
+        cfg = plain(loader, *args, **kwargs)
+    except KeyError as error:  # Hydra copies the variable before anything can be checked
+        if re.fullmatch(r"[A-Z][A-Z0-9_]*", str(error.args[0])):
+            raise ConfigError(
+                "hydra.job.env_copy", f"{error.args[0]} is not set", "leave it out"
+            ) from error
+        raise
+    foreign.check_expansion(cfg)
+    check_hydra(cfg)
+    environment.check_environment(cfg, overrides)  # before a line shows a value that it reads
+    foreign.check(cfg, overrides)
+    _complete(cfg)
+    return cfg
 
-    named = OmegaConf.to_container(cfg.allow_targets, resolve=True) if "allow_targets" in cfg else []
-    packages = [named] if isinstance(named, str) else list(named or [])
-    check_allow_targets(packages)
-    return packages
+
+def _load_single_config(
+    foreign: Foreign,
+    plain: Callable[..., Any],
+    loader: Any,
+    default: Any,
+    repo: Any,
+) -> Any:
+    """Note what a file that is not ours sets, at the place where it is put."""
+    found = plain(loader, default, repo)
+    if _is_foreign(found.provider, found.path):
+        content = OmegaConf.to_container(found.config, resolve=False)
+        foreign.add(content, f"{default.config_path}.yaml")
+    return found
+
+
+def _initialize_sources(plain: Callable[..., Any], repository: Any, search_path: Any) -> None:
+    """Refuse a search path of a config file or an override that would import a package."""
+    for each in search_path.get_path():
+        if str(each.provider).startswith("hydra.searchpath"):
+            _check_place("hydra.searchpath", str(each.path))
+    plain(repository, search_path)
+
+
+def _load_file(plain: Callable[..., Any], source: Any, config_path: str) -> Any:
+    """Refuse a file that is too large, or that a defaults list names outside its folder."""
+    folder = Path(source.path).resolve()
+    name = config_path if config_path.endswith((".yaml", ".yml")) else f"{config_path}.yaml"
+    path = (folder / name).resolve()
+    if (
+        not any(path.is_relative_to(place) for place in (folder, Path.cwd()))
+        or ".." in Path(name).parts
+    ):
+        raise ConfigError(
+            config_path, f"lies outside {source.path}", "--config-dir FOLDER adds a folder"
+        )
+    if _is_foreign(source.provider, source.path) and path.is_file():
+        check_size(path)
+    return plain(source, config_path)
+
+
+def _is_foreign(provider: str, place: str) -> bool:
+    """Whether a source of configs is neither ours nor an installed package's."""
+    from dlsearch.config.compose import config_dir  # it composes, and so imports this module
+
+    if provider != "main" and not provider.startswith(("command-line", "hydra.searchpath")):
+        return False
+    scheme, _, path = place.rpartition("://")
+    return scheme not in ("", "file") or Path(path).resolve() != config_dir().resolve()
+
+
+def _complete(cfg: Any) -> None:
+    """Add what a project or the user's settings admit to ``allow_targets``, for the record."""
+    if "allow_targets" not in cfg:
+        return
+    named = OmegaConf.to_container(cfg.allow_targets, resolve=True)
+    named = [named] if isinstance(named, str) else list(named or [])
+    permission.check_packages(named)
+    more = [package for package in permission.granted() if package not in named]
+    if more:
+        with open_dict(cfg):
+            cfg.allow_targets = [*named, *more]

@@ -1,4 +1,7 @@
-"""The typed frame of the configuration: a wrong key or a wrong type in it is refused when Hydra composes."""
+"""The typed frame of the configuration.
+
+Hydra refuses a wrong key, and a value of a wrong type, when it composes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from omegaconf import MISSING
 
 @dataclass
 class ConfirmConfig:
-    """What happens to the leaders of a search, and to the default configuration, once it is over."""
+    """What happens to the leaders of a search, and to the default configuration, after it."""
 
     top: int = 3  # so many trials are trained again
     seeds: int = 5  # on so many fresh seeds, the same for each
@@ -20,7 +23,7 @@ class ConfirmConfig:
 
 @dataclass
 class KeepConfig:
-    """Which checkpoints of trials stay on disk, beside the winner's and what is still needed to go on."""
+    """Which checkpoints stay on disk, beside the winner's and those still needed to go on."""
 
     top_k: Optional[int] = 10  # the best checkpoints of so many best trials; null: of all
     max_gib: Optional[float] = None  # and no more than so much: the worst of them go first
@@ -35,20 +38,26 @@ class StudyConfig:
     direction: Any = "maximize"  # or minimize; a list with several objectives
     n_trials: int = 20  # the study's total, over all workers and resumptions
     timeout: Optional[str] = None  # wall time of the search: 90s, 30m, 2h; running trials finish
-    trial_timeout: Optional[str] = None  # deadline of one trial; beyond it the trial is failed(timeout)
+    # deadline of one trial; beyond it the trial is failed(timeout)
+    trial_timeout: Optional[str] = None
     target: Optional[float] = None  # stop when the objective has reached this
     enqueue: Any = None  # parameter sets to run first: a list, or a JSON/YAML file
     default_first: bool = True  # trial 0 is the default configuration
     allow_drift: bool = False  # resume although config, space, data or sampler changed
     max_attempts: int = 3  # how often a trial is tried that was lost, or whose disk was full
-    max_halvings: int = 4  # how often one that ran out of memory is tried again with its batches in twice as many parts
-    finalize: bool = True  # confirm the leaders on fresh seeds, and score the winner on the test set, once
+    # how often one that ran out of memory is tried again with its batches in twice as many parts
+    max_halvings: int = 4
+    # confirm the leaders on fresh seeds, and score the winner on the test set, once
+    finalize: bool = True
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     keep: KeepConfig = field(default_factory=KeepConfig)
-    workers: Optional[int] = None  # jobs to launch, under launchers other than local; null: one, on Ray all that fit
+    # jobs to launch, under launchers other than local; null: one, on Ray all that fit
+    workers: Optional[int] = None
     storage: Optional[str] = None  # null: SQLite in the store
-    storage_patience: Optional[str] = "5m"  # a database that is away is waited for so long; null: for ever
-    storage_on_network_fs: bool = False  # SQLite on NFS and the like all the same: one machine alone, at your own risk
+    # a database that is away is waited for so long; null: for ever
+    storage_patience: Optional[str] = "5m"
+    # SQLite on NFS and the like all the same: one machine alone, at your own risk
+    storage_on_network_fs: bool = False
 
 
 @dataclass
@@ -57,11 +66,15 @@ class WorkerConfig:
 
     join: Optional[str] = None  # the study to serve
     slots: Any = "auto"  # trials at a time: GPUs, else cores
-    slots_per_gpu: Any = None  # trials that share a GPU: a number, or auto (by measured memory); null: slots / GPUs
-    threads: Optional[int] = None  # CPU threads a trial; null: cores / slots
+    # trials that share a GPU: a number, or auto (by measured memory); null: slots / GPUs
+    slots_per_gpu: Any = None
+    # CPU threads a trial, fixed when a study is opened; null: cores / slots
+    threads: Optional[int] = None
     lease_s: float = 30.0  # a trial whose worker is silent for so long is lost
-    wait: Optional[str] = None  # dlsearch worker: how long to wait for a study, or its database, that is not there yet
-    own_paths: bool = False  # launched jobs take `paths` from their machine's environment, not from the command's
+    # dlsearch worker: how long to wait for a study, or its database, that is not there yet
+    wait: Optional[str] = None
+    # launched jobs take `paths` from their machine's environment, not from the command's
+    own_paths: bool = False
     session: Optional[str] = None  # set by launchers: under this name the job is told to stop
 
 
@@ -79,7 +92,8 @@ class PathsConfig:
 class TransferGroup:
     """A part of a net that trains by a rule of its own."""
 
-    match: Any = MISSING  # globs over the names of parameters and buffers: a text with blanks between, or a list
+    # globs over the names of parameters and buffers: a text with blanks between, or a list
+    match: Any = MISSING
     lr: float = 1.0  # times optimizer.lr
     unfreeze: Optional[int] = 0  # first epoch, from 0, in which it trains; null: never
 
@@ -88,15 +102,21 @@ class TransferGroup:
 class TransferConfig:
     """What a training begins with, and what of it may change. See docs/using-models.md."""
 
-    weights: Optional[str] = None  # study:NAME[/NUMBER], file:PATH or torchvision:NAME; null: nothing
+    # study:NAME[/NUMBER], file:PATH or torchvision:NAME; null: nothing
+    weights: Optional[str] = None
     prefix: Optional[str] = None  # of the net's names in a file; null: `net.`, where there is such
     head: Any = "last"  # what begins anew: the last layer, globs over names, or null for nothing
-    freeze: Any = None  # what stays as it is: globs over names, `loaded` for all that was loaded, null for nothing
-    unfreeze: Optional[int] = None  # first epoch, from 0, in which that trains after all; null: never
+    # what stays as it is: globs over names, `loaded` for all that was loaded, null for nothing
+    freeze: Any = None
+    # first epoch, from 0, in which that trains after all; null: never
+    unfreeze: Optional[int] = None
     lr: float = 1.0  # of what was loaded, times optimizer.lr
-    batch_norm: str = "frozen"  # running statistics of a frozen normalisation: frozen with it, or adapt
-    groups: Dict[str, TransferGroup] = field(default_factory=dict)  # rules that come first, by names of yours
-    sha256: Dict[str, str] = field(default_factory=dict)  # of the weights of each source; filled in at the start
+    # running statistics of a frozen normalisation: frozen with it, or adapt
+    batch_norm: str = "frozen"
+    # rules that come first, by names of yours
+    groups: Dict[str, TransferGroup] = field(default_factory=dict)
+    # of the weights of each source; filled in at the start
+    sha256: Dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,7 +133,8 @@ class TrackingConfig:
 class TrainerConfig:
     """Arguments of ``pytorch_lightning.Trainer``; see its documentation."""
 
-    max_epochs: int = 10
+    max_epochs: Optional[int] = 10  # null: trainer.max_steps says how long
+    max_steps: Optional[int] = None
     accelerator: str = "auto"
     devices: Any = 1
     precision: Any = "32-true"
@@ -122,7 +143,9 @@ class TrainerConfig:
     accumulate_grad_batches: int = 1
     log_every_n_steps: int = 50
     deterministic: Any = True
-    check_val_every_n_epoch: int = 1
+    # null: trainer.val_check_interval counts batches over epochs
+    check_val_every_n_epoch: Optional[int] = 1
+    val_check_interval: Any = None
     limit_train_batches: Any = None
     limit_val_batches: Any = None
     overfit_batches: Any = 0.0
@@ -135,7 +158,8 @@ class Frame:
     seed: int = 0  # seeds everything; a trial's own seed follows from it and the trial's number
     name: Optional[str] = None  # of a plain run
     test: bool = False  # plain run: score on the test set at the end (a row in the ledger)
-    allow_targets: List[str] = field(default_factory=list)  # packages of yours that configs may name
+    # packages of yours that configs may name
+    allow_targets: List[str] = field(default_factory=list)
     study: StudyConfig = field(default_factory=StudyConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

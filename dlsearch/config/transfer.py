@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dlsearch.config.errors import ConfigError
+from dlsearch.core.errors import ConfigError
 
 SOURCES = "study:NAME, study:NAME/TRIAL, file:PATH or torchvision:NAME"
 #: Words among globs: no tensor has such a name.
-LAST, LOADED = "last", "loaded"
+LAST = "last"
+LOADED = "loaded"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 BATCH_NORM = ("frozen", "adapt")
 
 
@@ -42,7 +45,7 @@ class Settings:
         weights: The source, as it was typed.
         sha256: Digest that its weights must have; None before they have been looked at.
         prefix: Of the net's names in a file.
-        head: Globs over what begins anew; ``(LAST,)`` for the last layer.
+        head: Globs over what is initialised again; ``(LAST,)`` for the last layer.
         groups: Rules that come first, in their order.
         frozen: The rule of what ``freeze`` names.
         loaded: The rule of what else was loaded.
@@ -71,12 +74,12 @@ def source(weights: str) -> tuple[str, str]:
     return kind, name
 
 
-def settings(node: Mapping[str, Any] | None, max_epochs: int) -> Settings | None:
+def settings(node: Mapping[str, Any] | None, max_epochs: int | None) -> Settings | None:
     """Read the section; None where nothing is transferred.
 
     Args:
         node: The section as plain Python, interpolations resolved.
-        max_epochs: Of the training.
+        max_epochs: Of the training; None where its length is in steps.
 
     Raises:
         ConfigError: A value is none that can be meant.
@@ -85,27 +88,48 @@ def settings(node: Mapping[str, Any] | None, max_epochs: int) -> Settings | None
         return None
     source(node["weights"])
     if node["batch_norm"] not in BATCH_NORM:
-        raise ConfigError("transfer.batch_norm", f"expected {' or '.join(BATCH_NORM)}, got {node['batch_norm']!r}")
-    begins = _epoch(node["unfreeze"], "transfer.unfreeze", max_epochs)
-    lr = _factor(node["lr"], "transfer.lr")
-    groups = []
-    for name, each in node["groups"].items():
-        key = f"transfer.groups.{name}"
-        if not str(name).replace("_", "a").isalnum():
-            raise ConfigError(key, f"expected a name of letters, digits and '_', got {name!r}")
-        match = globs(each["match"], f"{key}.match")
-        first = _epoch(each["unfreeze"], f"{key}.unfreeze", max_epochs)
-        groups.append(Rule(str(name), match, _factor(each["lr"], f"{key}.lr"), first, f"{key}.match"))
+        raise ConfigError(
+            "transfer.batch_norm", f"expected {' or '.join(BATCH_NORM)}, got {node['batch_norm']!r}"
+        )
+    begins = _check_epoch(node["unfreeze"], "transfer.unfreeze", max_epochs)
+    lr = _check_factor(node["lr"], "transfer.lr")
+    groups = [_read_group(name, each, max_epochs) for name, each in node["groups"].items()]
+    sha256 = _check_digest(node["sha256"].get(node["weights"]))
+    head = globs(node["head"], "transfer.head")
+    frozen = globs(node["freeze"], "transfer.freeze")
     return Settings(
         weights=node["weights"],
-        sha256=node["sha256"].get(node["weights"]),
+        sha256=sha256,
         prefix=node["prefix"],
-        head=globs(node["head"], "transfer.head"),
+        head=head,
         groups=tuple(groups),
-        frozen=Rule("frozen", globs(node["freeze"], "transfer.freeze"), lr, begins, "transfer.freeze"),
+        frozen=Rule("frozen", frozen, lr, begins, "transfer.freeze"),
         loaded=Rule("loaded", ("*",), lr, 0, "transfer.lr"),
         adapt=node["batch_norm"] == "adapt",
     )
+
+
+def _read_group(name: Any, group: Mapping[str, Any], max_epochs: int | None) -> Rule:
+    key = f"transfer.groups.{name}"
+    if not str(name).replace("_", "a").isalnum():
+        raise ConfigError(key, f"expected a name of letters, digits and '_', got {name!r}")
+    match = globs(group["match"], f"{key}.match")
+    begins = _check_epoch(group["unfreeze"], f"{key}.unfreeze", max_epochs)
+    lr = _check_factor(group["lr"], f"{key}.lr")
+    return Rule(str(name), match, lr, begins, f"{key}.match")
+
+
+def _check_digest(value: Any) -> str | None:
+    """A digest, which is also a file's name.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if value is not None and not (isinstance(value, str) and _SHA256.fullmatch(value)):
+        raise ConfigError(
+            "transfer.sha256", f"expected 64 hexadecimal digits, got {str(value)[:80]!r}"
+        )
+    return value
 
 
 def globs(value: Any, key: str) -> tuple[str, ...]:
@@ -117,19 +141,31 @@ def globs(value: Any, key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     found = value.split() if isinstance(value, str) else value
-    if not isinstance(found, list) or not found or not all(isinstance(each, str) and each for each in found):
-        raise ConfigError(key, f"expected globs over names of tensors, got {value!r}", "'conv1.* bn1.*'")
+    if (
+        not isinstance(found, list)
+        or not found
+        or not all(isinstance(each, str) and each for each in found)
+    ):
+        raise ConfigError(
+            key, f"expected globs over names of tensors, got {value!r}", "'conv1.* bn1.*'"
+        )
     return tuple(found)
 
 
-def _epoch(value: Any, key: str, max_epochs: int) -> int | None:
-    if value is not None and not 0 <= value < max_epochs:
-        expected = f"expected an epoch from 0 to {max_epochs - 1}, or null for never, got {value}"
+def _check_epoch(value: Any, key: str, max_epochs: int | None) -> int | None:
+    end = math.inf if max_epochs is None else max_epochs
+    if value is not None and not 0 <= value < end:
+        last = "on" if max_epochs is None else f"to {max_epochs - 1}"
+        expected = f"expected an epoch from 0 {last}, or null for never, got {value}"
         raise ConfigError(key, expected, "trainer.max_epochs")
     return None if value is None else int(value)
 
 
-def _factor(value: float, key: str) -> float:
+def _check_factor(value: float, key: str) -> float:
     if not (math.isfinite(value) and value > 0):
-        raise ConfigError(key, f"expected a factor above 0, got {value}", "transfer.freeze keeps tensors as they are")
+        raise ConfigError(
+            key,
+            f"expected a factor above 0, got {value}",
+            "transfer.freeze keeps tensors as they are",
+        )
     return float(value)

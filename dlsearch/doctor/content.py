@@ -34,7 +34,8 @@ MALICIOUS = frozenset({("pytorch-lightning", "2.6.2"), ("pytorch-lightning", "2.
 
 def data_sets(data: Path, problems: Problems) -> dict[str, Any]:
     """Which of the known data sets are below `data`."""
-    found, missing = [], []
+    found = []
+    missing = []
     for name, member in DATA_SETS.items():
         if (data / member).is_file():
             found.append(name)
@@ -42,16 +43,24 @@ def data_sets(data: Path, problems: Problems) -> dict[str, Any]:
             missing.append(name)
             if (data / Path(member).parts[0]).exists():
                 problems.say(
-                    f"{name} in {data} is incomplete: {member} is not there", "delete it, and let a run load it"
+                    f"{name} in {data} is incomplete: {member} is not there",
+                    "delete it, and let a run load it",
                 )
-    return {"path": str(data), "exists": data.is_dir(), "found": found, "missing": missing}
+    return {
+        "path": str(data),
+        "exists": data.is_dir(),
+        "found": found,
+        "missing": missing,
+    }
 
 
 def locked(lock: Path) -> dict[str, list[str]]:
     """The versions that the lock file names for each package; none where there is no such file."""
     versions: dict[str, list[str]] = {}
     if lock.is_file():
-        for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), flags=re.MULTILINE):
+        for name, version in re.findall(
+            r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), flags=re.MULTILINE
+        ):
             versions.setdefault(name, []).append(version)
     return versions
 
@@ -69,11 +78,14 @@ def packages(problems: Problems) -> dict[str, dict[str, Any]]:
         record[name] = {"installed": version, "locked": lock.get(name, [])}
     judge({name: row["installed"] for name, row in record.items()}, problems)
     other = [
-        n for n, row in record.items() if row["installed"] and row["locked"] and row["installed"] not in row["locked"]
+        n
+        for n, row in record.items()
+        if row["installed"] and row["locked"] and row["installed"] not in row["locked"]
     ]
     if other:
         problems.say(
-            f"not at the locked version: {', '.join(other)}", "make env; results may differ from recorded ones"
+            f"not at the locked version: {', '.join(other)}",
+            "make env; results may differ from recorded ones",
         )
     return record
 
@@ -83,8 +95,13 @@ def judge(versions: dict[str, str | None], problems: Problems) -> None:
     for name, version in versions.items():
         if version is not None and (name, version) in MALICIOUS:
             problems.say(
-                f"{name} {version} is a malicious release", "remove it now, renew this machine's secrets, make env"
+                f"{name} {version} is a malicious release",
+                "remove it now, renew this machine's secrets, make env",
             )
-    if "+cpu" in (versions.get("torch") or "") and "+cpu" not in (versions.get("torchvision") or "+cpu"):
+    if "+cpu" in (versions.get("torch") or "") and "+cpu" not in (
+        versions.get("torchvision") or "+cpu"
+    ):
         hint = "install both from one registry: make env"
-        problems.say("torch is a CPU-only build and torchvision is not: torchvision will not import", hint)
+        problems.say(
+            "torch is a CPU-only build and torchvision is not: torchvision will not import", hint
+        )

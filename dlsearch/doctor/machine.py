@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from dlsearch.core.nvml import DriverError, list_gpus
 from dlsearch.doctor.problems import Problems, first_line, size
-from dlsearch.search.capacity import cgroup as _cgroup
-from dlsearch.search.capacity import tightest_quota
-from dlsearch.search.slots import cores
+from dlsearch.execution.resources.capacity import cgroup as _cgroup
+from dlsearch.execution.resources.capacity import tightest_quota
+from dlsearch.execution.resources.slots import cores
 
 NETWORK_FILESYSTEMS = frozenset(
     {"9p", "afs", "beegfs", "ceph", "cifs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
@@ -23,10 +23,12 @@ MIN_MEMORY_BYTES = 2 << 30
 
 def cpu(problems: Problems) -> dict[str, Any]:
     """Cores of the machine, those this process may use, and the quota of its container."""
-    usable, quota = cores(), _quota()
+    usable = cores()
+    quota = _quota()
     if quota is not None and quota < usable:
         problems.say(
-            f"this container may use {quota:g} of the {usable} cores that it sees", f"worker.slots={max(1, int(quota))}"
+            f"this container may use {quota:g} of the {usable} cores that it sees",
+            f"worker.slots={max(1, int(quota))}",
         )
     return {"cores": os.cpu_count(), "usable": usable, "quota": quota}
 
@@ -37,25 +39,23 @@ def _quota() -> float | None:
 
 def gpus(problems: Problems) -> list[dict[str, Any]]:
     """Every GPU that the driver knows, asked without torch."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    fields = ("index", "name", "uuid", "memory.total", "driver_version")
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        problems.say(f"nvidia-smi fails: {first_line(error)}", "mend the driver, or trainer.accelerator=cpu")
+        found = list_gpus()
+    except DriverError as error:
+        problems.say(
+            f"the NVIDIA driver fails: {first_line(error)}",
+            "mend the driver, or trainer.accelerator=cpu",
+        )
         return []
-    rows = [[value.strip() for value in line.split(",")] for line in asked.stdout.splitlines()]
     return [
         {
-            "index": int(i),
-            "name": name,
-            "uuid": uuid,
-            "memory_mib": int(mib) if mib.isdigit() else None,
-            "driver": driver,
+            "index": gpu.index,
+            "name": gpu.name,
+            "uuid": gpu.uuid,
+            "memory_mib": gpu.total_mib,
+            "driver": gpu.driver,
         }
-        for i, name, uuid, mib, driver in (row for row in rows if len(row) == len(fields))
+        for gpu in found
     ]
 
 
@@ -74,7 +74,7 @@ def memory(problems: Problems) -> dict[str, Any]:
 
 
 def filesystem(path: Path) -> str | None:
-    """The type of the file system that holds `path`, or ``None`` where the system does not say (no Linux)."""
+    """The type of the file system that holds `path`; None where the system does not say."""
     try:
         rows = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     except OSError:
@@ -89,7 +89,7 @@ def filesystem(path: Path) -> str | None:
 
 
 def store_folder(store: Path, storage_url: str, problems: Problems) -> dict[str, Any]:
-    """Whether `store` can be written, has room, and lies on a local disk; leaves nothing behind."""
+    """Whether `store` can be written, has space and lies on a local disk; leaves nothing behind."""
     folder = store.resolve()
     while not folder.exists():
         folder = folder.parent
@@ -98,14 +98,24 @@ def store_folder(store: Path, storage_url: str, problems: Problems) -> dict[str,
             writable = True
     except OSError as error:
         writable = False
-        problems.say(f"the store {store} cannot be written: {first_line(error)}", "paths.store=… or DLSEARCH_STORE")
-    free, kind = shutil.disk_usage(folder).free, filesystem(folder)
+        problems.say(
+            f"the store {store} cannot be written: {first_line(error)}",
+            "paths.store=… or DLSEARCH_STORE",
+        )
+    free = shutil.disk_usage(folder).free
+    kind = filesystem(folder)
     network = kind is not None and (kind in NETWORK_FILESYSTEMS or kind.startswith("fuse."))
     if free < MIN_FREE_BYTES:
-        problems.say(f"only {size(free)} are free at the store {store}", "free some, or name another: paths.store=…")
+        problems.say(
+            f"only {size(free)} are free at the store {store}",
+            "free some, or name another: paths.store=…",
+        )
     if network and storage_url.startswith("sqlite"):
         hint = "put the store on a local disk, or the studies into PostgreSQL: study.storage=postgresql+psycopg://…"
-        problems.say(f"the store {store} is on {kind}, a network file system, where SQLite's WAL corrupts", hint)
+        problems.say(
+            f"the store {store} is on {kind}, a network file system, where SQLite's WAL corrupts",
+            hint,
+        )
     return {
         "path": str(store),
         "exists": store.is_dir(),

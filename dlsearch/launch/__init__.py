@@ -1,1 +1,1 @@
-"""Launchers of our own. Hydra's, Ray's and Slurm's work as they are."""
+"""Launchers: ours, and those that others wrote, as a search sees them."""

@@ -1,154 +1,280 @@
-"""A record held against itself: what must agree in it, whoever wrote it."""
+"""A record checked against itself: what must agree in it, whatever wrote it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlsearch.report.study import CheckRow, TrialState
+
 if TYPE_CHECKING:
-    from dlsearch.report.study import Finalist, Finalization, View
+    from dlsearch.report.study import Finalist, Finalization, LedgerRow, View
+
+#: What is found wrong by one check, at most, that the report lists.
+MOST_FOUND = 5
+
+# Means that differ by less, relative to their size, are equal.
+_TOLERANCE = 1e-12
+
+#: A check: the sentence that must hold, and what was found against it.
+_Check = tuple[str, Sequence[str]]
 
 
-def checks(view: View, data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Hold the record against itself; each check says what was found where it fails.
+def check_record(view: View, data: Mapping[str, Any]) -> list[CheckRow]:
+    """Check the record against itself; each check says what was found where it fails.
 
     Args:
         view: The view of the record, without its checks.
         data: The record it was made of, cleaned.
-
-    Returns:
-        Rows ``{"check", "ok", "found"}``.
     """
-    out: list[dict[str, Any]] = []
+    checks = [
+        *_check_trials(view),
+        _check_result(view, data),
+        *_check_round(view),
+        *_check_ledger(view),
+        _check_overlap(view),
+    ]
+    return [_make_row(sentence, found) for sentence, found in checks]
 
-    def check(name: str, found: list[str]) -> None:
-        out.append({"check": name, "ok": not found, "found": "; ".join(found[:5])})
 
-    trials = view.trials
-    numbers = [t.number for t in trials]
-    check(
+def _make_row(sentence: str, found: Sequence[str]) -> CheckRow:
+    return {
+        "check": sentence,
+        "ok": not found,
+        "found": "; ".join(found[:MOST_FOUND]),
+    }
+
+
+# -- the trials -----------------------------------------------------------------------------------
+
+
+def _check_trials(view: View) -> Iterator[_Check]:
+    yield (
         "Trials are numbered 0, 1, 2, … without gap or repetition.",
-        [] if numbers == list(range(len(numbers))) else [f"{len(numbers)} trials, {len(set(numbers))} numbers"],
+        _find_misnumbered(view),
     )
-    check(
+    yield (
         "Every completed trial has a finite value for each objective.",
-        [f"trial {t.number} has none" for t in trials if t.state == "complete" and not t.values],
-    )
-    check(
-        "Every failed trial names its reason.",
-        [f"trial {t.number} names none" for t in trials if t.state == "failed" and not t.reason],
-    )
-    check(
-        "A study that is over holds no running trial.",
-        [f"trial {t.number} is running" for t in trials if t.state == "running"]
-        if data["study"].get("state") == "complete"
-        else [],
-    )
-    if view.multi:
-        named = sorted(data.get("pareto") or (data.get("winner") or {}).get("pareto") or view.pareto)
-        check(
-            "The recorded Pareto set is the set of completed trials that none dominates.",
-            [] if named == list(view.pareto) else [f"recorded {named}, found {list(view.pareto)}"],
-        )
-    elif view.finalization is not None and view.finalization.winner is not None:
-        check(
-            "The recorded winner is the configuration that was confirmed.", _of_the_confirmed(view, data.get("winner"))
-        )
-    else:
-        check("The recorded winner is the best of the completed trials.", _of_the_best(view, data.get("winner")))
-    if view.finalization is not None:
-        for name, found in _of_the_round(view, view.finalization):
-            check(name, found)
-    known: set[Any] = set(numbers)
-    if any(c.default for c in (view.finalization.configurations if view.finalization else ())):
-        known.add(None)
-    check(
-        "Every test-set evaluation belongs to a configuration of this study.",
         [
-            f"ledger row {r.get('ledger_id')} names trial {r.get('trial_number')}"
-            for r in view.test
-            if r.get("trial_number") not in known and r.get("kind") != "ensemble"
+            f"trial {trial.number} has none"
+            for trial in view.trials
+            if trial.state == TrialState.COMPLETE and not trial.values
         ],
     )
-    if view.openings is not None:
-        opened = {r.get("ledger_id") for r in view.openings}
-        check(
-            "Every test score has its row in the ledger of openings.",
-            [f"ledger row {r.get('ledger_id')} is not there" for r in view.test if r.get("ledger_id") not in opened],
-        )
-    overlap = ((view.study.get("data") or {}).get("overlap") or {}).get("index")
-    check("No example stands in two splits.", [f"{overlap} do"] if overlap else [])
-    return out
+    yield (
+        "Every failed trial names its reason.",
+        [
+            f"trial {trial.number} names none"
+            for trial in view.trials
+            if trial.state == TrialState.FAILED and not trial.reason
+        ],
+    )
+    yield ("A study that is over holds no running trial.", _find_running(view))
 
 
-def _of_the_best(view: View, said: dict[str, Any] | None) -> list[str]:
-    best = view.best
-    same = (said is None) == (best is None)
-    if said and best:
-        # Two trials may tie: what counts is that the recorded one scored as much.
-        twin = next((t for t in view.trials if t.number == said.get("number")), None)
-        same = twin is not None and twin.values == best.values
-    found = best.number if best else "none"
-    return [] if same else [f"recorded trial {said.get('number') if said else 'none'}, found {found}"]
-
-
-def _of_the_confirmed(view: View, said: dict[str, Any] | None) -> list[str]:
-    confirmed = view.finalization.winner if view.finalization else None
-    if confirmed is None or said is None:
-        return ["recorded none"]
-    if said.get("number") == confirmed.trial_number or (said.get("default") and confirmed.default):
+def _find_misnumbered(view: View) -> list[str]:
+    numbers = [trial.number for trial in view.trials]
+    if numbers == list(range(len(numbers))):
         return []
-    return [f"recorded trial {said.get('number')}, confirmed {confirmed.trial_number}"]
+    return [f"{len(numbers)} trials, {len(set(numbers))} numbers"]
 
 
-def _of_the_round(view: View, final: Finalization) -> list[tuple[str, list[str]]]:
+def _find_running(view: View) -> list[str]:
+    """Running trials of a study that is over."""
+    if view.document.state != "complete":
+        return []
+    return [
+        f"trial {trial.number} is running"
+        for trial in view.trials
+        if trial.state == TrialState.RUNNING
+    ]
+
+
+# -- the result -----------------------------------------------------------------------------------
+
+
+def _check_result(view: View, data: Mapping[str, Any]) -> _Check:
+    """The recorded result against the one that the trials and replicas give."""
+    recorded = data.get("winner")
+    if view.multi:
+        return (
+            "The recorded Pareto set is the set of completed trials that none dominates.",
+            _find_other_front(view, data),
+        )
+    if view.finalization is not None and view.finalization.winner is not None:
+        return (
+            "The recorded winner is the configuration that was confirmed.",
+            _find_other_confirmed(view.finalization.winner, recorded),
+        )
+    return (
+        "The recorded winner is the best of the completed trials.",
+        _find_other_best(view, recorded),
+    )
+
+
+def _find_other_front(view: View, data: Mapping[str, Any]) -> list[str]:
+    of_winner = (data.get("winner") or {}).get("pareto")
+    recorded = sorted(data.get("pareto") or of_winner or view.pareto)
+    front = list(view.pareto)
+    return [] if recorded == front else [f"recorded {recorded}, found {front}"]
+
+
+def _find_other_confirmed(confirmed: Finalist, recorded: Mapping[str, Any] | None) -> list[str]:
+    if recorded is None:
+        return ["recorded none"]
+    both_default = recorded.get("default") and confirmed.default
+    if recorded.get("number") == confirmed.trial_number or both_default:
+        return []
+    return [f"recorded trial {recorded.get('number')}, confirmed {confirmed.trial_number}"]
+
+
+def _find_other_best(view: View, recorded: Mapping[str, Any] | None) -> list[str]:
+    best = view.best
+    is_same = (recorded is None) == (best is None)
+    if recorded and best:
+        # Two trials may tie: what counts is that the recorded one scored as much.
+        trial = view.find_trial(recorded.get("number"))
+        is_same = trial is not None and trial.values == best.values
+    if is_same:
+        return []
+    recorded_number = recorded.get("number") if recorded else "none"
+    best_number = best.number if best else "none"
+    return [f"recorded trial {recorded_number}, found {best_number}"]
+
+
+# -- the confirmation -----------------------------------------------------------------------------
+
+
+def _check_round(view: View) -> Iterator[_Check]:
     """What must hold in a round of confirmation."""
-    seeds = list(final.seeds)
-    winners = [c for c in final.configurations if c.winner]
-    sign = 1 if view.objectives[0].maximize else -1
-    unpaired = [
-        f"{_named(c)}: replica {r.replica} has seed {r.seed}"
-        for c in final.configurations
-        for r in c.replicas
-        if r.replica >= len(seeds) or r.seed != seeds[r.replica]
-    ]
-    out = [
-        ("Replica i of every finalist was trained with the same seed.", unpaired if seeds else []),
-        (
-            "The seeds of the confirmation are distinct, and no trial of the search had one.",
-            ([f"{len(seeds)} seeds, {len(set(seeds))} distinct"] if len(set(seeds)) < len(seeds) else [])
-            + [f"trial {t.number} had seed {t.seed}" for t in view.trials if t.seed in set(seeds)],
-        ),
-        (
-            "The default configuration is among the finalists and was never dropped.",
-            [
-                text
-                for text, wrong in (
-                    ("it is not among them", not any(c.default for c in final.configurations)),
-                    ("it was dropped", any(c.default and c.dropped_after is not None for c in final.configurations)),
-                )
-                if wrong
-            ],
-        ),
-    ]
+    final = view.finalization
+    if final is None:
+        return
+    yield (
+        "Replica i of every finalist was trained with the same seed.",
+        _find_unpaired(final),
+    )
+    yield (
+        "The seeds of the confirmation are distinct, and no trial of the search had one.",
+        [*_find_repeated_seeds(final), *_find_used_seeds(view, final)],
+    )
+    yield (
+        "The default configuration is among the finalists and was never dropped.",
+        _find_lost_default(final),
+    )
     if final.state == "complete":
-        found = [] if len(winners) == 1 else [f"{len(winners)} winners"]
-        if len(winners) == 1 and winners[0].values:
-            mine = math.fsum(winners[0].values) / len(winners[0].values)
-            lost = _failures(winners[0])
-            # One that could not complete its seeds does not win over one that did.
-            whole = [c for c in final.configurations if c.dropped_after is None and c.values and _failures(c) <= lost]
-            for c in whole:
-                mean = math.fsum(c.values) / len(c.values)
-                if sign * (mean - mine) > 1e-12 * max(1.0, abs(mine)):
-                    found.append(f"{_named(c)} has the better mean")
-        out.append(("Of the finalists that had all seeds, the winner has the best mean.", found))
-    return out
+        yield (
+            "Of the finalists that had all seeds, the winner has the best mean.",
+            _find_better_finalists(final, view.objective.sign),
+        )
 
 
-def _failures(c: Finalist) -> int:
-    return sum(r.state in ("failed", "lost") for r in c.replicas)
+def _find_unpaired(final: Finalization) -> list[str]:
+    seeds = final.seeds
+    if not seeds:
+        return []
+    return [
+        f"{_name_finalist(finalist)}: replica {replica.replica} has seed {replica.seed}"
+        for finalist in final.configurations
+        for replica in finalist.replicas
+        if replica.replica >= len(seeds) or replica.seed != seeds[replica.replica]
+    ]
 
 
-def _named(c: Finalist) -> str:
-    return "the default" if c.default and c.trial_number is None else f"trial {c.trial_number}"
+def _find_repeated_seeds(final: Finalization) -> list[str]:
+    distinct = len(set(final.seeds))
+    if distinct == len(final.seeds):
+        return []
+    return [f"{len(final.seeds)} seeds, {distinct} distinct"]
+
+
+def _find_used_seeds(view: View, final: Finalization) -> list[str]:
+    fresh = set(final.seeds)
+    return [
+        f"trial {trial.number} had seed {trial.seed}"
+        for trial in view.trials
+        if trial.seed in fresh
+    ]
+
+
+def _find_lost_default(final: Finalization) -> list[str]:
+    defaults = [finalist for finalist in final.configurations if finalist.default]
+    if not defaults:
+        return ["it is not among them"]
+    was_dropped = any(finalist.dropped_after is not None for finalist in defaults)
+    return ["it was dropped"] if was_dropped else []
+
+
+def _find_better_finalists(final: Finalization, sign: int) -> list[str]:
+    """Finalists that had all seeds and a better mean than the winner."""
+    winners = [finalist for finalist in final.configurations if finalist.winner]
+    if len(winners) != 1:
+        return [f"{len(winners)} winners"]
+    winner = winners[0]
+    if not winner.values:
+        return []
+    # One that could not complete its seeds does not win over one that did.
+    comparable = [
+        finalist
+        for finalist in final.configurations
+        if finalist.dropped_after is None
+        and finalist.values
+        and finalist.failures <= winner.failures
+    ]
+    best_mean = _mean_of(winner)
+    tolerance = _TOLERANCE * max(1.0, abs(best_mean))
+    return [
+        f"{_name_finalist(finalist)} has the better mean"
+        for finalist in comparable
+        if sign * (_mean_of(finalist) - best_mean) > tolerance
+    ]
+
+
+def _mean_of(finalist: Finalist) -> float:
+    return math.fsum(finalist.values) / len(finalist.values)
+
+
+def _name_finalist(finalist: Finalist) -> str:
+    if finalist.default and finalist.trial_number is None:
+        return "the default"
+    return f"trial {finalist.trial_number}"
+
+
+# -- the test ledger and the data -----------------------------------------------------------------
+
+
+def _check_ledger(view: View) -> Iterator[_Check]:
+    yield (
+        "Every test-set evaluation belongs to a configuration of this study.",
+        _find_foreign_evaluations(view),
+    )
+    if view.openings is not None:
+        yield (
+            "Every test score has its row in the ledger of openings.",
+            _find_unopened(view.ledger, view.openings),
+        )
+
+
+def _find_foreign_evaluations(view: View) -> list[str]:
+    known: set[int | None] = {trial.number for trial in view.trials}
+    finalists = view.finalization.configurations if view.finalization else ()
+    if any(finalist.default for finalist in finalists):
+        known.add(None)
+    return [
+        f"ledger row {row.ledger_id} names trial {row.trial_number}"
+        for row in view.ledger
+        if row.trial_number not in known and row.kind != "ensemble"
+    ]
+
+
+def _find_unopened(rows: Sequence[LedgerRow], openings: Sequence[LedgerRow]) -> list[str]:
+    opened = {row.ledger_id for row in openings}
+    return [
+        f"ledger row {row.ledger_id} is not there" for row in rows if row.ledger_id not in opened
+    ]
+
+
+def _check_overlap(view: View) -> _Check:
+    overlap = view.document.data.overlap_index
+    return "No example stands in two splits.", [f"{overlap} do"] if overlap else []

@@ -1,4 +1,7 @@
-"""How the report writes numbers, durations, times and names; one place, so that every page agrees."""
+"""How the report writes numbers, durations, times and names.
+
+One place, so that every page agrees.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,17 @@ from typing import Any
 
 #: Narrow no-break space, set between a number and its unit.
 THIN = "\u202f"
-#: What stands where there is no value.
+#: What is written where there is no value.
 NONE = "–"
+
+# A number below or from these sizes is written with an exponent.
+_SMALLEST_PLAIN = 1e-3
+_LARGEST_PLAIN = 1e6
+
+# From these seconds on, a duration is written without decimals, in minutes, in hours.
+_WHOLE_SECONDS = 10
+_MINUTES = 120
+_HOURS = 7200
 
 
 def number(x: Any, digits: int = 4) -> str:
@@ -21,46 +33,71 @@ def number(x: Any, digits: int = 4) -> str:
         return "true" if x else "false"
     if isinstance(x, int):
         return f"{x:,}".replace("-", "−")
-    if not isinstance(x, float):
-        return str(x)
-    if not math.isfinite(x):
-        return str(x)
+    if isinstance(x, float) and math.isfinite(x):
+        return _with_minus_sign(_write_float(x, digits))
+    return str(x)
+
+
+def _write_float(x: float, digits: int) -> str:
     if x == 0:
         return "0"
-    if 1e-3 <= abs(x) < 1e6:
-        text = f"{x:.{max(0, digits - 1 - math.floor(math.log10(abs(x))))}f}"
-        text = text.rstrip("0").rstrip(".") if "." in text else text
-    else:
-        mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        text = f"{mantissa}e{int(exponent)}"
-    return ("−" + text[1:]) if text.startswith("-") else text
+    if _SMALLEST_PLAIN <= abs(x) < _LARGEST_PLAIN:
+        order = math.floor(math.log10(abs(x)))
+        decimals = max(0, digits - 1 - order)
+        return _without_trailing_zeros(f"{x:.{decimals}f}")
+    with_exponent = f"{x:.{digits - 1}e}"
+    mantissa, exponent = with_exponent.split("e")
+    short_mantissa = _without_trailing_zeros(mantissa)
+    return f"{short_mantissa}e{int(exponent)}"
+
+
+def _without_trailing_zeros(text: str) -> str:
+    if "." not in text:
+        return text
+    return text.rstrip("0").rstrip(".")
+
+
+def _with_minus_sign(text: str) -> str:
+    """Put the sign minus in the place of a hyphen before the number."""
+    if text.startswith("-"):
+        return f"−{text[1:]}"
+    return text
 
 
 def score(x: float | None, percent: bool) -> str:
-    """Write an objective's value: in per cent with two decimals for a rate, else with decimals that fit its size.
+    """Write an objective's value.
 
-    The decimals are fixed, so that the scores of a column stand under one another.
+    A rate is written in per cent with two decimals, another value with decimals that fit its size.
+    The decimals are fixed, so that the scores of a column can be compared digit by digit.
     """
     if x is None:
         return NONE
     if percent:
-        text = f"{100 * x:.2f}{THIN}%"
-    elif x == 0 or 0.01 <= abs(x) < 10:
-        text = f"{x:.4f}"
-    elif 10 <= abs(x) < 1e9:
-        text = f"{x:,.0f}" if float(x).is_integer() or abs(x) >= 1e5 else f"{x:,.2f}"
-    else:
-        text = number(float(x))
-    return text.replace("-", "−") if text.startswith("-") else text
+        return _with_minus_sign(f"{100 * x:.2f}{THIN}%")
+    return _with_minus_sign(_write_score(x))
+
+
+def _write_score(x: float) -> str:
+    size = abs(x)
+    if size == 0 or 0.01 <= size < 10:
+        return f"{x:.4f}"
+    if not 10 <= size < 1e9:
+        return number(float(x))
+    is_whole = float(x).is_integer()
+    decimals = 0 if is_whole or size >= 1e5 else 2
+    return f"{x:,.{decimals}f}"
 
 
 def difference(x: float | None, percent: bool, *, bare: bool = False) -> str:
-    """Write the difference of two scores with its sign; of two rates, in percentage points (`bare`: the number)."""
+    """Write the difference of two scores with its sign.
+
+    That of two rates is in percentage points; `bare` leaves out the unit.
+    """
     if x is None:
         return NONE
     if percent:
-        return f"{100 * x:+.2f}{'' if bare else ' points'}".replace("-", "−")
+        unit = "" if bare else " points"
+        return f"{100 * x:+.2f}{unit}".replace("-", "−")
     text = score(float(x), False)
     return text if text.startswith("−") else f"+{text}"
 
@@ -69,8 +106,9 @@ def interval(ends: Sequence[float] | None, percent: bool) -> str:
     """Write an interval of scores: ``98.96 to 99.32 %``; empty where there is none."""
     if not ends:
         return ""
-    low, high = (score(x, percent) for x in ends)
-    return f"{low.removesuffix(f'{THIN}%')} to {high}"
+    low, high = (score(end, percent) for end in ends)
+    without_unit = low.removesuffix(f"{THIN}%")
+    return f"{without_unit} to {high}"
 
 
 def probability(p: float | None) -> str:
@@ -79,23 +117,27 @@ def probability(p: float | None) -> str:
         return NONE
     if p > 0.999:
         return f"more than 99.9{THIN}%"
-    return f"less than 0.1{THIN}%" if p < 0.001 else f"{100 * p:.1f}{THIN}%"
+    if p < 0.001:
+        return f"less than 0.1{THIN}%"
+    return f"{100 * p:.1f}{THIN}%"
 
 
 def percent(x: float | None, digits: int = 1) -> str:
     """Write a share in per cent."""
-    return NONE if x is None else f"{100 * x:.{digits}f}{THIN}%"
+    if x is None:
+        return NONE
+    return f"{100 * x:.{digits}f}{THIN}%"
 
 
 def duration(seconds: float | None) -> str:
     """Write a length of time in the unit that suits it."""
     if seconds is None:
         return NONE
-    if seconds < 10:
+    if seconds < _WHOLE_SECONDS:
         return f"{seconds:.1f}{THIN}s"
-    if seconds < 120:
+    if seconds < _MINUTES:
         return f"{seconds:.0f}{THIN}s"
-    if seconds < 7200:
+    if seconds < _HOURS:
         return f"{seconds / 60:.1f}{THIN}min"
     return f"{seconds / 3600:.1f}{THIN}h"
 
@@ -104,7 +146,8 @@ def when(iso: str | None) -> str:
     """Write an ISO time as UTC to the second."""
     if not iso:
         return NONE
-    return datetime.fromtimestamp(epoch(iso), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    moment = datetime.fromtimestamp(epoch(iso), UTC)
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def epoch(iso: str) -> float:
@@ -114,23 +157,35 @@ def epoch(iso: str) -> float:
         ValueError: `iso` is no ISO time.
     """
     moment = datetime.fromisoformat(iso)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
 
 
 def short(text: str, length: int = 28) -> str:
     """Shorten `text` in its middle, where names that share a prefix and a suffix differ least."""
-    text = " ".join(text.split())
-    if len(text) <= length:
-        return text
-    head = (length - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+    one_line = " ".join(text.split())
+    if len(one_line) <= length:
+        return one_line
+    n_head = (length - 1) // 2
+    n_tail = length - 1 - n_head
+    head = one_line[:n_head]
+    tail = one_line[len(one_line) - n_tail :]
+    return f"{head}…{tail}"
 
 
 def plural(n: int, noun: str, many: str | None = None) -> str:
     """Write a count with its noun: ``1 trial``, ``2 trials``."""
-    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
+    if n == 1:
+        return f"{n:,} {noun}"
+    return f"{n:,} {many or noun + 's'}"
 
 
 def listed(items: list[str]) -> str:
     """Join with commas and a final *and*."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
+    if not items:
+        return "none"
+    if len(items) == 1:
+        return items[0]
+    first = ", ".join(items[:-1])
+    return f"{first} and {items[-1]}"

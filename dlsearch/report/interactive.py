@@ -1,20 +1,30 @@
-"""The interactive page, ``interactive.html``: the search to hover over, drawn by plotly from ``report.json``.
+"""The interactive page, ``interactive.html``: the search to hover over, drawn by plotly.
 
-Plotly's script is inlined once, and the page's policy allows this script by its digest and no other, so that the page
-makes no request either. It is an addition: the report is whole without it, and plotly is an extra of the package.
+Plotly's script is inlined once, and the page's policy allows this script by its digest and no
+other, so that the page makes no request either. It is an addition: the report is whole without it,
+and plotly is an extra of the package.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dlsearch.config.errors import ConfigError
+from dlsearch.core.errors import ConfigError
+from dlsearch.report.figures.canvas import ACCENT, INK, MUTED, PAPER, RULE
+from dlsearch.report.figures.inputs import scored_trials
 from dlsearch.report.formats import number, score, short
+from dlsearch.report.markup import csp_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlsearch.report.figures.inputs import FinalistRow, ObjectiveRow, ReportFacts, TrialRow
+    from dlsearch.report.figures.scales import Scale
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -42,179 +52,298 @@ h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin: 2.5rem 0 .5rem; }} 
 </body>
 </html>
 """
-_INK, _MUTED, _ACCENT, _BAD = "#1c1f23", "#5b6470", "#0a5cad", "#b3400e"
+#: The marker and the colour of a state.
 _MARKS = {
-    "complete": ("circle", _ACCENT),
-    "pruned": ("triangle-down-open", _MUTED),
-    "running": ("square-open", _ACCENT),
+    "complete": ("circle", ACCENT),
+    "pruned": ("triangle-down-open", MUTED),
+    "running": ("square-open", ACCENT),
+}
+_OPTIONS = {"responsive": True}
+
+#: A trace or a part of a layout, as plotly reads it.
+Json: TypeAlias = Mapping[str, Any]
+
+_BASE_LAYOUT: Json = {
+    "font": {"color": INK, "size": 13},
+    "margin": {
+        "l": 60,
+        "r": 20,
+        "t": 20,
+        "b": 50,
+    },
+    "height": 420,
+    "paper_bgcolor": PAPER,
+    "plot_bgcolor": PAPER,
+    "hovermode": "closest",
 }
 
 
-def page(f: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class _Figure:
+    """One figure of the page: its traces, and what its layout has beside that of all."""
+
+    title: str
+    traces: list[Json]
+    layout: Json
+
+
+def render_interactive_page(report: ReportFacts) -> str:
     """The whole page as text, the same for the same facts and the same plotly.
 
     Raises:
         ConfigError: plotly is not installed.
     """
-    try:
-        offline = import_module("plotly.offline")
-    except ImportError:
-        raise ConfigError(
-            "--interactive", "expected plotly, which is not installed", "pip install 'dlsearch[plotly]'"
-        ) from None
-    figures = [x for x in (_course(f), _parallel(f), _curves(f), _replicas(f)) if x is not None]
-    # `<` must not end the script, whatever a name holds.
-    calls = "".join(
-        f"Plotly.newPlot('figure-{i}',{_json(data)},{_json(_layout(layout))},{_json({'responsive': True})});\n"
-        for i, (_, data, layout) in enumerate(figures)
+    library = _plotly_script()
+    candidates = (
+        _course_figure(report),
+        _parameters_figure(report),
+        _curves_figure(report),
+        _replicas_figure(report),
     )
-    library = offline.get_plotlyjs()
-    scripts = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (library, calls)
-    )
-    sections = "\n".join(
-        f'<h2>{html.escape(title)}</h2>\n<div id="figure-{i}" role="img" aria-label="{html.escape(title)}"></div>'
-        for i, (title, _, _) in enumerate(figures)
-    )
+    figures = [figure for figure in candidates if figure is not None]
+    calls = "".join(_plotly_call(index, figure) for index, figure in enumerate(figures))
+    sections = [_section(index, figure.title) for index, figure in enumerate(figures)]
     return _PAGE.format(
-        scripts=scripts,
-        title=html.escape(short(str(f["study"]["name"]), 120)),
-        headline=html.escape(f["claim"]["headline"]),
-        sections=sections,
+        scripts=" ".join(f"'sha256-{csp_digest(text)}'" for text in (library, calls)),
+        title=html.escape(short(str(report["study"]["name"]), 120)),
+        headline=html.escape(report["claim"]["headline"]),
+        sections="\n".join(sections),
         library=library,
         calls=calls,
     )
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
+def _plotly_script() -> str:
+    try:
+        offline = import_module("plotly.offline")
+    except ImportError:
+        raise ConfigError(
+            "--interactive",
+            "expected plotly, which is not installed",
+            "pip install 'dlsearch[plotly]'",
+        ) from None
+    script: str = offline.get_plotlyjs()
+    return script
 
 
-def _layout(more: dict[str, Any]) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "font": {"color": _INK, "size": 13},
-        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
-        "height": 420,
-        "paper_bgcolor": "#ffffff",
-        "plot_bgcolor": "#ffffff",
-        "hovermode": "closest",
-    }
-    return base | more
+def _plotly_call(index: int, figure: _Figure) -> str:
+    arguments = (figure.traces, {**_BASE_LAYOUT, **figure.layout}, _OPTIONS)
+    texts = ",".join(_script_json(argument) for argument in arguments)
+    return f"Plotly.newPlot('figure-{index}',{texts});\n"
 
 
-def _text(value: Any, length: int = 40) -> str:
+def _script_json(value: Any) -> str:
+    """JSON inside a script: `<` must not end the script, whatever a name holds."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028")
+
+
+def _section(index: int, title: str) -> str:
+    label = html.escape(title)
+    return f'<h2>{label}</h2>\n<div id="figure-{index}" role="img" aria-label="{label}"></div>'
+
+
+def _plain_text(value: Any, length: int = 40) -> str:
     """Plotly reads a little markup in texts: names are shown as they are."""
     return html.escape(short(str(value), length))
 
 
-def _hover(t: dict[str, Any], objective: dict[str, Any]) -> str:
-    lines = [f"trial {t['number']}, {t['state']}: {score(t['standing'], objective['percent'])}"]
-    lines += [f"{_text(k)} = {_text(number(v))}" for k, v in t["params"].items()]
+def _hover_text(trial: TrialRow, objective: ObjectiveRow) -> str:
+    standing = score(trial["standing"], objective["percent"])
+    lines = [f"trial {trial['number']}, {trial['state']}: {standing}"]
+    for name, value in trial["params"].items():
+        lines.append(f"{_plain_text(name)} = {_plain_text(number(value))}")
     return "<br>".join(lines)
 
 
-def _course(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any]] | None:
-    objective = f["objectives"][0]
-    data: list[dict[str, Any]] = []
-    for state, (symbol, colour) in _MARKS.items():
-        here = [t for t in f["trials"] if t["state"] == state and t["standing"] is not None]
-        if here:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": state,
-                    "x": [t["number"] for t in here],
-                    "y": [t["standing"] for t in here],
-                    "text": [_hover(t, objective) for t in here],
-                    "hoverinfo": "text",
-                    "marker": {"symbol": symbol, "color": colour, "size": 9},
-                }
-            )
-    if not data:
+def _objective_axis(objective: ObjectiveRow) -> Json:
+    axis = {
+        "title": {"text": _plain_text(objective["name"])},
+        "gridcolor": RULE,
+        "automargin": True,
+        "zeroline": False,
+    }
+    if objective["percent"]:
+        axis["tickformat"] = ".2%"
+    return axis
+
+
+def _titled_axis(title: str) -> Json:
+    return {"title": {"text": title}}
+
+
+def _course_figure(report: ReportFacts) -> _Figure | None:
+    """All trials by number, with the best so far."""
+    objective = report["objectives"][0]
+    traces: list[Json] = []
+    for state in _MARKS:
+        trials = [
+            trial
+            for trial in report["trials"]
+            if trial["state"] == state and trial["standing"] is not None
+        ]
+        if trials:
+            traces.append(_state_trace(state, trials, objective))
+    if not traces:
         return None
-    steps = f["course"]["best_so_far"]
-    if steps:
-        last = f["trials"][-1]["number"]
-        line: dict[str, Any] = {"type": "scatter", "mode": "lines", "name": "best so far", "hoverinfo": "skip"}
-        line |= {"x": [n for n, _ in steps] + [last], "y": [v for _, v in steps] + [steps[-1][1]]}
-        data.insert(0, line | {"line": {"shape": "hv", "color": _ACCENT, "width": 1.5}})
-    return "Course of the search", data, {"xaxis": {"title": {"text": "trial"}}, "yaxis": _axis(objective)}
+    if report["course"]["best_so_far"]:
+        traces.insert(0, _best_so_far_trace(report))
+    layout = {"xaxis": _titled_axis("trial"), "yaxis": _objective_axis(objective)}
+    return _Figure("Course of the search", traces, layout)
 
 
-def _axis(objective: dict[str, Any]) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": _text(objective["name"])}, "gridcolor": "#d9dde3"}
-    axis |= {"automargin": True, "zeroline": False}
-    return axis | ({"tickformat": ".2%"} if objective["percent"] else {})
+def _state_trace(state: str, trials: Sequence[TrialRow], objective: ObjectiveRow) -> Json:
+    symbol, colour = _MARKS[state]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": state,
+        "x": [trial["number"] for trial in trials],
+        "y": [trial["standing"] for trial in trials],
+        "text": [_hover_text(trial, objective) for trial in trials],
+        "hoverinfo": "text",
+        "marker": {
+            "symbol": symbol,
+            "color": colour,
+            "size": 9,
+        },
+    }
 
 
-def _parallel(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any]] | None:
-    from dlsearch.report.figures.scales import scales
+def _best_so_far_trace(report: ReportFacts) -> Json:
+    steps = report["course"]["best_so_far"]
+    last_trial = report["trials"][-1]["number"]
+    last_value = steps[-1][1]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "best so far",
+        "hoverinfo": "skip",
+        "x": [*(trial_number for trial_number, _ in steps), last_trial],
+        "y": [*(value for _, value in steps), last_value],
+        "line": {
+            "shape": "hv",
+            "color": ACCENT,
+            "width": 1.5,
+        },
+    }
 
-    axes = scales(f)
-    if len(axes) < 2:
+
+def _leaders_last(report: ReportFacts, trials: Sequence[TrialRow]) -> list[TrialRow]:
+    return sorted(trials, key=lambda trial: trial["number"] in report["leaders"])
+
+
+def _line_look(trial: TrialRow, report: ReportFacts) -> Json:
+    """The leaders in colour and in the legend, the others pale."""
+    if trial["number"] in report["leaders"]:
+        return {
+            "line": {"color": ACCENT, "width": 2},
+            "showlegend": True,
+            "opacity": 1,
+        }
+    return {
+        "line": {"color": MUTED, "width": 0.8},
+        "showlegend": False,
+        "opacity": 0.4,
+    }
+
+
+def _parameters_figure(report: ReportFacts) -> _Figure | None:
+    """A line a completed trial, through all its values.
+
+    Plain lines: plotly's own parallel coordinates compile code in the browser, which the page's
+    policy forbids.
+    """
+    from dlsearch.report.figures.scales import parameter_scales
+
+    scales = parameter_scales(report)
+    trials = _leaders_last(report, scored_trials(report))
+    if len(scales) < 2 or not trials:
         return None
-    # Plain lines: plotly's own parallel coordinates compile code in the browser, which the page's policy forbids.
-    shown = sorted((t for t in f["trials"] if t["scored"]), key=lambda t: t["number"] in f["leaders"])
-    data: list[dict[str, Any]] = []
-    for t in shown:
-        first = t["number"] in f["leaders"]
-        places = [axis.at(t["params"].get(axis.name)) for axis in axes]
-        row: dict[str, Any] = {"type": "scatter", "mode": "lines+markers", "x": list(range(len(axes))), "y": places}
-        row |= {"text": [_hover(t, f["objectives"][0])] * len(axes), "hoverinfo": "text", "connectgaps": True}
-        row |= {"line": {"color": _ACCENT if first else _MUTED, "width": 2 if first else 0.8}, "showlegend": first}
-        data.append(row | {"name": f"trial {t['number']}", "opacity": 1 if first else 0.4})
-    if not data:
-        return None
-    names = {"tickvals": list(range(len(axes))), "ticktext": [_text(axis.name, 24) for axis in axes], "zeroline": False}
-    ends: dict[str, Any] = {
+    places = list(range(len(scales)))
+    names_axis = {
+        "tickvals": places,
+        "ticktext": [_plain_text(scale.name, 24) for scale in scales],
+        "zeroline": False,
+    }
+    values_axis = {
         "tickvals": [0, 1],
         "ticktext": ["least", "most"],
         "range": [-0.05, 1.05],
         "zeroline": False,
+        "automargin": True,
     }
-    ends["automargin"] = True
-    return "Hyperparameters", data, {"xaxis": names, "yaxis": ends}
+    traces = [_parameters_trace(report, trial, scales) for trial in trials]
+    return _Figure("Hyperparameters", traces, {"xaxis": names_axis, "yaxis": values_axis})
 
 
-def _curves(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any]] | None:
-    objective = f["objectives"][0]
-    shown = [t for t in f["trials"] if len(t["intermediate"]) > 1]
-    if not shown or len(f["objectives"]) > 1:
+def _parameters_trace(report: ReportFacts, trial: TrialRow, scales: Sequence[Scale]) -> Json:
+    hover_text = _hover_text(trial, report["objectives"][0])
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": list(range(len(scales))),
+        "y": [scale.place_of(trial["params"].get(scale.name)) for scale in scales],
+        "text": [hover_text] * len(scales),
+        "hoverinfo": "text",
+        "connectgaps": True,
+        "name": f"trial {trial['number']}",
+        **_line_look(trial, report),
+    }
+
+
+def _curves_figure(report: ReportFacts) -> _Figure | None:
+    """The learning curves, those of the leaders in colour."""
+    objective = report["objectives"][0]
+    trials = [trial for trial in report["trials"] if len(trial["intermediate"]) > 1]
+    if not trials or len(report["objectives"]) > 1:
         return None
-    leaders = set(f["leaders"])
-    data = []
-    for t in sorted(shown, key=lambda t: t["number"] in leaders):
-        first = t["number"] in leaders
-        line = {"color": _ACCENT if first else _MUTED, "width": 2 if first else 0.8}
-        row: dict[str, Any] = {
-            "type": "scatter",
-            "mode": "lines",
-            "name": f"trial {t['number']}",
-            "opacity": 1 if first else 0.4,
-        }
-        row |= {"x": [e for e, _ in t["intermediate"]], "y": [v for _, v in t["intermediate"]]}
-        data.append(row | {"line": line, "showlegend": first})
-    return "Learning curves", data, {"xaxis": {"title": {"text": "epoch"}}, "yaxis": _axis(objective)}
+    traces = [_curve_trace(report, trial) for trial in _leaders_last(report, trials)]
+    layout = {"xaxis": _titled_axis("epoch"), "yaxis": _objective_axis(objective)}
+    return _Figure("Learning curves", traces, layout)
 
 
-def _replicas(f: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any]] | None:
-    c, objective = f["confirmation"], f["objectives"][0]
-    if c is None:
+def _curve_trace(report: ReportFacts, trial: TrialRow) -> Json:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": f"trial {trial['number']}",
+        "x": [epoch for epoch, _ in trial["intermediate"]],
+        "y": [value for _, value in trial["intermediate"]],
+        **_line_look(trial, report),
+    }
+
+
+def _replicas_figure(report: ReportFacts) -> _Figure | None:
+    """Every replica's score, a row a finalist."""
+    confirmation = report["confirmation"]
+    if confirmation is None:
         return None
-    data: list[dict[str, Any]] = []
-    for row in c["finalists"]:
-        done = [r for r in row["replicas"] if r["value"] is not None]
-        marker = {"color": _ACCENT if row["winner"] else _MUTED, "size": 9}
-        name = _text(row["name"])
-        texts = [f"{name}, seed {r['seed']}: {score(r['value'], objective['percent'])}" for r in done]
-        mark: dict[str, Any] = {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "marker": marker,
-            "hoverinfo": "text",
-        }
-        data.append(mark | {"x": [r["value"] for r in done], "y": [name] * len(done), "text": texts})
-    rows = {"automargin": True, "autorange": "reversed"}
-    return "Replicas over fresh seeds", data, {"xaxis": _axis(objective), "yaxis": rows, "showlegend": False}
+    objective = report["objectives"][0]
+    layout = {
+        "xaxis": _objective_axis(objective),
+        "yaxis": {"automargin": True, "autorange": "reversed"},
+        "showlegend": False,
+    }
+    traces = [_replicas_trace(row, objective) for row in confirmation["finalists"]]
+    return _Figure("Replicas over fresh seeds", traces, layout)
+
+
+def _replicas_trace(row: FinalistRow, objective: ObjectiveRow) -> Json:
+    name = _plain_text(row["name"])
+    completed = [replica for replica in row["replicas"] if replica["value"] is not None]
+    values = [replica["value"] for replica in completed]
+    texts = [
+        f"{name}, seed {replica['seed']}: {score(replica['value'], objective['percent'])}"
+        for replica in completed
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "marker": {"color": ACCENT if row["winner"] else MUTED, "size": 9},
+        "hoverinfo": "text",
+        "x": values,
+        "y": [name] * len(completed),
+        "text": texts,
+    }

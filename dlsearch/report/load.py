@@ -1,33 +1,84 @@
-"""From the study record, as it comes, to a typed view of it: cleaned, derived, and checked against itself."""
+"""From the study record, as it comes, to a typed view of it: cleaned, derived, and checked."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dlsearch.report.checks import check_record
+from dlsearch.report.document import name_place, read_document, read_ledger_row
 from dlsearch.report.formats import epoch
-from dlsearch.report.study import STATES, Attempt, Finalist, Finalization, Objective, Replica, Trial, View
+from dlsearch.report.study import (
+    STATES,
+    Attempt,
+    Breach,
+    Finalist,
+    Finalization,
+    LedgerRow,
+    Objective,
+    Replica,
+    ReplicaState,
+    Score,
+    Trial,
+    TrialState,
+    View,
+)
+from dlsearch.study.pareto import pareto_front
 
-# What the states of a replica are in those of a trial.
-_REPLICA_STATES = {"complete": "complete", "failed": "failed", "lost": "failed", "running": "running"} | {
-    "waiting": "waiting",
-    "pruned": "pruned",
+#: The version of the study record that can be read.
+RECORD_SCHEMA = 1
+
+# The state of a replica as that of a trial.
+_TRIAL_STATE_OF_REPLICA = {
+    ReplicaState.COMPLETE: TrialState.COMPLETE,
+    ReplicaState.FAILED: TrialState.FAILED,
+    ReplicaState.LOST: TrialState.FAILED,
+    ReplicaState.RUNNING: TrialState.RUNNING,
+    ReplicaState.WAITING: TrialState.WAITING,
+    ReplicaState.PRUNED: TrialState.PRUNED,
 }
 
 #: Metrics that are rates in [0, 1] and read best in per cent.
-RATES = ("accuracy", "f1", "precision", "recall", "auroc", "auc", "top1", "top5", "specificity", "iou")
+RATES = (
+    "accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "auroc",
+    "auc",
+    "top1",
+    "top5",
+    "specificity",
+    "iou",
+)
 
 #: What a repetition needs of a trial, and compares; what is null or false is left out.
 REPLAY = (
-    "number", "state", "reason", "params", "values", "intermediate", "seed", "epochs", "best_epoch", "duplicate_of",
-    "default", "enqueued", "resumed_epoch", "state_sha256", "metrics_sha256", "split_sha256", "inputs",
-)  # fmt: skip
+    "number",
+    "state",
+    "reason",
+    "params",
+    "values",
+    "intermediate",
+    "seed",
+    "epochs",
+    "best_epoch",
+    "duplicate_of",
+    "default",
+    "enqueued",
+    "infeasible",
+    "resumed_epoch",
+    "state_sha256",
+    "metrics_sha256",
+    "split_sha256",
+    "inputs",
+)
 
-# Control characters cannot stand in XML, lone surrogates not in UTF-8, and the direction overrides make a line read
-# other than it is.
+# XML allows no control characters, UTF-8 no lone surrogates, and a direction override makes a line
+# read other than it is.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
@@ -35,159 +86,6 @@ _UNSAFE = re.compile(
 
 class RecordError(ValueError):
     """The study record lacks what a report cannot be written without."""
-
-
-def clean(node: Any) -> Any:
-    r"""Copy JSON with unprintable characters spelt out (``\\u202e``) and numbers that are not finite made null."""
-    if isinstance(node, str):
-        return _UNSAFE.sub(lambda m: f"\\u{ord(m.group()):04x}", node)
-    if isinstance(node, float):
-        return node if math.isfinite(node) else None
-    if isinstance(node, Mapping):
-        return {str(clean(str(k))): clean(v) for k, v in node.items()}
-    if isinstance(node, list | tuple):
-        return [clean(v) for v in node]
-    return node if node is None or isinstance(node, bool | int) else clean(str(node))
-
-
-def _seconds(iso: Any) -> float | None:
-    try:
-        return epoch(iso) if iso else None
-    except (TypeError, ValueError):
-        return None
-
-
-def _finite(x: Any) -> float | None:
-    return float(x) if isinstance(x, int | float) and not isinstance(x, bool) else None
-
-
-def _attempt(raw: Mapping[str, Any], index: int) -> Attempt:
-    started, ended, seconds = _seconds(raw.get("started")), _seconds(raw.get("ended")), _finite(raw.get("seconds"))
-    if seconds is None and started is not None and ended is not None:
-        seconds = max(0.0, ended - started)
-    worker, slot = raw.get("worker"), raw.get("slot")
-    return Attempt(
-        attempt=int(raw.get("attempt") or index + 1),
-        state=str(raw.get("state") or "running"),
-        reason=raw.get("reason"),
-        slot=" / ".join(str(part) for part in (worker, slot) if part is not None) or "–",
-        device=None if raw.get("device") is None else str(raw["device"]),
-        host=None if raw.get("host") is None else str(raw["host"]),
-        started=started,
-        ended=ended,
-        seconds=seconds,
-        run_id=raw.get("run_id"),
-    )
-
-
-def _trial(raw: Mapping[str, Any], n_objectives: int) -> Trial:
-    state = str(raw.get("state"))
-    if state not in STATES:
-        raise RecordError(f"trials[].state: expected one of {', '.join(STATES)}, got {state!r}")
-    given = raw.get("values") or ([raw["value"]] if raw.get("value") is not None else [])
-    values = [_finite(v) for v in given]
-    finite = [v for v in values if v is not None]
-    points = [(int(p[0]), _finite(p[1])) for p in raw.get("intermediate") or [] if len(p) == 2]
-    attempts = tuple(_attempt(a, i) for i, a in enumerate(raw.get("attempts") or []))
-    seconds = _finite(raw.get("seconds"))
-    started, ended = _seconds(raw.get("started")), _seconds(raw.get("ended"))
-    if seconds is None and started is not None and ended is not None:
-        seconds = max(0.0, ended - started)
-    return Trial(
-        number=int(raw["number"]),
-        state=state,
-        reason=raw.get("reason"),
-        error=raw.get("error"),
-        params=dict(raw.get("params") or {}),
-        values=tuple(finite) if state == "complete" and len(finite) == n_objectives else (),
-        intermediate=tuple((e, v) for e, v in points if v is not None),
-        started=started,
-        seconds=seconds,
-        seed=raw.get("seed"),
-        duplicate_of=raw.get("duplicate_of"),
-        default=bool(raw.get("default")),
-        enqueued=bool(raw.get("enqueued")),
-        epochs=raw.get("epochs"),
-        best_epoch=raw.get("best_epoch"),
-        n_params=raw.get("n_params"),
-        summary={k: float(v) for k, v in (raw.get("summary") or {}).items() if _finite(v) is not None},
-        attempts=attempts,
-        breaches=_breaches(raw),
-        state_sha256=raw.get("state_sha256"),
-    )
-
-
-def _breaches(raw: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((str(b.get("how") or "unnamed"), str(b.get("what") or "")) for b in raw.get("breaches") or [])
-
-
-def _replica(raw: Mapping[str, Any]) -> Replica:
-    """A replica, read as a trial of one objective is."""
-    trial = _trial({**raw, "number": raw.get("replica", 0), "state": _REPLICA_STATES.get(str(raw.get("state")))}, 1)
-    return Replica(
-        replica=trial.number,
-        seed=trial.seed,
-        state=str(raw.get("state")),
-        reason=trial.reason,
-        value=trial.values[0] if trial.values else None,
-        epochs=trial.epochs,
-        best_epoch=trial.best_epoch,
-        seconds=trial.seconds if trial.seconds is not None else _summed(trial.attempts),
-        intermediate=trial.intermediate,
-        summary=trial.summary,
-        state_sha256=trial.state_sha256,
-        attempts=trial.attempts,
-        breaches=trial.breaches,
-    )
-
-
-def _summed(attempts: tuple[Attempt, ...]) -> float | None:
-    known = [a.seconds for a in attempts if a.seconds is not None]
-    return sum(known) if known else None
-
-
-def _finalization(raw: Mapping[str, Any] | None) -> Finalization | None:
-    if not raw or not raw.get("configurations"):
-        return None
-    finalists = []
-    for c in raw["configurations"]:
-        replicas = sorted((_replica(r) for r in c.get("replicas") or []), key=lambda r: r.replica)
-        finalists.append(
-            Finalist(
-                trial_number=c.get("trial_number"),
-                default=bool(c.get("default")),
-                params=dict(c.get("params") or {}),
-                search_value=_finite(c.get("search_value")),
-                dropped_after=c.get("dropped_after"),
-                winner=bool(c.get("winner")),
-                replicas=tuple(replicas),
-            )
-        )
-    # The winner first, the default last, the others by number: whatever the order of the rows was.
-    finalists.sort(key=lambda c: (not c.winner, c.default, c.trial_number is None, c.trial_number or 0))
-    number = int(raw.get("round") or 1)
-    return Finalization(
-        round=number,
-        rounds=int(raw.get("rounds") or number),
-        top=raw.get("top"),
-        seeds=tuple(raw.get("seeds") or ()),
-        racing=bool(raw.get("racing")),
-        refit=bool(raw.get("refit")),
-        state=str(raw.get("state") or "partial"),
-        configurations=tuple(finalists),
-        kept=raw.get("kept"),
-        checkpoint=raw.get("checkpoint"),
-    )
-
-
-def pareto_front(points: list[tuple[int, tuple[float, ...]]], maximize: list[bool]) -> list[int]:
-    """Numbers of the points that no other point dominates, in order of number."""
-    keyed = [(n, tuple(-v if up else v for v, up in zip(vs, maximize, strict=True))) for n, vs in points]
-
-    def dominated(mine: tuple[float, ...]) -> bool:
-        return any(all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine for _, other in keyed)
-
-    return sorted(n for n, values in keyed if not dominated(values))
 
 
 def view(record: Mapping[str, Any]) -> View:
@@ -199,76 +97,400 @@ def view(record: Mapping[str, Any]) -> View:
     Raises:
         RecordError: The record is of another schema or lacks its study or its objectives.
     """
-    if record.get("schema") != 1:
-        raise RecordError(f"schema: expected 1, got {record.get('schema')!r}")
+    _refuse_other_schema(record)
     data = clean(record)
+    study = _require_study(data)
+    n_objectives = len(study["objectives"])
+    raw_trials = data.get("trials") or []
+    trials = _read_trials(raw_trials, n_objectives)
+    objectives = _read_objectives(study, trials)
+    best = _find_best(trials, objectives)
+    default = next((trial for trial in trials if trial.default), None)
+    finalization = _read_finalization(data.get("finalization"))
+    tested = tuple(data.get("test") or [])
+    found = View(
+        study=study,
+        document=read_document(study),
+        objectives=objectives,
+        trials=trials,
+        asked=_count_asked(study, trials),
+        best=best,
+        winner=_find_winner(finalization, trials, best, default),
+        pareto=_find_pareto_front(trials, objectives),
+        default=default,
+        finalization=finalization,
+        test=tested,
+        ledger=tuple(read_ledger_row(row) for row in tested),
+        openings=_read_openings(data.get("openings")),
+        checks=(),
+        replay=_keep_for_replay(raw_trials),
+        again={key: data.get(key) for key in ("winner", "finalization")},
+    )
+    return replace(found, checks=tuple(check_record(found, data)))
+
+
+def clean(node: Any) -> Any:
+    r"""Copy JSON so that it can be printed.
+
+    Unprintable characters are spelt out (``\\u202e``), and numbers that are not finite become null.
+    """
+    if node is None or isinstance(node, bool | int):
+        return node
+    if isinstance(node, str):
+        return _UNSAFE.sub(_spell_out, node)
+    if isinstance(node, float):
+        return node if math.isfinite(node) else None
+    if isinstance(node, Mapping):
+        return {str(clean(str(key))): clean(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [clean(value) for value in node]
+    return clean(str(node))
+
+
+def is_rate(name: str, values: Sequence[float] = ()) -> bool:
+    """Whether a metric of this name, with these values, is a share in [0, 1].
+
+    Such a metric reads best in per cent.
+    """
+    plain_name = name.replace("-", "_").lower()
+    last = plain_name.rsplit("/", 1)[-1]
+    endings = tuple(f"_{rate}" for rate in RATES)
+    is_named_like_one = last in RATES or last.endswith(endings)
+    return is_named_like_one and all(0 <= value <= 1 for value in values)
+
+
+def _spell_out(match: re.Match[str]) -> str:
+    return f"\\u{ord(match.group()):04x}"
+
+
+def _refuse_other_schema(record: Mapping[str, Any]) -> None:
+    schema = record.get("schema")
+    if schema != RECORD_SCHEMA:
+        raise RecordError(f"schema: expected {RECORD_SCHEMA}, got {schema!r}")
+
+
+def _require_study(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The study document, once it is known to have what nothing can be said without."""
     study = data.get("study")
     if not isinstance(study, dict) or not study.get("name") or not study.get("objectives"):
         raise RecordError("study: expected a mapping with name and objectives")
-    names, directions = study["objectives"], study.get("directions") or []
-    if len(directions) != len(names):
-        raise RecordError(f"study.directions: expected {len(names)}, one an objective, got {len(directions)}")
+    n_objectives = len(study["objectives"])
+    n_directions = len(study.get("directions") or [])
+    if n_directions != n_objectives:
+        raise RecordError(
+            f"study.directions: expected {n_objectives}, one an objective, got {n_directions}"
+        )
+    return study
 
-    from dlsearch.report.checks import checks
 
-    trials = tuple(sorted((_trial(t, len(names)) for t in data.get("trials") or []), key=lambda t: t.number))
-    scored = [t for t in trials if t.scored]
-    seen = [v for t in scored for v in t.values[:1]] + [v for t in trials for _, v in t.intermediate]
-    objectives = tuple(
-        Objective(
+# -- trials and replicas --------------------------------------------------------------------------
+
+
+def _read_trials(raw_trials: Sequence[Mapping[str, Any]], n_objectives: int) -> tuple[Trial, ...]:
+    trials = [_read_trial(raw, n_objectives) for raw in raw_trials]
+    return tuple(sorted(trials, key=lambda trial: trial.number))
+
+
+def _read_trial(raw: Mapping[str, Any], n_objectives: int) -> Trial:
+    state = _read_state(raw)
+    return Trial(
+        number=int(raw["number"]),
+        state=state,
+        reason=raw.get("reason"),
+        error=raw.get("error"),
+        params=dict(raw.get("params") or {}),
+        values=_read_values(raw, n_objectives) if state == TrialState.COMPLETE else (),
+        intermediate=_read_scores(raw),
+        started=_parse_time(raw.get("started")),
+        seconds=_read_seconds(raw),
+        seed=raw.get("seed"),
+        duplicate_of=raw.get("duplicate_of"),
+        default=bool(raw.get("default")),
+        enqueued=bool(raw.get("enqueued")),
+        epochs=raw.get("epochs"),
+        best_epoch=raw.get("best_epoch"),
+        n_params=raw.get("n_params"),
+        summary=_read_summary(raw),
+        attempts=_read_attempts(raw),
+        breaches=_read_breaches(raw),
+        state_sha256=raw.get("state_sha256"),
+        feasible=not raw.get("infeasible"),
+    )
+
+
+def _read_state(raw: Mapping[str, Any]) -> TrialState:
+    text = str(raw.get("state"))
+    try:
+        return TrialState(text)
+    except ValueError:
+        raise RecordError(
+            f"trials[].state: expected one of {', '.join(STATES)}, got {text!r}"
+        ) from None
+
+
+def _read_values(raw: Mapping[str, Any], n_objectives: int) -> tuple[float, ...]:
+    """The values of the objectives; none unless all of them are finite."""
+    given = raw.get("values")
+    if not given:
+        value = raw.get("value")
+        given = [] if value is None else [value]
+    values = [_to_float(value) for value in given]
+    finite = tuple(value for value in values if value is not None)
+    return finite if len(finite) == n_objectives else ()
+
+
+def _read_scores(raw: Mapping[str, Any]) -> tuple[Score, ...]:
+    """The scores reported while it trained, without those that are not finite."""
+    scores: list[Score] = []
+    for point in raw.get("intermediate") or []:
+        if len(point) != 2:
+            continue
+        at = int(point[0])
+        value = _to_float(point[1])
+        if value is not None:
+            scores.append((at, value))
+    return tuple(scores)
+
+
+def _read_summary(raw: Mapping[str, Any]) -> dict[str, float]:
+    summary: dict[str, float] = {}
+    for key, value in (raw.get("summary") or {}).items():
+        number = _to_float(value)
+        if number is not None:
+            summary[key] = number
+    return summary
+
+
+def _read_breaches(raw: Mapping[str, Any]) -> tuple[Breach, ...]:
+    breaches: list[Breach] = []
+    for breach in raw.get("breaches") or []:
+        how = str(breach.get("how") or "unnamed")
+        what = str(breach.get("what") or "")
+        breaches.append((how, what))
+    return tuple(breaches)
+
+
+def _read_attempts(raw: Mapping[str, Any]) -> tuple[Attempt, ...]:
+    attempts = enumerate(raw.get("attempts") or [], start=1)
+    return tuple(_read_attempt(attempt, position) for position, attempt in attempts)
+
+
+def _read_attempt(raw: Mapping[str, Any], position: int) -> Attempt:
+    return Attempt(
+        attempt=int(raw.get("attempt") or position),
+        state=str(raw.get("state") or TrialState.RUNNING),
+        reason=raw.get("reason"),
+        slot=name_place(raw.get("worker"), raw.get("slot")),
+        device=_to_text(raw.get("device")),
+        host=_to_text(raw.get("host")),
+        started=_parse_time(raw.get("started")),
+        ended=_parse_time(raw.get("ended")),
+        seconds=_read_seconds(raw),
+        run_id=raw.get("run_id"),
+    )
+
+
+def _read_seconds(raw: Mapping[str, Any]) -> float | None:
+    """How long it took: what the record says, else from its start to its end."""
+    seconds = _to_float(raw.get("seconds"))
+    if seconds is not None:
+        return seconds
+    started = _parse_time(raw.get("started"))
+    ended = _parse_time(raw.get("ended"))
+    if started is None or ended is None:
+        return None
+    return max(0.0, ended - started)
+
+
+def _read_replica(raw: Mapping[str, Any]) -> Replica:
+    """A replica, read as a trial of one objective is."""
+    text = str(raw.get("state"))
+    known = text in set(ReplicaState)
+    state_as_trial = _TRIAL_STATE_OF_REPLICA[ReplicaState(text)] if known else None
+    as_trial = {**raw, "number": raw.get("replica", 0), "state": state_as_trial}
+    trial = _read_trial(as_trial, n_objectives=1)
+    seconds = trial.seconds
+    if seconds is None:
+        seconds = _sum_seconds(trial.attempts)
+    return Replica(
+        replica=trial.number,
+        seed=trial.seed,
+        state=ReplicaState(text),
+        reason=trial.reason,
+        value=trial.values[0] if trial.values else None,
+        epochs=trial.epochs,
+        best_epoch=trial.best_epoch,
+        seconds=seconds,
+        intermediate=trial.intermediate,
+        summary=trial.summary,
+        state_sha256=trial.state_sha256,
+        attempts=trial.attempts,
+        breaches=trial.breaches,
+        threads=raw.get("threads"),
+    )
+
+
+def _sum_seconds(attempts: Iterable[Attempt]) -> float | None:
+    known = [attempt.seconds for attempt in attempts if attempt.seconds is not None]
+    return sum(known) if known else None
+
+
+# -- the confirmation -----------------------------------------------------------------------------
+
+
+def _read_finalization(raw: Mapping[str, Any] | None) -> Finalization | None:
+    if not raw or not raw.get("configurations"):
+        return None
+    finalists = [_read_finalist(configuration) for configuration in raw["configurations"]]
+    number = int(raw.get("round") or 1)
+    return Finalization(
+        round=number,
+        rounds=int(raw.get("rounds") or number),
+        top=raw.get("top"),
+        seeds=tuple(raw.get("seeds") or ()),
+        racing=bool(raw.get("racing")),
+        refit=bool(raw.get("refit")),
+        state=str(raw.get("state") or "partial"),
+        configurations=tuple(sorted(finalists, key=_order_of_finalist)),
+        kept=raw.get("kept"),
+        checkpoint=raw.get("checkpoint"),
+        scoring_error=raw.get("scoring_error"),
+    )
+
+
+def _read_finalist(raw: Mapping[str, Any]) -> Finalist:
+    replicas = [_read_replica(replica) for replica in raw.get("replicas") or []]
+    return Finalist(
+        trial_number=raw.get("trial_number"),
+        default=bool(raw.get("default")),
+        params=dict(raw.get("params") or {}),
+        search_value=_to_float(raw.get("search_value")),
+        dropped_after=raw.get("dropped_after"),
+        winner=bool(raw.get("winner")),
+        replicas=tuple(sorted(replicas, key=lambda replica: replica.replica)),
+    )
+
+
+def _order_of_finalist(finalist: Finalist) -> tuple[bool, bool, bool, int]:
+    """The winner first, the default last, the others by number, whatever the order of the rows."""
+    number = finalist.trial_number
+    has_no_number = number is None
+    return not finalist.winner, finalist.default, has_no_number, number or 0
+
+
+# -- what is derived ------------------------------------------------------------------------------
+
+
+def _read_objectives(study: Mapping[str, Any], trials: Sequence[Trial]) -> tuple[Objective, ...]:
+    objectives: list[Objective] = []
+    named = zip(study["objectives"], study["directions"], strict=True)
+    for index, (name, direction) in enumerate(named):
+        objective = Objective(
             name=str(name),
             maximize=str(direction).lower() == "maximize",
-            percent=is_rate(str(name), seen if i == 0 else [t.values[i] for t in scored]),
+            percent=is_rate(str(name), _values_of_objective(trials, index)),
         )
-        for i, (name, direction) in enumerate(zip(names, directions, strict=True))
-    )
-    best: Trial | None = None
-    front: list[int] = []
-    if len(objectives) > 1:
-        front = pareto_front([(t.number, t.values) for t in scored], [o.maximize for o in objectives])
-    elif scored:
-        sign = 1 if objectives[0].maximize else -1
-        best = max(scored, key=lambda t: (sign * t.values[0], -t.number))
-    final = _finalization(data.get("finalization"))
-    default = next((t for t in trials if t.default), None)
+        objectives.append(objective)
+    return tuple(objectives)
+
+
+def _values_of_objective(trials: Sequence[Trial], index: int) -> list[float]:
+    """All that the trials reached; of the first objective, what they reported on the way too."""
+    values: list[float] = []
+    for trial in trials:
+        if trial.scored:
+            values.append(trial.values[index])
+        if index == 0:
+            values += [value for _, value in trial.intermediate]
+    return values
+
+
+def _count_asked(study: Mapping[str, Any], trials: Sequence[Trial]) -> int:
     limit = study.get("n_trials")
-    asked = max(int(limit), len(trials)) if limit is not None else len(trials)
-    openings = data.get("openings")
-    out = View(
-        study=study,
-        objectives=objectives,
-        trials=trials,
-        asked=asked,
-        best=best,
-        winner=_winner(final, trials, best, default),
-        pareto=tuple(front),
-        default=default,
-        finalization=final,
-        test=tuple(data.get("test") or []),
-        openings=None if openings is None else tuple(openings),
-        checks=(),
-        replay=tuple(
-            {key: t[key] for key in REPLAY if t.get(key) is not None and t[key] is not False}
-            for t in sorted(data.get("trials") or [], key=lambda t: int(t["number"]))
-        ),
-        again={key: data.get(key) for key in ("winner", "finalization")},
-    )
-    return replace(out, checks=tuple(checks(out, data)))
+    if limit is None:
+        return len(trials)
+    return max(int(limit), len(trials))
 
 
-def _winner(
-    final: Finalization | None, trials: tuple[Trial, ...], best: Trial | None, default: Trial | None
+def _find_best(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Trial | None:
+    """The best trial of the search, of equal ones the first.
+
+    None where there are more objectives.
+    """
+    scored = [trial for trial in trials if trial.scored]
+    if len(objectives) > 1 or not scored:
+        return None
+    sign = objectives[0].sign
+    # max gives the first of equal trials, and trials are in the order of their numbers
+    return max(scored, key=lambda trial: sign * trial.values[0])
+
+
+def _find_pareto_front(
+    trials: Sequence[Trial],
+    objectives: Sequence[Objective],
+) -> tuple[int, ...]:
+    """Numbers of the trials that none dominates; empty where there is one objective."""
+    if len(objectives) == 1:
+        return ()
+    points = [(trial.number, trial.values) for trial in trials if trial.scored]
+    return tuple(pareto_front(points, [objective.maximize for objective in objectives]))
+
+
+def _find_winner(
+    finalization: Finalization | None,
+    trials: Sequence[Trial],
+    best: Trial | None,
+    default: Trial | None,
 ) -> Trial | None:
     """The trial of the configuration that the study names."""
-    confirmed = None if final is None else final.winner
+    confirmed = None if finalization is None else finalization.winner
     if confirmed is None:
         return best
     if confirmed.trial_number is None:
         return default if confirmed.default else None
-    return next((t for t in trials if t.number == confirmed.trial_number), None)
+    for trial in trials:
+        if trial.number == confirmed.trial_number:
+            return trial
+    return None
 
 
-def is_rate(name: str, values: Sequence[float] = ()) -> bool:
-    """Whether a metric of this name, with these values, is a share in [0, 1] that reads best in per cent."""
-    last = name.replace("-", "_").rsplit("/", 1)[-1].lower()
-    return any(last == r or last.endswith(f"_{r}") for r in RATES) and all(0 <= v <= 1 for v in values)
+def _read_openings(raw: Sequence[Mapping[str, Any]] | None) -> tuple[LedgerRow, ...] | None:
+    if raw is None:
+        return None
+    return tuple(read_ledger_row(row) for row in raw)
+
+
+def _keep_for_replay(raw_trials: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Of each trial, exactly as it was recorded, what a repetition starts from and compares."""
+    ordered = sorted(raw_trials, key=lambda trial: int(trial["number"]))
+    return tuple(
+        {key: trial[key] for key in REPLAY if _is_worth_keeping(trial.get(key))}
+        for trial in ordered
+    )
+
+
+def _is_worth_keeping(value: Any) -> bool:
+    return value is not None and value is not False
+
+
+# -- single values --------------------------------------------------------------------------------
+
+
+def _parse_time(iso: Any) -> float | None:
+    """Seconds since 1970; None where the record holds no time."""
+    if not iso:
+        return None
+    try:
+        return epoch(iso)
+    except (TypeError, ValueError):
+        return None
+
+
+def _to_float(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def _to_text(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -1,28 +1,56 @@
-"""A page of what is inside one net, or of a learning-rate range test: ``index.html``, a JSON document, ``figures/``."""
+"""Pages of one net: what is inside of it, and a learning-rate range test.
+
+Each is a folder: ``index.html``, a JSON document, ``figures/``.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from dlsearch.config.errors import ConfigError
-from dlsearch.report.figures import svg
+from dlsearch.core.errors import ConfigError
+from dlsearch.report.figures.canvas import figure_settings
 from dlsearch.report.formats import plural, short
+from dlsearch.report.load import clean
+from dlsearch.report.markup import csp_digest, draw_page, template_environment
+from dlsearch.report.output import holds_something_else, indented_json, write_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlsearch.report.figures.inputs import InsideFacts, RangeTest
     from dlsearch.report.figures.plate import Plate
 
-_TEMPLATES = Path(__file__).parent / "templates"
-LOOK, RATES = "look.json", "lr_range.json"
+LOOK = "look.json"
+RATES = "lr_range.json"
+
+#: What was found, as JSON.
+Findings: TypeAlias = Mapping[str, Any]
 
 
-def write_look(found: dict[str, Any], title: str, out: Path) -> Path:
-    """Write what :func:`dlsearch.train.inside.look` found; the same findings give the same bytes.
+@dataclass(frozen=True)
+class _Page:
+    """What a page is called.
+
+    Attributes:
+        document: The file that holds what the page shows.
+        kind: What sort of a page it is.
+        title: Of the model.
+        meta: A line below the title.
+    """
+
+    document: str
+    kind: str
+    title: str
+    meta: str = ""
+
+
+def write_look(found: Findings, title: str, out: Path) -> Path:
+    """Write what :func:`dlsearch.inspection.inside.look` found.
+
+    The same findings give the same bytes.
 
     Args:
         found: The findings.
@@ -35,22 +63,30 @@ def write_look(found: dict[str, Any], title: str, out: Path) -> Path:
     Raises:
         ConfigError: `out` holds something else.
     """
-    from dlsearch.report.figures import inside
-    from dlsearch.report.figures.training import weights
-
-    def draw(read: dict[str, Any]) -> list[Plate]:
-        first = weights({"test": {"main": {"first_layer": read.get("first_layer")}}})
-        return [*([first] if first is not None else []), *inside.plates(read)]
-
     meta = f"{plural(found['n'], 'example')} of {found['source']}" if found.get("n") else ""
-    return _write(found, draw, "What is inside", title, meta, out, LOOK)
+    page = _Page(
+        LOOK,
+        "What is inside",
+        title,
+        meta,
+    )
+    return _write_page(
+        found,
+        page,
+        _draw_look,
+        out,
+    )
 
 
-def write_rates(found: dict[str, Any], title: str, out: Path) -> Path:
-    """Write what :func:`dlsearch.train.rates.range_test` found, likewise."""
-    from dlsearch.report.figures.rates import rates
-
-    return _write(found, lambda read: [rates(read)], "Learning-rate range test", title, "", out, RATES)
+def write_rates(found: Findings, title: str, out: Path) -> Path:
+    """Write what :func:`dlsearch.inspection.lr_range.range_test` found; as :func:`write_look`."""
+    page = _Page(RATES, "Learning-rate range test", title)
+    return _write_page(
+        found,
+        page,
+        _draw_range_test,
+        out,
+    )
 
 
 def check_out(out: Path, document: str) -> None:
@@ -59,43 +95,54 @@ def check_out(out: Path, document: str) -> None:
     Raises:
         ConfigError: It does.
     """
-    if out.exists() and not (out / document).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("--out", f"{out} holds something that is no such page", "name another folder")
+    if holds_something_else(out, document):
+        raise ConfigError(
+            "--out", f"{out} holds something that is no such page", "name another folder"
+        )
 
 
-def _write(found: dict[str, Any], draw: Any, kind: str, title: str, meta: str, out: Path, document: str) -> Path:
-    import jinja2
-    from markupsafe import Markup
+def _draw_look(found: Findings) -> list[Plate]:
+    from dlsearch.report.figures.inside import draw_inside
+    from dlsearch.report.figures.inside.weights import draw_weights
 
-    check_out(out, document)
-    canonical = json.dumps(found, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    files, sheet, drawn = {document: canonical}, svg.Sheet(), []
-    with svg.settings():
-        for p in draw(json.loads(canonical)):
-            wide = svg.tree(p.wide, p.key)
-            files[f"figures/{p.key}.svg"] = svg.alone(wide, p.alt)
-            narrow = None if p.narrow is None else Markup(sheet.inline(svg.tree(p.narrow, f"{p.key}-n"), p.alt))
-            drawn.append((p, Markup(sheet.inline(wide, p.alt)), narrow))
-    css = (_TEMPLATES / "style.css").read_text("utf-8") + sheet.css() + "\n"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["short"] = short
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    files["index.html"] = environment.get_template("look.html.j2").render(
-        kind=kind, title=title, meta=meta, drawn=drawn, document=document, css=Markup(css), style_digest=digest
+    inside = cast("InsideFacts", found)
+    weights = draw_weights(inside.get("first_layer"))
+    plates = draw_inside(inside)
+    return plates if weights is None else [weights, *plates]
+
+
+def _draw_range_test(found: Findings) -> list[Plate]:
+    from dlsearch.report.figures.rates import draw_rates
+
+    return [draw_rates(cast("RangeTest", found))]
+
+
+def _write_page(
+    found: Findings,
+    page: _Page,
+    draw: Callable[[Findings], list[Plate]],
+    out: Path,
+) -> Path:
+    check_out(out, page.document)
+    document = indented_json(clean(found))
+    with figure_settings():
+        drawn = draw_page(draw(json.loads(document)), narrow_first=True)
+    style_sheet = drawn.style_sheet()
+    templates = template_environment()
+    templates.filters["short"] = short
+    html = templates.get_template("look.html.j2").render(
+        kind=page.kind,
+        title=clean(page.title),
+        meta=clean(page.meta),
+        drawn=drawn.figures,
+        document=page.document,
+        css=style_sheet,
+        style_digest=csp_digest(style_sheet),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        fresh.chmod(0o755)
-        for name, text in files.items():
-            (fresh / name).parent.mkdir(exist_ok=True)
-            (fresh / name).write_text(text, encoding="utf-8", newline="\n")
-        if out.exists():
-            shutil.rmtree(out)  # it was looked at: a former page, or empty
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    files = {
+        page.document: document,
+        **drawn.files,
+        "index.html": html,
+    }
+    write_folder(files, out)
     return out / "index.html"

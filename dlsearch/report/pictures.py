@@ -6,10 +6,45 @@ import base64
 import binascii
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 #: Longest side of a picture in the page; larger ones keep every k-th pixel.
 SIDE = 96
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BITS = 8
+#: PNG's colour types by the number of channels: grey, RGB, RGBA.
+_COLOUR_TYPES = {
+    1: 0,
+    3: 2,
+    4: 6,
+}
+_BEST_COMPRESSION = 9
+#: Before each row: it is stored as it is.
+_NO_FILTER = b"\0"
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Pixels in rows, a byte a channel."""
+
+    height: int
+    width: int
+    channels: int
+    data: bytes
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether a PNG can hold it, and all pixels are there."""
+        if self.channels not in _COLOUR_TYPES or min(self.height, self.width) < 1:
+            return False
+        return len(self.data) == self.height * self.width * self.channels
+
+    def pixel(self, x: int, y: int) -> bytes:
+        """The channels of a pixel."""
+        start = (y * self.width + x) * self.channels
+        return self.data[start : start + self.channels]
 
 
 def data_address(image: Any) -> str | None:
@@ -18,25 +53,61 @@ def data_address(image: Any) -> str | None:
     Args:
         image: The picture as the record holds it: one channel (grey), three (RGB) or four (RGBA).
     """
-    try:
-        height, width, channels = (int(n) for n in image["shape"])
-        raw = base64.b64decode(image["data"], validate=True)
-    except (TypeError, KeyError, ValueError, binascii.Error):
+    picture = _decode_picture(image)
+    if picture is None or not picture.is_valid:
         return None
-    if channels not in (1, 3, 4) or min(height, width) < 1 or len(raw) != height * width * channels:
-        return None
-    step = -(-max(height, width) // SIDE)
-    rows = []
-    for y in range(0, height, step):
-        line = raw[y * width * channels : (y + 1) * width * channels]
-        rows.append(b"".join(line[x * channels : (x + 1) * channels] for x in range(0, width, step)))
-    small = b"".join(b"\0" + row for row in rows)
-    header = struct.pack(">IIBBBBB", len(rows[0]) // channels, len(rows), 8, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
-    png = (
-        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(small, 9)) + _chunk(b"IEND", b"")
-    )
+    png = _encode_png(_shrink(picture))
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
+def _decode_picture(image: Any) -> _Picture | None:
+    try:
+        height, width, channels = (int(n) for n in image["shape"])
+        data = base64.b64decode(image["data"], validate=True)
+    except (TypeError, KeyError, ValueError, binascii.Error):
+        return None
+    return _Picture(
+        height,
+        width,
+        channels,
+        data,
+    )
+
+
+def _shrink(picture: _Picture) -> _Picture:
+    """Every k-th pixel, so that no side is longer than :data:`SIDE`."""
+    step = -(-max(picture.height, picture.width) // SIDE)
+    rows = range(0, picture.height, step)
+    columns = range(0, picture.width, step)
+    pixels = [picture.pixel(x, y) for y in rows for x in columns]
+    return _Picture(
+        len(rows),
+        len(columns),
+        picture.channels,
+        b"".join(pixels),
+    )
+
+
+def _encode_png(picture: _Picture) -> bytes:
+    header = struct.pack(
+        ">IIBBBBB",
+        picture.width,
+        picture.height,
+        _BITS,
+        _COLOUR_TYPES[picture.channels],
+        0,
+        0,
+        0,
+    )
+    row_length = picture.width * picture.channels
+    starts = range(0, len(picture.data), row_length)
+    rows = [_NO_FILTER + picture.data[start : start + row_length] for start in starts]
+    compressed = zlib.compress(b"".join(rows), _BEST_COMPRESSION)
+    chunks = [_chunk(b"IHDR", header), _chunk(b"IDAT", compressed), _chunk(b"IEND", b"")]
+    return _SIGNATURE + b"".join(chunks)
+
+
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    length = struct.pack(">I", len(body))
+    checksum = struct.pack(">I", zlib.crc32(kind + body))
+    return length + kind + body + checksum

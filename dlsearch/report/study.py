@@ -1,17 +1,80 @@
-"""The typed view of a study record: trials and their attempts, finalists and their replicas, the whole."""
+"""The typed view of a study record: what the facts and the statistics of a report are computed from.
+
+:func:`dlsearch.report.load.view` makes it. A field is None where the record does not hold it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypedDict
+
+
+class TrialState(StrEnum):
+    """The state of a trial, in the order in which the report names them."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    RUNNING = "running"
+    WAITING = "waiting"
+
+
+class ReplicaState(StrEnum):
+    """The state of a replica of the confirmation."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    LOST = "lost"
+    RUNNING = "running"
+    WAITING = "waiting"
+
+
+class DimensionKind(StrEnum):
+    """What the values of a hyperparameter are."""
+
+    FLOAT = "float"
+    INT = "int"
+    CATEGORICAL = "categorical"
+
 
 #: The states of a trial, in the order in which the report names them.
-STATES = ("complete", "pruned", "failed", "running", "waiting")
+STATES = tuple(TrialState)
+
+#: JSON that the report passes on without a look into it.
+Json = dict[str, Any]
+
+#: The values of the hyperparameters of a configuration, by name.
+Params = dict[str, Any]
+
+#: Values of metrics, by name.
+Metrics = dict[str, float]
+
+#: Examples by their class and by the class that they were taken for.
+ConfusionMatrix = list[list[int]]
+
+#: A score that was reported while the training ran: its epoch and its value.
+Score = tuple[int, float]
+
+#: The scores of a training in the order of the epochs.
+Curve = tuple[Score, ...]
+
+#: An access to the test set that was refused during the search: how it came, and what it was.
+Breach = tuple[str, str]
+
+
+class CheckRow(TypedDict):
+    """One check of the record against itself; `found` says what is wrong where it is not `ok`."""
+
+    check: str
+    ok: bool
+    found: str
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of a trial on one slot. Times are seconds since 1970."""
+    """One execution of a trial on one slot. Times are seconds since 1970."""
 
     attempt: int
     state: str
@@ -30,12 +93,12 @@ class Trial:
     """One trial. ``values`` is empty unless it is complete with a finite value for each objective."""
 
     number: int
-    state: str
+    state: TrialState
     reason: str | None
     error: str | None
-    params: dict[str, Any]
+    params: Params
     values: tuple[float, ...]
-    intermediate: tuple[tuple[int, float], ...]
+    intermediate: Curve
     started: float | None
     seconds: float | None
     seed: int | None
@@ -45,73 +108,101 @@ class Trial:
     epochs: int | None
     best_epoch: int | None
     n_params: int | None
-    summary: dict[str, float]
+    summary: Metrics
     attempts: tuple[Attempt, ...]
-    breaches: tuple[tuple[str, str], ...] = ()
+    breaches: tuple[Breach, ...] = ()
     state_sha256: str | None = None
+    feasible: bool = True
 
     @property
     def scored(self) -> bool:
-        """Whether the trial counts as a result of the search."""
-        return self.state == "complete" and bool(self.values)
+        """Whether the trial is a result of the search; one that violates a constraint is not."""
+        is_complete = self.state == TrialState.COMPLETE
+        return is_complete and self.feasible and bool(self.values)
 
     @property
     def standing(self) -> float | None:
-        """Its (first) objective, or the last score it reported where it was stopped earlier."""
+        """The (first) objective, or the last score that the trial reported before it was stopped."""
         if self.values:
             return self.values[0]
-        return self.intermediate[-1][1] if self.intermediate else None
+        if self.intermediate:
+            return self.intermediate[-1][1]
+        return None
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One objective of the study."""
+    """One objective of the study. ``percent``: its values are shares, which read best in per cent."""
 
     name: str
     maximize: bool
     percent: bool
 
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied with so that more is better."""
+        return 1 if self.maximize else -1
+
 
 @dataclass(frozen=True)
 class Replica:
-    """One more training of a configuration, on a fresh seed. ``value`` is None unless it is complete."""
+    """A training of a finalist on a fresh seed. ``value`` is None unless the replica is complete."""
 
     replica: int
     seed: int | None
-    state: str
+    state: ReplicaState
     reason: str | None
     value: float | None
     epochs: int | None
     best_epoch: int | None
     seconds: float | None
-    intermediate: tuple[tuple[int, float], ...]
-    summary: dict[str, float]
+    intermediate: Curve
+    summary: Metrics
     state_sha256: str | None
     attempts: tuple[Attempt, ...]
-    breaches: tuple[tuple[str, str], ...]
+    breaches: tuple[Breach, ...]
+    threads: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the training ended without a score and was not stopped by a pruner."""
+        return self.state in (ReplicaState.FAILED, ReplicaState.LOST)
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A configuration that was trained again; ``trial_number`` is None where no trial of the search ran it."""
+    """A configuration that was trained again.
+
+    ``trial_number`` is None where no trial of the search ran the configuration.
+    """
 
     trial_number: int | None
     default: bool
-    params: dict[str, Any]
+    params: Params
     search_value: float | None
     dropped_after: int | None
     winner: bool
     replicas: tuple[Replica, ...]
 
     @property
+    def completed(self) -> list[Replica]:
+        """The replicas that have a score, in the order of the seeds."""
+        return [replica for replica in self.replicas if replica.value is not None]
+
+    @property
     def values(self) -> list[float]:
-        """The scores of its completed replicas, in the order of the seeds."""
-        return [r.value for r in self.replicas if r.value is not None]
+        """The scores of the completed replicas, in the order of the seeds."""
+        return [replica.value for replica in self.replicas if replica.value is not None]
+
+    @property
+    def failures(self) -> int:
+        """How many replicas failed."""
+        return sum(replica.failed for replica in self.replicas)
 
 
 @dataclass(frozen=True)
 class Finalization:
-    """The last round of confirmation."""
+    """The last round of confirmation. ``kept`` names the replica whose model the study keeps."""
 
     round: int
     rounds: int
@@ -121,24 +212,148 @@ class Finalization:
     refit: bool
     state: str
     configurations: tuple[Finalist, ...]
-    kept: dict[str, Any] | None
+    kept: Json | None
     checkpoint: str | None
+    scoring_error: str | None = None
 
     @property
     def winner(self) -> Finalist | None:
         """The configuration that was confirmed."""
-        return next((c for c in self.configurations if c.winner), None)
+        for finalist in self.configurations:
+            if finalist.winner:
+                return finalist
+        return None
+
+    @property
+    def kept_replica(self) -> int | None:
+        """The number of the winner's replica whose model the study keeps."""
+        return (self.kept or {}).get("replica")
+
+
+@dataclass(frozen=True)
+class TestedReplica:
+    """The scores of one replica of the winner on the test set."""
+
+    replica: int | None
+    seed: int | None
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One opening of the test set, with what was scored; ``scored`` is known of openings alone."""
+
+    ledger_id: Any
+    kind: str | None
+    round: int | None
+    trial_number: int | None
+    seed: int | None
+    evaluated_at: str | None
+    n: int | None
+    scored: bool
+    metrics: Metrics
+    confusion: ConfusionMatrix
+    classes: list[Any]
+    errors: list[Json]
+    value: float | None
+    refit_metrics: Metrics | None
+    replicas: tuple[TestedReplica, ...]
+    ensemble: Json | None
+    first_layer: Json | None
+    inside: Json | None
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One hyperparameter of the search space. ``added``: the base configuration lacks its key."""
+
+    name: str
+    kind: DimensionKind
+    low: float | None
+    high: float | None
+    log: bool
+    step: float | None
+    choices: tuple[Any, ...] | None
+    added: bool
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """What the study document says of the data; the mappings are by split."""
+
+    known: bool
+    sizes: dict[str, int]
+    digests: dict[str, str]
+    class_counts: dict[str, list[int]]
+    classes: list[Any]
+    shape: list[int] | None
+    overlap_index: int | None
+    overlap_content: int | None
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """The net of the base configuration. ``macs`` are multiply-adds for one example."""
+
+    n_params: int | None
+    macs: int | None
+    layers: list[Json]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Code, packages and machine of the study. ``lock`` is the digest of the lock file."""
+
+    commit: str | None
+    dirty: bool
+    packages: dict[str, str]
+    lock: str | None
+    threads: int | None
+    cpu: str | None
+    platform: str | None
+    gpus: list[Any]
+    nondeterministic: list[str]
+
+
+@dataclass(frozen=True)
+class StudyDocument:
+    """What the report reads of the study document.
+
+    ``config`` and ``sampler`` are JSON of whatever shape their classes have.
+    """
+
+    name: str
+    state: str | None
+    seconds: float | None
+    command: str | None
+    overrides: tuple[str, ...]
+    slots: tuple[str, ...]
+    space: tuple[Dimension, ...]
+    sampler: Json
+    config: Json
+    data: DataDescription
+    model: ModelDescription
+    provenance: Provenance
+
+    def config_section(self, name: str) -> Json:
+        """One section of the configuration; empty where there is none."""
+        return self.config.get(name) or {}
 
 
 @dataclass(frozen=True)
 class View:
-    """The typed view of a record that facts and statistics are computed from.
+    """The typed view of a record.
 
-    ``best`` is the best trial of the search. ``winner`` is the configuration that the study names: the confirmed one
-    where there was a confirmation, else the best trial; it is None where that configuration was no trial.
+    ``best`` is the best trial of the search. ``winner`` is the configuration that the study names:
+    the confirmed one where there was a confirmation, else the best trial; it is None where that
+    configuration was no trial.
+
+    ``study`` and ``test`` are the study document and the scored rows of the test ledger as the
+    record holds them; ``document`` and ``ledger`` are the same, read.
     """
 
-    study: dict[str, Any]
+    study: Json
+    document: StudyDocument
     objectives: tuple[Objective, ...]
     trials: tuple[Trial, ...]
     asked: int
@@ -147,18 +362,31 @@ class View:
     pareto: tuple[int, ...]
     default: Trial | None
     finalization: Finalization | None
-    test: tuple[dict[str, Any], ...]
-    openings: tuple[dict[str, Any], ...] | None
-    checks: tuple[dict[str, Any], ...]
-    replay: tuple[dict[str, Any], ...] = ()
-    again: dict[str, Any] = field(default_factory=dict)
+    test: tuple[Json, ...]
+    ledger: tuple[LedgerRow, ...]
+    openings: tuple[LedgerRow, ...] | None
+    checks: tuple[CheckRow, ...]
+    replay: tuple[Json, ...] = ()
+    again: Json = field(default_factory=dict)
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective, and the only one of most studies."""
+        return self.objectives[0]
 
     @property
     def scored(self) -> list[Trial]:
-        """The completed trials with a finite value, by number."""
-        return [t for t in self.trials if t.scored]
+        """The completed and feasible trials with a finite value, by number."""
+        return [trial for trial in self.trials if trial.scored]
 
     @property
     def multi(self) -> bool:
         """Whether the study has more than one objective."""
         return len(self.objectives) > 1
+
+    def find_trial(self, number: int | None) -> Trial | None:
+        """The trial of this number."""
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        return None

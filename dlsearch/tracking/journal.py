@@ -1,8 +1,8 @@
-"""The journal: an append-only file of typed rows, one a run, written before anything is sent anywhere.
+"""The journal: an append-only file of typed rows, one a run, written before anything is sent.
 
-A row is one line of JSON: ``row`` (its type), ``t`` (milliseconds since 1970, taken at the call), and its fields.
-A line that a crash cut short is no row; the next row starts on a new line. The journal is the record: MLflow can be
-rebuilt from it.
+A row is one line of JSON: ``row`` (its type), ``t`` (milliseconds since 1970, taken at the call),
+and its fields. A line that a crash cut short is no row; the next row starts on a new line. The
+journal is the record: MLflow can be rebuilt from it.
 """
 
 from __future__ import annotations
@@ -11,30 +11,60 @@ import contextlib
 import json
 import math
 import os
+import re
 import threading
 import time
 import uuid
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from dlsearch.core.bounded import parse_json
+from dlsearch.core.files.inside import inside, is_inside
+from dlsearch.core.files.regular import open_regular, open_to_append, read_json
+from dlsearch.core.masking import mask, mask_known, mask_text
+from dlsearch.core.text import clean_text
 from dlsearch.tracking import layout
-from dlsearch.tracking.masking import mask, mask_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dlsearch.core.files.descriptor import Descriptor
+
 FLUSH_BYTES = 64 * 1024
 FLUSH_S = 5.0
+#: A row may have so many bytes: a config is the longest thing that one holds. A longer one is
+#: passed over.
+MAX_ROW = 16_000_000
+_MAX_NOTES = 100_000
 
-_key = lru_cache(maxsize=4096)(layout.key)
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str).encode
+#: A row, as JSON: ``row`` (its type), ``t``, and the fields of its type.
+Row = dict[str, Any]
+
+_WORD = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_LONGEST = 500
+
+
+@lru_cache(maxsize=4096)
+def _mask_key(name: str) -> str:
+    return layout.key(mask_known(name))
+
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False,
+    separators=(",", ":"),
+    allow_nan=False,
+    default=str,
+).encode
 
 
 class Journal:
-    """Rows of one run. Thread-safe; buffered until :meth:`flush`, 64 KiB, five seconds, or a row that opens or ends.
+    """Rows of one run. Thread-safe.
 
-    Several processes may append to one journal, each with a Journal of its own: a line is written whole.
+    Buffered until :meth:`flush`, 64 KiB, five seconds, or a row that opens or ends.
+
+    Several processes may append to one journal, each with a Journal of its own: a line is written
+    whole.
 
     Args:
         path: The file. It is made, with its folder, when the first row is flushed.
@@ -45,7 +75,7 @@ class Journal:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._buffer = bytearray()
-        self._fd: int | None = None
+        self._file: Descriptor | None = None
         self._flushed = time.monotonic()
 
     def open(
@@ -72,35 +102,68 @@ class Journal:
         """
         if kind not in layout.KINDS:
             raise ValueError(f"kind: expected one of {', '.join(layout.KINDS)}, got {kind!r}")
-        key = next((row["key"] for row in rows(self.path) if row["row"] == "open"), None) or uuid.uuid4().hex
-        fields = {"key": key, "kind": kind, "name": name, "experiment": experiment, "parent": parent}
-        self._add("open", {**fields, "tags": _texts(tags or {}), "started": started_ms or _now()}, flush=True)
+        key = (
+            next((row["key"] for row in rows(self.path) if row["row"] == "open"), None)
+            or uuid.uuid4().hex
+        )
+        named = {"name": mask_known(name), "experiment": mask_known(experiment)}
+        fields = {
+            "key": key,
+            "kind": kind,
+            **named,
+            "parent": parent,
+        }
+        self._add(
+            "open",
+            {**fields, "tags": _to_texts(tags or {}), "started": started_ms or _now_ms()},
+            flush=True,
+        )
         return key
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record parameters, whole and masked."""
-        self._add("params", {"values": _texts(values)})
+        self._add("params", {"values": _to_texts(values)})
 
-    def metrics(self, values: Mapping[str, float], step: int, *, at_ms: int | None = None) -> None:
+    def metrics(
+        self,
+        values: Mapping[str, float],
+        step: int,
+        *,
+        at_ms: int | None = None,
+    ) -> None:
         """Record metrics at `step` (the trainer's global step); NaN and infinities are kept.
 
         Args:
             values: By name.
             step: As above.
-            at_ms: When they were measured; now by default. The same at the same time is one row, whoever sends it.
+            at_ms: When they were measured; now by default. The same at the same time is one row,
+                even if it is sent twice.
         """
-        found = {_key(name): _number(v) for name, v in values.items()}
-        self._add("metrics", {"step": int(step), "values": found, **({} if at_ms is None else {"t": at_ms})})
+        found = {_mask_key(name): _to_json_number(v) for name, v in values.items()}
+        self._add(
+            "metrics",
+            {"step": int(step), "values": found, **({} if at_ms is None else {"t": at_ms})},
+        )
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags."""
-        self._add("tags", {"values": _texts(values)})
+        self._add("tags", {"values": _to_texts(values)})
 
     def artifact(self, local_path: Path, artifact_path: str = "") -> None:
         """Name a file or folder to be copied into the run below `artifact_path`."""
-        self._add("artifact", {"file": self._relative(local_path), "to": artifact_path}, flush=True)
+        self._add(
+            "artifact",
+            {"file": self._relative_to_journal(local_path), "to": artifact_path},
+            flush=True,
+        )
 
-    def dataset(self, name: str, digest: str, context: str, source: str) -> None:
+    def dataset(
+        self,
+        name: str,
+        digest: str,
+        context: str,
+        source: str,
+    ) -> None:
         """Name a data set that the run read.
 
         Args:
@@ -109,23 +172,44 @@ class Journal:
             context: ``train validation test``.
             source: Where it comes from.
         """
-        self._add("dataset", {"name": name, "digest": digest, "context": context, "source": mask_text(source)})
+        self._add(
+            "dataset",
+            {
+                "name": mask_known(name),
+                "digest": digest,
+                "context": context,
+                "source": mask_text(source),
+            },
+        )
 
-    def model(self, checkpoint: Path, config_path: Path, name: str, metrics: Mapping[str, float]) -> None:
-        """Have a checkpoint logged as an MLflow model.
+    def model(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Have the net in the folder ``model`` beside this journal logged as an MLflow model.
 
         Args:
-            checkpoint: A Lightning checkpoint.
-            config_path: The config that builds its task.
             name: Of the model.
             metrics: What it scored; they are linked to the model.
         """
-        fields = {"checkpoint": self._relative(checkpoint), "config": self._relative(config_path), "name": name}
-        self._add("model", {**fields, "metrics": {_key(k): _number(v) for k, v in metrics.items()}}, flush=True)
+        self._add(
+            "model",
+            {
+                "name": name,
+                "metrics": {_mask_key(k): _to_json_number(v) for k, v in metrics.items()},
+            },
+            flush=True,
+        )
 
     def status(self, status: str) -> None:
-        """End the run: ``FINISHED KILLED FAILED SCHEDULED``. The owner of the run calls it, last."""
-        if status not in (layout.FINISHED, layout.KILLED, layout.FAILED, layout.SCHEDULED, layout.RUNNING):
+        """End the run: ``FINISHED KILLED FAILED SCHEDULED``.
+
+        The owner of the run calls it, last.
+        """
+        if status not in (
+            layout.FINISHED,
+            layout.KILLED,
+            layout.FAILED,
+            layout.SCHEDULED,
+            layout.RUNNING,
+        ):
             raise ValueError(f"status: expected one of MLflow's, got {status!r}")
         self._add("status", {"status": status}, flush=True)
 
@@ -133,20 +217,22 @@ class Journal:
         """Hand all rows to the operating system.
 
         Raises:
-            OSError: The disk is full, or the like. The rows are kept; the next flush goes on where this one stopped.
+            OSError: The disk is full, or the like. The rows are kept; the next flush goes on where
+                this one stopped.
         """
         with self._lock:
-            self._flush()
+            self._write_buffer()
 
     def close(self) -> None:
         """Flush, sync to disk and close; a later row opens the file again."""
         with self._lock:
-            self._flush()
-            if self._fd is not None:
+            self._write_buffer()
+            if self._file is not None:
                 with contextlib.suppress(OSError):  # /dev/null and pipes cannot be synced
-                    os.fsync(self._fd)
-                os.close(self._fd)
-                self._fd = None
+                    os.fsync(self._file.fileno())
+                file = self._file
+                self._file = None
+                file.close()
 
     def __enter__(self) -> Journal:
         """Itself."""
@@ -156,80 +242,121 @@ class Journal:
         """Close."""
         self.close()
 
-    def _add(self, row: str, fields: Mapping[str, Any], *, flush: bool = False) -> None:
-        line = _encode({"row": row, "t": _now(), **fields}).encode("utf-8", "replace")
+    def _add(
+        self,
+        row: str,
+        fields: Mapping[str, Any],
+        *,
+        flush: bool = False,
+    ) -> None:
+        line = _encode({"row": row, "t": _now_ms(), **fields}).encode("utf-8", "replace")
         with self._lock:
             self._buffer += line
             self._buffer += b"\n"
-            if flush or len(self._buffer) > FLUSH_BYTES or time.monotonic() - self._flushed > FLUSH_S:
-                self._flush()
+            if (
+                flush
+                or len(self._buffer) > FLUSH_BYTES
+                or time.monotonic() - self._flushed > FLUSH_S
+            ):
+                self._write_buffer()
 
-    def _flush(self) -> None:
+    def _write_buffer(self) -> None:
         self._flushed = time.monotonic()
         if not self._buffer:
             return
-        if self._fd is None:
+        if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            if _torn(self._fd):
+            self._file = open_to_append(self.path, also_read=True)
+            if _ends_torn(self._file.fileno()):
                 self._buffer[:0] = b"\n"
         while self._buffer:
-            written = os.write(self._fd, self._buffer)
+            written = os.write(self._file.fileno(), self._buffer)
             del self._buffer[:written]
 
-    def _relative(self, path: Path) -> str:
+    def _relative_to_journal(self, path: Path) -> str:
         """Relative to the journal, so that a store can be moved."""
         return os.path.relpath(os.path.abspath(path), os.path.abspath(self.path.parent))  # noqa: PTH100  # links stay
 
 
-def _now() -> int:
+def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _number(value: Any) -> float | str:
+def _to_json_number(value: Any) -> float | str:
     number = float(value)
     return number if math.isfinite(number) else str(number)  # "nan", "inf", "-inf": JSON has none
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    return {layout.key(str(name)): layout.text(mask(value, str(name))) for name, value in values.items()}
+def _to_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """As MLflow's databases take it: PostgreSQL refuses a NUL, and with it the whole request."""
+    return {
+        _mask_key(str(name)): clean_text(layout.text(mask(value, str(name))))
+        for name, value in values.items()
+    }
 
 
-def _torn(fd: int) -> bool:
+def _ends_torn(fd: int) -> bool:
     size = os.fstat(fd).st_size
     return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
 
 
-def read(path: Path, offset: int = 0, limit: int = 1 << 20) -> tuple[list[tuple[dict[str, Any], int]], int]:
+def read(path: Path, offset: int = 0, limit: int = 1 << 20) -> tuple[list[tuple[Row, int]], int]:
     """The rows of a journal from `offset` on.
 
     Args:
         path: The journal.
         offset: Where the last read ended.
-        limit: Bytes to read at most; a longer row is read whole.
+        limit: Bytes to read at most; a longer row is read whole, unless no journal has such a row.
 
     Returns:
         Each row with the offset behind it, and the offset behind the last whole line.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(offset)
             block = file.read(limit)
-            if block and not block.endswith(b"\n"):
-                block += file.readline()
+            if block and b"\n" not in block:
+                block += file.readline(MAX_ROW)
+                is_cut = len(block) > MAX_ROW and not block.endswith(b"\n")
+                if is_cut:
+                    return [], offset + _skip_line(file, len(block))
     except FileNotFoundError:
         return [], offset
-    found = []
-    for line in block.split(b"\n")[:-1]:  # what stands behind the last newline is still being written
+    found: list[tuple[Row, int]] = []
+    # what stands behind the last newline is still being written
+    lines = block.split(b"\n")[:-1]
+    for line in lines:
         offset += len(line) + 1
-        with contextlib.suppress(ValueError):  # a line that a crash cut short
-            row = json.loads(line)
-            if isinstance(row, dict) and "row" in row and "t" in row:
-                found.append((row, offset))
+        row = _parse_row(line)
+        if row is not None:
+            found.append((row, offset))
     return found, offset
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
+def _parse_row(line: bytes) -> Row | None:
+    """The row of a line; None where a crash cut it short, or it is no row at all."""
+    try:
+        row = parse_json(line, "a journal", MAX_ROW)
+    except ValueError:
+        return None
+    if isinstance(row, dict) and "row" in row and "t" in row:
+        return row
+    return None
+
+
+def _skip_line(file: IO[bytes], begun: int) -> int:
+    """Go to the end of a line of which `begun` bytes were read.
+
+    Its length, 0 while it has no end.
+    """
+    while block := file.readline(MAX_ROW):
+        begun += len(block)
+        if block.endswith(b"\n"):
+            return begun
+    return 0
+
+
+def rows(path: Path) -> Iterator[Row]:
     """All rows of a journal."""
     offset = 0
     while True:
@@ -240,6 +367,42 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         offset = end
 
 
+def opens(row: Mapping[str, Any]) -> bool:
+    """Whether a row opens a run with usable names.
+
+    Each of them is one line, and the key is a word.
+    """
+    if (
+        row.get("row") != "open"
+        or row.get("kind") not in layout.KINDS
+        or not isinstance(row.get("tags"), dict)
+    ):
+        return False
+    if (
+        not isinstance(row.get("started"), int)
+        or not isinstance(row.get("key"), str)
+        or not _WORD.fullmatch(row["key"])
+    ):
+        return False
+    texts = (row.get("name"), row.get("experiment"))
+    return all(
+        isinstance(text, str) and 0 < len(text) <= _LONGEST and text.isprintable() for text in texts
+    )
+
+
+def parent_of(store: Path, row: Mapping[str, Any]) -> Path | None:
+    """The journal of the run above the one that `row` opens.
+
+    None where it has none, or names none of this store.
+    """
+    parent = row.get("parent")
+    return (
+        inside(store, parent)
+        if isinstance(parent, str) and parent and is_inside(store, parent)
+        else None
+    )
+
+
 def shipped_path(path: Path) -> Path:
     """Where the shipper notes how far a journal has been sent."""
     return path.with_name(f"{path.name}.shipped")
@@ -248,7 +411,8 @@ def shipped_path(path: Path) -> Path:
 def run_id(path: Path) -> str | None:
     """MLflow's id of the run that was shipped from the journal at `path`, if it has one yet."""
     try:
-        found = json.loads(shipped_path(path).read_text())
-    except (FileNotFoundError, ValueError):
+        found = read_json(shipped_path(path), _MAX_NOTES)
+    except (OSError, ValueError):
         return None
-    return found.get("run_id") if isinstance(found, dict) else None
+    known = found.get("run_id") if isinstance(found, dict) else None
+    return known if isinstance(known, str) else None

@@ -1,4 +1,4 @@
-"""Every name that tracking writes: tags, metrics, params, artifact paths, experiments, folders, states.
+"""Every name that tracking writes, from tags and metrics to folders and states.
 
 Programs that read runs import their names from here. Nothing heavy is imported.
 """
@@ -14,10 +14,11 @@ from typing import Any
 
 SCHEMA_VERSION = "1"
 
-# -- tags ---------------------------------------------------------------------------------------------------------
+# -- tags
 SCHEMA = "dlsearch.schema"
 KIND = "dlsearch.kind"
-KEY = "dlsearch.key"  # of the journal that a run was shipped from; finds the run again after a crash
+# of the journal that a run was shipped from; finds the run again after a crash
+KEY = "dlsearch.key"
 STUDY_NAME = "dlsearch.study.name"
 STUDY_UUID = "dlsearch.study.uuid"
 STUDY_DIRECTION = "dlsearch.study.direction"
@@ -48,29 +49,59 @@ MODEL_ID = "dlsearch.model.id"
 MODEL_ERROR = "dlsearch.model.error"
 TRACKING_WARNING = "dlsearch.tracking.warning"
 
+#: In the folder of a training: what MLflow gets of its net, as :mod:`dlsearch.training.portable`
+#: writes it.
+MODEL_FOLDER = "model"
+MODEL_ABOUT = "model.json"
+MODEL_PROGRAM = "model.pt2"
+
 KINDS = ("study", "trial", "confirm", "replicate", "train", "ensemble")
 
-# -- params and metrics -------------------------------------------------------------------------------------------
+# -- params and metrics
 SEARCHED_PREFIX = "hp/"
 FIXED_PREFIX = "cfg/"
 OBJECTIVE = "objective"
 BEST_OBJECTIVE = "best/objective"
-BEST_STEP, BEST_EPOCH, BEST_PREFIX, FINAL_PREFIX = "best/step", "best/epoch", "best/", "final/"
-EPOCH, EPOCH_SECONDS, DATA_WAIT_SECONDS = "epoch", "time/epoch_s", "time/data_wait_s"
-TOTAL_SECONDS, N_PARAMS, GPU_PEAK_MB = "time/total_s", "model/n_params", "gpu/peak_mem_mb"
-DEVICE_HOURS, THROUGHPUT, COUNT_PREFIX = "compute/device_hours", "throughput/trials_per_h", "n/"
+BEST_STEP = "best/step"
+BEST_EPOCH = "best/epoch"
+BEST_PREFIX = "best/"
+FINAL_PREFIX = "final/"
+EPOCH = "epoch"
+EPOCH_SECONDS = "time/epoch_s"
+DATA_WAIT_SECONDS = "time/data_wait_s"
+TOTAL_SECONDS = "time/total_s"
+N_PARAMS = "model/n_params"
+GPU_PEAK_MB = "gpu/peak_mem_mb"
+DEVICE_HOURS = "compute/device_hours"
+THROUGHPUT = "throughput/trials_per_h"
+COUNT_PREFIX = "n/"
 SYSTEM_PREFIX = "system/"
 
-# -- artifacts ----------------------------------------------------------------------------------------------------
-STUDY_ARTIFACTS, ENV_ARTIFACTS, CODE_ARTIFACTS = "study", "study/env", "study/code"
-REPORT_ARTIFACTS, LOG_ARTIFACTS, ERROR_ARTIFACTS, CHECKPOINT_ARTIFACTS = "report", "logs", "error", "ckpt"
+# -- artifacts
+STUDY_ARTIFACTS = "study"
+ENV_ARTIFACTS = "study/env"
+CODE_ARTIFACTS = "study/code"
+REPORT_ARTIFACTS = "report"
+LOG_ARTIFACTS = "logs"
+ERROR_ARTIFACTS = "error"
+CHECKPOINT_ARTIFACTS = "ckpt"
 LONG_VALUES = "long"  # whole values of params and tags that are too long for MLflow
 
-# -- MLflow's limits ----------------------------------------------------------------------------------------------
-MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100
-MAX_PARAM, MAX_TAG, MAX_KEY, MAX_DIGEST, MAX_BATCH_BYTES = 6000, 5000, 250, 36, 800_000
+# -- MLflow's limits
+MAX_METRICS = 1000
+MAX_PARAMS = 100
+MAX_TAGS = 100
+MAX_PARAM = 6000
+MAX_TAG = 5000
+MAX_KEY = 250
+MAX_DIGEST = 36
+MAX_BATCH_BYTES = 800_000
 
-FINISHED, KILLED, FAILED, SCHEDULED, RUNNING = "FINISHED", "KILLED", "FAILED", "SCHEDULED", "RUNNING"
+FINISHED = "FINISHED"
+KILLED = "KILLED"
+FAILED = "FAILED"
+SCHEDULED = "SCHEDULED"
+RUNNING = "RUNNING"
 _STATUS = {
     "complete": FINISHED,
     "finished": FINISHED,
@@ -85,11 +116,14 @@ _STATUS = {
 
 
 def status_of(state: str) -> str:
-    """MLflow's status for a state of ours or of Optuna's; the exact state belongs into the tag `TRIAL_STATE`."""
+    """MLflow's status for a state of ours or of Optuna's.
+
+    The exact state belongs into the tag `TRIAL_STATE`.
+    """
     return _STATUS[state.lower()]
 
 
-# -- experiments, runs, folders -----------------------------------------------------------------------------------
+# -- experiments, runs, folders
 def experiment_name(project: str, task: str) -> str:
     """The experiment of one data set and objective family: ``dlsearch/<project>/<task>``."""
     return f"dlsearch/{project}/{task}"
@@ -116,7 +150,10 @@ def run_name(study: str, number: int, attempt: int = 1) -> str:
 
 
 def replica_name(number: int, trial: int | None, replica: int) -> str:
-    """What a replica is called in round `number`: ``r1-t00042-s0``, and without a trial ``r1-default-s0``."""
+    """What a replica is called in round `number`.
+
+    ``r1-t00042-s0``, and without a trial ``r1-default-s0``.
+    """
     return f"r{number}-{'default' if trial is None else f't{trial:05d}'}-s{replica}"
 
 
@@ -134,6 +171,11 @@ def study_folder(study: str) -> str:
     return f"studies/{study}"
 
 
+def pending_folder(study: str) -> str:
+    """Where workers keep results that the database did not take, relative to the store."""
+    return f"{study_folder(study)}/unwritten"
+
+
 def trial_folder(study: str, number: int) -> str:
     """A trial's folder, relative to the store."""
     return f"{study_folder(study)}/t{number:05d}"
@@ -144,9 +186,13 @@ def confirm_folder(study: str, name: str = "") -> str:
     return f"{study_folder(study)}/confirm{f'/{name}' if name else ''}"
 
 
-# -- keys and values ----------------------------------------------------------------------------------------------
+# -- keys and values
 def key(name: str) -> str:
-    r"""`name` within MLflow's charset ``[/\w.\- :]``, its path rules (no ``//``, ``..``) and its 250 characters."""
+    r"""`name` as MLflow takes it.
+
+    MLflow has a charset, ``[/\w.\- :]``, rules for paths (no ``//``, no ``..``) and a limit of 250
+    characters.
+    """
     clean = re.sub(r"[^/\w.\- :]", "_", name)
     clean = "/".join(part for part in clean.split("/") if part not in ("", ".", "..")) or "_"
     if len(clean) > MAX_KEY:
@@ -155,7 +201,10 @@ def key(name: str) -> str:
 
 
 def text(value: Any) -> str:
-    """A param's or tag's value as text, in the words of a config: ``true``, ``null``, ``0.001``, JSON for the rest."""
+    """A param's or tag's value as text, in the words of a config.
+
+    ``true``, ``null`` and ``0.001``, for example, and JSON for the rest.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, float):
@@ -216,7 +265,11 @@ def study_tags(document: Mapping[str, Any]) -> dict[str, str]:
         STUDY_PRUNER: _target_name(document.get("pruner")),
         STUDY_SEED: text(document.get("seed")),
     }
-    tags |= {f"{SHA_PREFIX}{name}": str(value) for name, value in document.get("sha", {}).items() if value}
+    tags |= {
+        f"{SHA_PREFIX}{name}": str(value)
+        for name, value in document.get("sha", {}).items()
+        if value
+    }
     return {name: value for name, value in tags.items() if value}
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class JournalLogger(Logger):
     """Writes what a LightningModule logs into a :class:`~dlsearch.tracking.journal.Journal`.
 
-    The run's params and its status are its owner's: hyperparameters are those that the search chose, and how the run
-    ended is known only after ``fit`` has returned.
+    The run's params and its status are its owner's: hyperparameters are those that the search
+    chose, and how the run ended is known only after ``fit`` has returned.
 
     Args:
         journal: The run's journal, open.
@@ -27,7 +27,8 @@ class JournalLogger(Logger):
         """Write nothing yet."""
         super().__init__()
         self._journal = journal
-        self.muted = False  #: whether rows are left out: those of a step that has written its own already
+        #: : whether rows are left out: those of a step that has written its own already
+        self.muted = False
 
     @property
     def name(self) -> str:
@@ -54,11 +55,16 @@ class JournalLogger(Logger):
         if not self.muted:
             self._journal.metrics(metrics, step or 0)
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the searched values and the config are recorded by whoever opened the run."""
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Nothing: the searched values and the config are recorded by the run's owner."""
 
     def save(self) -> None:
-        """Flush; Lightning calls it after everything that it logs, so an epoch's rows are out when the epoch ends."""
+        """Flush.
+
+        Lightning calls it after all that it logs, so an epoch's rows are out when the epoch ends.
+        """
         self._journal.flush()
 
     def finalize(self, status: str) -> None:

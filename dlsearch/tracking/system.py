@@ -1,11 +1,11 @@
 """Load and memory of this process and of its GPU, sampled by a thread into the run's journal.
 
-Only what belongs to the trial is sampled: its own process, and the one GPU that it was given, by UUID.
+Only what belongs to the trial is sampled: its own process, and the one GPU that it was given, by
+UUID.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from contextlib import suppress
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from dlsearch.core.nvml import GpuMeter
 from dlsearch.tracking.layout import SYSTEM_PREFIX
 
 if TYPE_CHECKING:
@@ -27,12 +28,19 @@ class SystemSampler:
     Args:
         journal: Where the rows go, as ``system/…`` at the number of the sample.
         interval_s: Between samples; None switches the sampler off.
-        gpu_uuid: ``GPU-…`` or ``MIG-…``; by default what ``CUDA_VISIBLE_DEVICES`` names, when it is one UUID.
+        gpu_uuid: ``GPU-…`` or ``MIG-…``; by default what ``CUDA_VISIBLE_DEVICES`` names, when it is
+            one UUID.
     """
 
-    def __init__(self, journal: Journal, interval_s: float | None, gpu_uuid: str | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        interval_s: float | None,
+        gpu_uuid: str | None = None,
+    ) -> None:
         """Start nothing."""
-        self._journal, self._interval = journal, interval_s
+        self._journal = journal
+        self._interval = interval_s
         self._gpu_uuid = gpu_uuid or os.environ.get("CUDA_VISIBLE_DEVICES", "")
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,57 +70,28 @@ class SystemSampler:
     def _run(self) -> None:
         process = psutil.Process()
         process.cpu_percent(None)  # the first answer has nothing to compare with
-        gpu = _Gpu.open(self._gpu_uuid)
-        step = 0
+        meter = GpuMeter.open(self._gpu_uuid)
+        sample = 0
         while not self._stop.wait(self._interval):
             with suppress(OSError, psutil.Error):  # a full disk is the training thread's to report
-                rows = {"rss_mb": process.memory_info().rss / _MIB, "cpu_percent": process.cpu_percent(None)}
-                rows |= gpu.sample() if gpu is not None else {}
-                self._journal.metrics({f"{SYSTEM_PREFIX}{name}": value for name, value in rows.items()}, step)
-            step += 1
-        if gpu is not None:
-            gpu.close()
+                values = _measure_process(process) | _measure_gpu(meter)
+                named = {f"{SYSTEM_PREFIX}{name}": value for name, value in values.items()}
+                self._journal.metrics(named, sample)
+            sample += 1
+        if meter is not None:
+            meter.close()
 
 
-class _Utilization(ctypes.Structure):
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+def _measure_process(process: psutil.Process) -> dict[str, float]:
+    return {
+        "rss_mb": process.memory_info().rss / _MIB,
+        "cpu_percent": process.cpu_percent(None),
+    }
 
 
-class _Memory(ctypes.Structure):
-    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
-
-
-class _Gpu:
-    """One GPU through the driver's own library: no process to start, no dependency."""
-
-    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
-        self._library, self._handle = library, handle
-
-    @classmethod
-    def open(cls, uuid: str) -> _Gpu | None:
-        if not uuid.startswith(("GPU-", "MIG-")) or "," in uuid:
-            return None
-        try:
-            library = ctypes.CDLL("libnvidia-ml.so.1")
-        except OSError:
-            return None
-        handle = ctypes.c_void_p()
-        if library.nvmlInit_v2() != 0:
-            return None
-        if library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)) != 0:
-            library.nvmlShutdown()
-            return None
-        return cls(library, handle)
-
-    def sample(self) -> dict[str, float]:
-        """What the driver answers; a MIG slice has no utilisation of its own."""
-        found: dict[str, float] = {}
-        load, memory = _Utilization(), _Memory()
-        if self._library.nvmlDeviceGetUtilizationRates(self._handle, ctypes.byref(load)) == 0:
-            found["gpu_percent"] = float(load.gpu)
-        if self._library.nvmlDeviceGetMemoryInfo(self._handle, ctypes.byref(memory)) == 0:
-            found["gpu_mem_mb"] = memory.used / _MIB
-        return found
-
-    def close(self) -> None:
-        self._library.nvmlShutdown()
+def _measure_gpu(meter: GpuMeter | None) -> dict[str, float]:
+    """What the driver says of the GPU; nothing of what it does not say."""
+    if meter is None:
+        return {}
+    found = {"gpu_percent": meter.load_percent(), "gpu_mem_mb": meter.used_mib()}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,26 +1,37 @@
-"""The journals of a store, and how far each has been sent. Imports no mlflow: the driver reads it too."""
+"""The journals of a store, and how far each has been sent.
+
+Imports no mlflow: the driver reads it too.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.tracking.journal import read, shipped_path
+from dlsearch.core.files.locks import exclusive_lock
+from dlsearch.core.files.regular import open_regular, read_json, write_text
+from dlsearch.core.processes import process_tag
+from dlsearch.tracking.journal import Row, opens, read, shipped_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from filelock import FileLock
 
 _LEVELS = (("studies", 3), ("runs", 1))  # folder of the store, and how deep below it journals stand
-_FRESH_S = 2.0  # a folder changed less than this before it was read may have changed again under the same time stamp
+# a folder changed less than this before it was read may have changed again under the same time
+# stamp
+_FRESH_S = 2.0
 _FULL_EVERY_S = 1.0
 _BLOCK = 1 << 16
+MAX_NOTES = 100_000
 
 
 def server_id(uri: str) -> str:
@@ -56,12 +67,19 @@ class Tail:
         """With the notes that an earlier shipper left."""
         tail = cls(path, server)
         with suppress(OSError, ValueError):
-            notes = json.loads(shipped_path(path).read_text())
-            if notes.get("server") == server and notes["offset"] <= path.stat().st_size:
-                tail.run_id, tail.experiment_id = notes["run_id"], notes["experiment_id"]
-                tail.kind, tail.offset = notes["kind"], notes["offset"]
-                tail.creating, tail.ended = notes["creating"], notes["ended"]
-                tail._kept = tail._notes()
+            notes = read_json(shipped_path(path), MAX_NOTES)
+            if (
+                _is_note(notes)
+                and notes["server"] == server
+                and notes["offset"] <= path.stat().st_size
+            ):
+                tail.run_id = notes["run_id"]
+                tail.experiment_id = notes["experiment_id"]
+                tail.kind = notes["kind"]
+                tail.offset = notes["offset"]
+                tail.creating = notes["creating"]
+                tail.ended = notes["ended"]
+                tail._kept = tail._make_notes()
         return tail
 
     def commit(self, offset: int) -> None:
@@ -71,24 +89,41 @@ class Tail:
 
     def save(self) -> None:
         """Write the notes, atomically."""
-        notes = self._notes()
+        notes = self._make_notes()
         if notes == self._kept:
             return
         target = shipped_path(self.path)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        draft.write_text(json.dumps(notes))
+        draft = target.with_name(f".{target.name}.{process_tag()}")
+        write_text(draft, json.dumps(notes))
         draft.replace(target)
         self._kept = notes
 
     def reset(self) -> None:
         """Begin again: the run is gone from the server."""
         self.run_id = self.experiment_id = self.job = None
-        self.offset, self.seen, self.creating, self.ended = 0, -1, True, False
+        self.offset = 0
+        self.seen = -1
+        self.creating = True
+        self.ended = False
         self.save()
 
-    def _notes(self) -> dict[str, Any]:
+    def _make_notes(self) -> dict[str, Any]:
         names = ("server", "run_id", "experiment_id", "kind", "offset", "creating", "ended")
         return {name: getattr(self, name) for name in names}
+
+
+def _is_note(notes: Any) -> bool:
+    """Whether this is what :meth:`Tail.save` writes."""
+    types: dict[str, Any] = {
+        "server": str,
+        "run_id": str | None,
+        "experiment_id": str | None,
+        "kind": str,
+    }
+    types |= {"offset": int, "creating": bool, "ended": bool}
+    return isinstance(notes, dict) and all(
+        isinstance(notes.get(name), kind) for name, kind in types.items()
+    )
 
 
 def in_order(path: Path) -> tuple[int, Path]:
@@ -97,29 +132,52 @@ def in_order(path: Path) -> tuple[int, Path]:
 
 
 def discover(store: Path) -> Iterator[Path]:
-    """Every journal of a store."""
-    for top, depth in _LEVELS:
-        for level in range(1, depth + 1):
-            yield from store.glob(f"{top}/{'/'.join(['*'] * level)}/journal*.jsonl")
+    """Every journal of a store; none behind a symbolic link."""
+    yield from Discovery(store).scan(full=True)[0]
 
 
-def backlog(store: Path, server: str) -> dict[Path, int]:
-    """The journals with whole lines that `server` has not accepted, and the offset behind the last of them.
+def backlog(
+    store: Path, server: str, wanted: Callable[[Path], bool] | None = None
+) -> dict[Path, int]:
+    """The journals with whole lines that `server` has not accepted, and where the last one ends.
 
     A file that opens no run is left out: nothing of it can be sent.
+
+    Args:
+        store: The store.
+        server: As :func:`server_id` names it.
+        wanted: Which journals count; all by default.
     """
     found = {}
     for path in discover(store):
+        if wanted is not None and not wanted(path):
+            continue
         end = _complete_size(path)
-        if Tail.load(path, server).offset < end and any(row["row"] == "open" for row, _ in read(path, 0, _BLOCK)[0]):
+        if Tail.load(path, server).offset < end and any(map(opens, _read_first_rows(path))):
             found[path] = end
     return found
+
+
+def _read_first_rows(path: Path) -> list[Row]:
+    return [row for row, _ in read(path, 0, _BLOCK)[0]]
+
+
+def pending_rows(store: Path, server: str, wanted: Callable[[Path], bool] | None = None) -> int:
+    """How many rows `server` has not accepted."""
+    return sum(
+        len(_read_rows_between(path, Tail.load(path, server).offset, end))
+        for path, end in backlog(store, server, wanted).items()
+    )
+
+
+def _read_rows_between(path: Path, offset: int, end: int) -> list[Any]:
+    return read(path, offset, end - offset)[0]
 
 
 def _complete_size(path: Path) -> int:
     """The offset behind the last newline."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             end = file.seek(0, os.SEEK_END)
             while end > 0:
                 start = max(0, end - _BLOCK)
@@ -144,7 +202,8 @@ class _Folder:
 class Discovery:
     """Finds new journals at the price of a few `stat` calls, however many finished ones there are.
 
-    Folders whose journals have all ended are left out; a look at all of them costs at most a fiftieth of the time.
+    Folders whose journals have all ended are left out; a look at all of them costs at most a
+    fiftieth of the time.
     """
 
     def __init__(self, store: Path) -> None:
@@ -164,69 +223,104 @@ class Discovery:
 
     def scan(self, *, full: bool = False) -> tuple[list[Path], bool]:
         """New journals, and whether all folders were looked at."""
-        full = full or time.monotonic() >= self._next_full
         started = time.monotonic()
+        full = full or started >= self._next_full
         found: list[Path] = []
         for top, depth in _LEVELS:
-            self._visit(str(self._store / top), depth, full, found)
+            folder = str(self._store / top)
+            self._visit_folder(folder, depth, full, found)
         if full:
-            took = time.monotonic() - started
-            self._next_full = time.monotonic() + max(_FULL_EVERY_S, 50 * took)
-        return sorted(found, key=in_order), full
+            ended = time.monotonic()
+            took = ended - started
+            self._next_full = ended + max(_FULL_EVERY_S, 50 * took)
+        found.sort(key=in_order)
+        return found, full
 
-    def _visit(self, folder: str, depth: int, full: bool, found: list[Path]) -> None:
+    def _visit_folder(
+        self,
+        folder: str,
+        depth: int,
+        full: bool,
+        found: list[Path],
+    ) -> None:
         known = self._folders.setdefault(folder, _Folder())
         if not full and folder in self._settled:
             return
         try:
-            changed = os.stat(folder).st_mtime_ns  # noqa: PTH116  # thousands of them: no Path for each
+            found_now = os.lstat(folder)  # thousands of them: no Path for each
         except OSError:
             return
+        if not stat.S_ISDIR(found_now.st_mode):  # a link leads out of the store
+            return
+        changed = found_now.st_mtime_ns
         if changed != known.changed or known.read_at - changed / 1e9 < _FRESH_S:
-            known.changed, known.read_at = changed, time.time()
-            self._read(folder, depth, known, found)
+            known.changed = changed
+            known.read_at = time.time()
+            self._read_folder(folder, depth, known, found)
         for name in known.below if depth else ():
-            self._visit(f"{folder}/{name}", depth - 1, full, found)
+            self._visit_folder(f"{folder}/{name}", depth - 1, full, found)
 
-    def _read(self, folder: str, depth: int, known: _Folder, found: list[Path]) -> None:
+    def _read_folder(
+        self,
+        folder: str,
+        depth: int,
+        known: _Folder,
+        found: list[Path],
+    ) -> None:
         known.below = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = entry.name
                     if name.startswith("journal") and name.endswith(".jsonl"):
-                        if name not in known.journals:
+                        if name not in known.journals and entry.is_file(follow_symlinks=False):
                             known.journals.add(name)
                             found.append(Path(folder, name))
-                    elif depth and name not in ("ckpt", "report") and entry.is_dir(follow_symlinks=False):
+                    elif (
+                        depth
+                        and name not in ("ckpt", "report")
+                        and entry.is_dir(follow_symlinks=False)
+                    ):
                         known.below.append(name)
         except OSError:
             known.changed = -1
 
 
 class StoreLock:
-    """One shipper a store. The kernel gives the lock back when its holder dies, however it dies."""
+    """The lock that lets one shipper at a time serve a store.
+
+    The kernel releases it when its holder dies, however it dies.
+
+    Args:
+        store: The store; its folder is made when the lock is acquired.
+    """
 
     def __init__(self, store: Path) -> None:
-        """Take nothing yet."""
+        """Acquire nothing yet."""
         self._path = store / "shipper.lock"
-        self._fd: int | None = None
+        self._lock: FileLock | None = None
 
     def acquire(self) -> bool:
-        """Take the lock if it is free."""
-        if self._fd is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-                return False
-            self._fd = fd
+        """Acquire the lock if it is free. Whether this process holds it now.
+
+        Raises:
+            OSError: The lock file is a symbolic link, or the file system has no such locks.
+        """
+        if self._lock is not None:
+            return True
+        from filelock import Timeout
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        lock = exclusive_lock(self._path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        self._lock = lock
         return True
 
     def release(self) -> None:
-        """Give it back."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        """Release the lock, if this process holds it."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from dlsearch.config.build import check_targets, locate
 from dlsearch.config.compose import compose_config, config_dir, hydra_groups, resolve, seconds
-from dlsearch.config.errors import ConfigError
-from dlsearch.search.grammar import is_form
+from dlsearch.core.errors import ConfigError
+from dlsearch.space.grammar import is_form
 
 YAMLS = sorted(
     (path.parent.relative_to(config_dir()).as_posix(), path.stem)
@@ -22,12 +22,22 @@ YAMLS = sorted(
 @pytest.mark.parametrize(("group", "option"), YAMLS)
 def test_every_yaml_composes_and_names_allowed_targets(group, option):
     cfg = compose_config([f"{group}={option}"])
-    for each in ("model", "task", "data", "optimizer", "scheduler", "callbacks", "sampler", "pruner"):
+    for each in (
+        "model",
+        "task",
+        "data",
+        "optimizer",
+        "scheduler",
+        "callbacks",
+        "sampler",
+        "pruner",
+    ):
         check_targets(cfg[each], each)
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [y for y in YAMLS if y[0] in ("sampler", "pruner", "optimizer", "callbacks")]
+    ("group", "option"),
+    [y for y in YAMLS if y[0] in ("sampler", "pruner", "optimizer", "callbacks")],
 )
 def test_every_key_is_an_argument_of_its_target(group, option):
     def visit(node):
@@ -58,12 +68,29 @@ def _leaves(node, prefix=""):
 
 
 def test_groups_are_known():
-    assert {"model", "data", "task", "optimizer", "scheduler", "sampler", "pruner", "experiment"} <= hydra_groups()
+    assert {
+        "model",
+        "data",
+        "task",
+        "optimizer",
+        "scheduler",
+        "sampler",
+        "pruner",
+        "experiment",
+    } <= hydra_groups()
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("90s", 90), ("2h", 7200), ("1h30m", 5400), ("45", 45), ("0.5m", 30), ("1d", 86400), (None, None)],
+    [
+        ("90s", 90),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("45", 45),
+        ("0.5m", 30),
+        ("1d", 86400),
+        (None, None),
+    ],
 )
 def test_durations(text, value):
     assert seconds(text, "study.timeout") == value

@@ -1,6 +1,7 @@
 """What must hold of a study whatever was done to it, read from its databases and its journals; nothing here asks it.
 
-Of dlsearch's own code only the reading of a journal's rows is used, and the names under which tracking writes.
+Of dlsearch's own code only the reading of a journal's rows is used, and the names under which
+tracking writes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def read(url: str, study: str) -> Left:
             params.setdefault(number, {})[name] = value
         ((asked,),) = ask("SELECT n_trials FROM dlsearch_study WHERE name = :study")
         found = connection.execute(
-            sa.text("SELECT * FROM dlsearch_attempt WHERE study = :study ORDER BY id"), {"study": study}
+            sa.text("SELECT * FROM dlsearch_attempt WHERE study = :study ORDER BY id"),
+            {"study": study},
         )
         attempts = [dict(row._mapping) for row in found]
     engine.dispose()
@@ -89,7 +91,8 @@ class Tracked:
 
     Args:
         written: Rows of metrics in the journals.
-        arrived: Rows in MLflow's database, in all runs that are not deleted, each as often as it is there.
+        arrived: Rows in MLflow's database, in all runs that are not deleted, each as often as it is
+            there.
         keys: Runs that the journals open.
         runs: How many runs MLflow has of each key.
         states: Of trials' runs, by number and attempt: MLflow's status, and our tag.
@@ -117,10 +120,14 @@ def tracked(store: Path, mlflow: Path, study: str, objective: str = "val/accurac
         found.keys.add(key)
         metrics = [row for row in all_rows if row["row"] == "metrics"]
         for row in metrics:
-            found.written.update((key, n, row["t"], row["step"], _value(v)) for n, v in row["values"].items())
+            found.written.update(
+                (key, n, row["t"], row["step"], _value(v)) for n, v in row["values"].items()
+            )
         if path.parent.name[0] == "t" and path.parent.parent.name == study:
             which = int(path.parent.name[1:]), int(path.name.split(".")[1][1:])
-            found.epochs[which] = [int(r["values"]["epoch"]) for r in metrics if objective in r["values"]]
+            found.epochs[which] = [
+                int(r["values"]["epoch"]) for r in metrics if objective in r["values"]
+            ]
             if any(row["row"] == "status" for row in all_rows):
                 found.ended.add(which)
     alive = "JOIN runs ON runs.run_uuid = tags.run_uuid AND lifecycle_stage = 'active'"
@@ -133,7 +140,10 @@ def tracked(store: Path, mlflow: Path, study: str, objective: str = "val/accurac
             )
         )
         found.runs.update(
-            key for (key,) in database.execute(f"SELECT value FROM tags {alive} WHERE tags.key = '{layout.KEY}'")
+            key
+            for (key,) in database.execute(
+                f"SELECT value FROM tags {alive} WHERE tags.key = '{layout.KEY}'"
+            )
         )
         found.running = [
             name
@@ -142,7 +152,9 @@ def tracked(store: Path, mlflow: Path, study: str, objective: str = "val/accurac
             )
         ]
         tags: dict[str, dict[str, str]] = {}
-        for run, key, value in database.execute(f"SELECT tags.run_uuid, tags.key, tags.value FROM tags {alive}"):
+        for run, key, value in database.execute(
+            f"SELECT tags.run_uuid, tags.key, tags.value FROM tags {alive}"
+        ):
             tags.setdefault(run, {})[key] = value
         status = dict(database.execute("SELECT run_uuid, status FROM runs"))
     for run, its in tags.items():
@@ -157,7 +169,8 @@ def _value(value: Any) -> str:
         value = float(value)
     if value != value:
         return "nan"
-    return repr(max(-1.7976931348623157e308, min(1.7976931348623157e308, float(value))))  # as MLflow keeps infinities
+    # as MLflow keeps infinities
+    return repr(max(-1.7976931348623157e308, min(1.7976931348623157e308, float(value))))
 
 
 @dataclass(frozen=True)
@@ -192,7 +205,11 @@ def of_storage(left: Left, seen: Seen) -> list[Check]:
         attempts = left.of(number)
         counted = [a for a in attempts if a["state"] in COUNTS]
         late += [number] * any(a is not attempts[-1] for a in counted)
-        late += [number for a, b in pairwise(attempts) if a["ended"] is not None and a["ended"] > b["started"] + 1e-6]
+        late += [
+            number
+            for a, b in pairwise(attempts)
+            if a["ended"] is not None and a["ended"] > b["started"] + 1e-6
+        ]
         twice += [number] * (len(counted) > 1)
         gaps += [number] * ([a["attempt"] for a in attempts] != list(range(1, len(attempts) + 1)))
         if not attempts:
@@ -210,7 +227,12 @@ def of_storage(left: Left, seen: Seen) -> list[Check]:
         Check("finished trials lost or changed", len(changed), 0, _some(changed)),
         Check("results accepted twice", len(twice), 0, _some(twice)),
         Check("late results accepted", len(late), 0, _some(late)),
-        Check("trials and attempts that disagree", len(disagree) + len(orphans) + len(gaps), 0, _some(disagree)),
+        Check(
+            "trials and attempts that disagree",
+            len(disagree) + len(orphans) + len(gaps),
+            0,
+            _some(disagree),
+        ),
         Check("attempts still RUNNING", len(live), 0, _some([a["number"] for a in live])),
     ]
 
@@ -238,17 +260,27 @@ def of_tracking(left: Left, there: Tracked, report: Mapping[str, Any] | None) ->
             disagree.append(which)
     checks = [
         Check("rows in the journals", len(written), None),
-        Check("of them not in MLflow", len(written - set(there.arrived)) + len(there.keys - set(there.runs))),
+        Check(
+            "of them not in MLflow",
+            len(written - set(there.arrived)) + len(there.keys - set(there.runs)),
+        ),
         Check("rows and runs that MLflow has twice", doubled),
         Check("rows in MLflow of no journal", len(set(there.arrived) - written)),
         Check("runs that MLflow takes for running", len(there.running), 0, _some(there.running)),
         Check("attempts whose state is another in MLflow", len(disagree), 0, _some(disagree)),
     ]
     if report is not None:
-        said = {t["number"]: (OPTUNAS.get(t["state"]), (t["values"] or [None])[0]) for t in report["trials"]}
-        other = [n for n, (state, value) in left.trials.items() if not _same(said.get(n), state, value)]
+        said = {
+            t["number"]: (OPTUNAS.get(t["state"]), (t["values"] or [None])[0])
+            for t in report["trials"]
+        }
+        other = [
+            n for n, (state, value) in left.trials.items() if not _same(said.get(n), state, value)
+        ]
         checks += [
-            Check("trials whose state or value is another in the report", len(other), 0, _some(other)),
+            Check(
+                "trials whose state or value is another in the report", len(other), 0, _some(other)
+            ),
             Check("checks of the record that fail", sum(not c["ok"] for c in report["checks"])),
         ]
     return checks
@@ -266,7 +298,11 @@ def _same(said: tuple[str | None, float | None] | None, state: str, value: float
 def of_blows(left: Left, there: Tracked, seen: Seen, lease_s: float) -> list[Check]:
     """What a blow may cost: nothing but the attempts that it hit, found out in time, and an epoch of each."""
     lost = [a for a in left.attempts if a["state"] == "lost"]
-    unexplained = [(a["number"], a["attempt"]) for a in lost if not any(_hit(blow, a, lease_s) for blow in seen.blows)]
+    unexplained = [
+        (a["number"], a["attempt"])
+        for a in lost
+        if not any(_hit(blow, a, lease_s) for blow in seen.blows)
+    ]
     found_out = detections(left, seen)
     again = epochs_again(left, there)
     return [
@@ -274,7 +310,9 @@ def of_blows(left: Left, there: Tracked, seen: Seen, lease_s: float) -> list[Che
         Check("of them lost although nothing hit them", len(unexplained), 0, _some(unexplained)),
         Check("commands that ended by themselves", len(seen.codes), 0, _some(seen.codes)),
         Check("attempts hit", len(found_out), None),
-        Check("of them found out later than lease + 10 s", sum(s > lease_s + 10 for s in found_out)),
+        Check(
+            "of them found out later than lease + 10 s", sum(s > lease_s + 10 for s in found_out)
+        ),
         Check("epochs trained again, of one attempt at most", max(again, default=0), None),
         Check("attempts that cost more than one epoch", sum(n > 1 for n in again)),
     ]
@@ -283,8 +321,11 @@ def of_blows(left: Left, there: Tracked, seen: Seen, lease_s: float) -> list[Che
 def _hit(blow: Blow, attempt: Mapping[str, Any], lease_s: float) -> bool:
     if attempt["id"] in blow.attempts:
         return True
-    # A worker that is hit while it claims; and one that is stopped in a transaction holds up all the others.
-    within = attempt["started"] <= (blow.until or blow.at) + 1 and (attempt["ended"] or 0) >= blow.at - 1
+    # A worker that is hit while it claims; and one that is stopped in a transaction holds up all
+    # the others.
+    within = (
+        attempt["started"] <= (blow.until or blow.at) + 1 and (attempt["ended"] or 0) >= blow.at - 1
+    )
     held_up = blow.kind == STOP and attempt["ended"] > blow.at + lease_s / 2
     return within and (attempt["pid"] in blow.workers or held_up)
 
@@ -295,7 +336,11 @@ def detections(left: Left, seen: Seen) -> list[float]:
     found = {}
     for blow in seen.blows:
         for each in blow.attempts:
-            if states.get(each) in ("lost", "interrupted") and each in seen.ends and each not in found:
+            if (
+                states.get(each) in ("lost", "interrupted")
+                and each in seen.ends
+                and each not in found
+            ):
                 found[each] = max(0.0, seen.ends[each] - blow.at)
     return list(found.values())
 
@@ -303,8 +348,9 @@ def detections(left: Left, seen: Seen) -> list[float]:
 def epochs_again(left: Left, there: Tracked) -> list[int]:
     """Whole epochs that were in a journal already when the next attempt trained them; for each that had a next one.
 
-    An attempt is killed within an epoch as a rule, which is then lost in part and stands in no journal: so there may be
-    no whole one, or one where the kill came between an epoch's last row and its checkpoint.
+    An attempt is killed within an epoch as a rule, which is then lost in part and stands in no
+    journal: so there may be no whole one, or one where the kill came between an epoch's last row
+    and its checkpoint.
     """
     found = []
     for number in left.trials:

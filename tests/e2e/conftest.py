@@ -7,18 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from dlsearch.search.forkserver import ForkServer
+from dlsearch.execution.forkserver import ForkServer
 from tests.e2e.running import FAST, Site
 
 PRELOADED = [
-    "dlsearch.train.fit", "dlsearch.search.trial_process", "dlsearch.data.image", "dlsearch.models.linear",
-    "dlsearch.models.mlp", "dlsearch.tasks.supervised", "dlsearch.tasks.schedules", "torch.optim",
+    "dlsearch.training.fit", "dlsearch.execution.trial_main", "dlsearch.systems.vision.data.image",
+    "dlsearch.systems.basic.models.linear",
+    "dlsearch.systems.basic.models.mlp", "dlsearch.systems.shared.supervised",
+    "dlsearch.systems.shared.schedules", "torch.optim",
+    "dlsearch.core.provenance", "dlsearch.core.threads", "dlsearch.systems.shared.views", "dlsearch.training.inputs",
+    "dlsearch.training.steps", "fsspec.implementations.chained", "omegaconf._impl",
 ]  # fmt: skip
 
-#: What a command imports, but for what its trials do and for what only the service of the tracking does.
+#: What a command imports, but for what its trials do and for what only the service of the tracking
+#: does.
 COMMANDS = [
-    "tests.e2e.warm", "hydra.main", "dlsearch.search.driver", "dlsearch.search.worker", "dlsearch.search.finalization",
-    "dlsearch.report.command", "dlsearch.train.fit", "dlsearch.train.ensemble", "tests.e2e.preload",
+    "tests.e2e.warm", "hydra.main", "dlsearch.app.search", "dlsearch.execution.worker", "dlsearch.records.confirmation",
+    "dlsearch.report.facts.command", "dlsearch.training.fit", "dlsearch.training.ensemble", "tests.e2e.preload",
 ]  # fmt: skip
 
 
@@ -39,7 +44,9 @@ def forks() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, warm: ForkServer, forks: ForkServer) -> Callable[..., Site]:
+def place(
+    tmp_path_factory: pytest.TempPathFactory, warm: ForkServer, forks: ForkServer
+) -> Callable[..., Site]:
     """Makes sites; ``cold=True`` for one whose commands are processes of their own, with their own fork server."""
 
     def make(name: str, *, cold: bool = False) -> Site:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ class Dies(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Leaves(pl.Callback):
+    """Has the first process that reaches its second epoch call ``sys.exit``.
+
+    Args:
+        code: Of the exit.
+        mark: A file that says that it has been done.
+    """
+
+    def __init__(self, code: int, mark: str) -> None:
+        self.code, self.mark = code, Path(mark)
+
+    def on_train_epoch_start(self, trainer: Any, _module: Any) -> None:
+        if trainer.current_epoch == 1 and not self.mark.exists():
+            self.mark.touch()
+            sys.exit(self.code)
+
+
 class Cramped(pl.Callback):
     """Leaves the process so much memory, and has each step take some for every sample, from torch's own allocator.
 
@@ -42,7 +60,9 @@ class Cramped(pl.Callback):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + self.room, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(
+            resource.RLIMIT_AS, (used + self.room, resource.getrlimit(resource.RLIMIT_AS)[1])
+        )
         forward = module.net.forward
 
         def hungry(x: torch.Tensor) -> torch.Tensor:

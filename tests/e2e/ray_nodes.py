@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine: ``python -m tests.e2e.ray_nodes``, told what to do line by line.
 
-The first line that it says is the cluster's address; ``add N`` adds a node of N cores, ``kill N`` kills the N-th as a
-machine dies: at once, with all that runs there. Its end, or that of its standard input, is the cluster's.
+The first line that it says is the cluster's address; ``add N`` adds a node of N cores, ``kill N``
+kills the N-th as a machine dies: at once, with all that runs there. Its end, or that of its
+standard input, is the cluster's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     nodes = []
     say(cluster.address)
     try:

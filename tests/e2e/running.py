@@ -18,11 +18,12 @@ from typing import Any
 
 import psutil
 
-from dlsearch.search.forkserver import ForkServer
+from dlsearch.execution.forkserver import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Compiled modules are kept, whatever the surroundings say: imports are most of what a small study costs.
+#: Compiled modules are kept, whatever the surroundings say: imports are most of what a small study
+#: costs.
 FAST = {"PYTHONDONTWRITEBYTECODE": ""}
 
 #: The smallest trial that trains: a softmax regression on 64 digits for one epoch.
@@ -43,34 +44,52 @@ class Site:
     """
 
     #: The interpreter, and what its path is beside its own packages.
-    python, path = sys.executable, f"{ROOT}:{ROOT / 'dlsearch/_hydra'}"
+    python, path = sys.executable, f"{ROOT / 'tests/strict'}:{ROOT}:{ROOT / 'dlsearch/_hydra'}"
 
-    def __init__(self, folder: Path, warm: ForkServer | None = None, forks: ForkServer | None = None) -> None:
+    def __init__(
+        self, folder: Path, warm: ForkServer | None = None, forks: ForkServer | None = None
+    ) -> None:
         self.folder, self.store, self.warm, self.forks = folder, folder / "store", warm, forks
 
-    def start(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start a command as the leader of a process group, its output in one file."""
-        entry = ["-c", "from dlsearch.cli import command; command()"]
+    def start(
+        self, *words: str, env: dict[str, str] | None = None, **streams: Any
+    ) -> subprocess.Popen[str]:
+        """Start a command as the leader of a process group, its output in one file, or as `Popen` is told."""
+        entry = ["-c", "from dlsearch.cli.main import command; command()"]
         if self.warm is not None:
             entry = ["-m", "tests.e2e.warm", self.warm.path]
         with self.log.open("w") as log:
+            streams = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": log,
+                "stderr": subprocess.STDOUT,
+            } | streams
             return subprocess.Popen(
-                [self.python, *entry, *words], cwd=self.folder, env=self._env(env),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, text=True,
+                [self.python, *entry, *words], cwd=self.folder, env=self._env(env), start_new_session=True, text=True,
+                **streams,
             )  # fmt: skip
 
     def _env(self, env: dict[str, str] | None) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))}
-        return inherited | {**FAST, "PYTHONPATH": self.path, "DLSEARCH_STORE": str(self.store)} | (env or {})
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))
+        }
+        return (
+            inherited
+            | {**FAST, "PYTHONPATH": self.path, "DLSEARCH_STORE": str(self.store)}
+            | (env or {})
+        )
 
     @property
     def log(self) -> Path:
         """What the last command said."""
         return self.folder / "said.txt"
 
-    def run(self, *words: str, code: int = 0, timeout: float = 120, env: dict[str, str] | None = None) -> str:
+    def run(
+        self, *words: str, code: int = 0, timeout: float = 120, env: dict[str, str] | None = None
+    ) -> str:
         """Run a command to its end; what it said. Its exit code must be `code`."""
-        if self.forks is not None and "PYTHONPATH" not in (env or {}):  # which a process reads when it begins
+        # which a process reads when it begins
+        if self.forks is not None and "PYTHONPATH" not in (env or {}):
             ended = self._forked(words, timeout, env)
         else:
             with self.running(*words, env=env) as process:
@@ -90,15 +109,19 @@ class Site:
         try:
             if not select.select([child.status_fd], [], [], timeout)[0]:
                 os.killpg(child.pid, signal.SIGKILL)
-                raise TimeoutError(f"{' '.join(words)}: not done after {timeout} s: {self.log.read_text()}")
+                raise TimeoutError(
+                    f"{' '.join(words)}: not done after {timeout} s: {self.log.read_text()}"
+                )
             return child.reap()
         finally:
             child.close()
 
     @contextmanager
-    def running(self, *words: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    def running(
+        self, *words: str, env: dict[str, str] | None = None, **streams: Any
+    ) -> Iterator[subprocess.Popen[str]]:
         """A command while it runs; nothing of it is left afterwards."""
-        process = self.start(*words, env=env)
+        process = self.start(*words, env=env, **streams)
         try:
             yield process
         finally:
@@ -110,9 +133,11 @@ class Site:
         """What a verb says with ``--json``."""
         return json.loads(self.run(*words, "--json"))
 
-    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Rows of the study's storage, read while others write."""
-        path = self.store / "dlsearch.db"
+    def rows(
+        self, query: str, *values: Any, database: str = "dlsearch.db"
+    ) -> list[tuple[Any, ...]]:
+        """Rows of the study's storage, or of MLflow's, read while others write."""
+        path = self.store / database
         if not path.is_file():
             return []
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
@@ -130,13 +155,17 @@ class Site:
     def finished(self) -> dict[int, float]:
         """Complete trials and their values."""
         return dict(
-            self.rows("SELECT number, value FROM trials JOIN trial_values USING (trial_id) WHERE state='COMPLETE'")
+            self.rows(
+                "SELECT number, value FROM trials JOIN trial_values USING (trial_id) WHERE state='COMPLETE'"
+            )
         )
 
     def attempts(self) -> dict[int, list[str]]:
         """The states of each trial's attempts, in order."""
         found: dict[int, list[str]] = {}
-        for number, state in self.rows("SELECT number, state FROM dlsearch_attempt WHERE kind='trial' ORDER BY id"):
+        for number, state in self.rows(
+            "SELECT number, state FROM dlsearch_attempt WHERE kind='trial' ORDER BY id"
+        ):
             found.setdefault(number, []).append(state)
         return found
 
@@ -153,7 +182,11 @@ def until(condition: Callable[[], Any], timeout: float = 60, poll: float = 0.01)
 def new_child(pid: int, timeout: float = 60) -> psutil.Process:
     """The next child that `pid` forks, a moment after it did."""
     before = {child.pid for child in psutil.Process(pid).children()}
-    return until(lambda: next((c for c in psutil.Process(pid).children() if c.pid not in before), None), timeout, 0.002)
+    return until(
+        lambda: next((c for c in psutil.Process(pid).children() if c.pid not in before), None),
+        timeout,
+        0.002,
+    )
 
 
 def exactly(site: Site, n_trials: int) -> None:

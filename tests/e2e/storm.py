@@ -1,7 +1,7 @@
 """A study in a storm: its processes are killed and stopped, and its servers fail, by a schedule that a seed draws.
 
-The storm acts from outside: it finds processes by what the system says of them, and the study by its database. What
-came of the study is judged by :mod:`tests.e2e.aftermath`.
+The storm acts from outside: it finds processes by what the system says of them, and the study by
+its database. What came of the study is judged by :mod:`tests.e2e.aftermath`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Seen:
 
 def shares(kills: int) -> list[str]:
     """Kinds of so many kills, by :data:`SHARES`."""
-    kinds = [kind for kind, share in SHARES.items() for _ in range(round(kills * share / 100))][:kills]
+    kinds = [kind for kind, share in SHARES.items() for _ in range(round(kills * share / 100))][
+        :kills
+    ]
     return kinds + ["trial"] * (kills - len(kinds))
 
 
@@ -107,8 +109,8 @@ class Storm:
         seed: Draws what is done, and when.
         events: From :func:`plan`.
         lease_s: How long a silent worker keeps its trials.
-        failures: What makes a server fail, by kind: called, it returns the seconds until what it returns with them is
-            to be called.
+        failures: What makes a server fail, by kind: called, it returns the seconds until what it
+            returns with them is to be called.
         env: Beside this process's environment.
         roots: Processes that fork trials and are nobody's children here.
     """
@@ -125,7 +127,8 @@ class Storm:
         seed: int,
         events: Sequence[tuple[float, str]],
         lease_s: float,
-        failures: Mapping[str, Callable[[random.Random], tuple[float, Callable[[], None]]]] | None = None,
+        failures: Mapping[str, Callable[[random.Random], tuple[float, Callable[[], None]]]]
+        | None = None,
         env: Mapping[str, str] | None = None,
         roots: Iterable[int] = (),
     ) -> None:
@@ -152,7 +155,9 @@ class Storm:
         try:
             while not self._over():
                 if time.monotonic() > started + deadline_s:
-                    raise TimeoutError(f"the study was not finished after {deadline_s:.0f} s; see {self.folder}")
+                    raise TimeoutError(
+                        f"the study was not finished after {deadline_s:.0f} s; see {self.folder}"
+                    )
                 self._serve()
                 self._look()
                 self._act()
@@ -177,7 +182,9 @@ class Storm:
             if command.process is None:
                 if time.time() >= command.due and (command is self.driver or self.seen.finished):
                     command.process, command.killed = self._start(command), False
-            elif (code := command.process.poll()) is not None and not (command is self.driver and code == 0):
+            elif (code := command.process.poll()) is not None and not (
+                command is self.driver and code == 0
+            ):
                 if not command.killed and code:
                     self.seen.codes.append((command.name, code))
                 command.process, command.due = None, time.time() + self.rng.uniform(0.0, 1.0)
@@ -217,7 +224,9 @@ class Storm:
         with self._engine.connect() as connection:
             return {
                 id_: (number, attempt, pid)
-                for id_, number, attempt, pid in connection.execute(sa.text(query), {"study": self.study})
+                for id_, number, attempt, pid in connection.execute(
+                    sa.text(query), {"study": self.study}
+                )
             }
 
     def _look(self, *, force: bool = False) -> None:
@@ -253,7 +262,11 @@ class Storm:
         return found
 
     def _helpers(self, command: Command, module: str) -> list[int]:
-        return [c.pid for c in _children(command.process.pid if command.process else 0) if module in _words(c)]
+        return [
+            c.pid
+            for c in _children(command.process.pid if command.process else 0)
+            if module in _words(c)
+        ]
 
     def _serving(self, command: Command) -> list[int]:
         """The processes of a command that hold attempts: itself, or, of the driver, its worker."""
@@ -292,18 +305,30 @@ class Storm:
             self.seen.blows.append(blow)
             self._failing.append((time.time() + seconds, undo, blow))
             return True
-        commands = [c for c in (self.driver, *self.workers) if c.process is not None and not c.killed]
-        commands = [c for c in commands if c.process.pid not in self._stopped and c.process.poll() is None]  # type: ignore[union-attr]
+        commands = [
+            c for c in (self.driver, *self.workers) if c.process is not None and not c.killed
+        ]
+        commands = [
+            c for c in commands if c.process.pid not in self._stopped and c.process.poll() is None
+        ]  # type: ignore[union-attr]
         self.rng.shuffle(commands)
         if kind in ("trial", TERM):
             return self._hit_trial(kind, commands)
         if kind == "driver":
-            return self.driver in commands and self._kill(kind, self.driver, self.driver.process.pid)  # type: ignore[union-attr]
+            return self.driver in commands and self._kill(
+                kind, self.driver, self.driver.process.pid
+            )  # type: ignore[union-attr]
         for command in commands:
             serving = [pid for pid in self._serving(command) if pid not in self._stopped]
-            if kind == "shipper" and (found := self._helpers(command, "dlsearch.tracking.shipper")):
+            if kind == "shipper" and (
+                found := self._helpers(command, "dlsearch.tracking.mlflow.shipper")
+            ):
                 return self._kill(kind, None, found[0])
-            if kind == "fork server" and serving and (found := self._helpers(command, "dlsearch.search.forkserver")):
+            if (
+                kind == "fork server"
+                and serving
+                and (found := self._helpers(command, "dlsearch.execution.forkserver"))
+            ):
                 return self._kill(kind, command, found[0])
             if kind == "worker" and serving:
                 return self._kill(kind, command, serving[0])
@@ -383,7 +408,10 @@ def _end(process: subprocess.Popen[bytes] | None) -> None:
     """Nothing is left of a command, nor of what it started."""
     if process is None:
         return
-    for each in [*_children(process.pid), *([psutil.Process(process.pid)] if process.poll() is None else [])]:
+    for each in [
+        *_children(process.pid),
+        *([psutil.Process(process.pid)] if process.poll() is None else []),
+    ]:
         with contextlib.suppress(psutil.Error):
             each.kill()
     process.wait(10)

@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlsearch.cli import main
-from dlsearch.search.forkserver import ForkServer
-from dlsearch.tracking import provenance
+from dlsearch.cli.main import main
+from dlsearch.core import provenance
+from dlsearch.execution.forkserver import ForkServer
 from tests.e2e.running import until
 
+ADMITTED = "allow_targets=[planted]"
 STUDY = [
     "-m", "study.name=s", "study.n_trials=6", "data=image_folder", "data.root=images", "data.num_classes=2",
     "data.shape=[1,8,8]", "data.val_size=16", "data.test_size=8", "data.num_workers=0", "data.batch_size=8",
     "data.augment.horizontal_flip=0.5", "model=mlp", "model.width=8", "model.depth=1", "model.dropout=0.2",
     "callbacks=none", "space.data.batch_size=null", "space.model.dropout=null", "optimizer.weight_decay=0",
     "trainer.max_epochs=6", "trainer.accelerator=cpu", "tracking.enabled=false", "tracking.system_metrics_s=null",
-    "sampler=random", "study.default_first=false", "allow_targets=[planted]", "hydra.launcher.workers=1",
-    # The first is killed and goes on; the bound prunes the one that learns nothing; one diverges; one is a duplicate.
+    "sampler=random", "study.default_first=false", ADMITTED, "hydra.launcher.workers=1",
+    "study.confirm.top=1", "study.confirm.seeds=2",
+    # The first is killed and goes on; the bound prunes the one that learns nothing; one diverges;
+    # one is a duplicate.
     "worker.threads=1", "optimizer=sgd", "pruner=threshold", "pruner.lower=0.7", "pruner.n_warmup_steps=3",
     "study.enqueue=[{optimizer.lr:0.05},{optimizer.lr:1e-12},{optimizer.lr:1e30},{optimizer.lr:0.05}]",
     "optimizer.lr=choice(0.02,0.05,0.1,1e-12,1e30)",
@@ -60,14 +63,14 @@ def here(study, warm, monkeypatch, capsys):
     monkeypatch.chdir(study.folder)
     monkeypatch.syspath_prepend(study.folder)
     monkeypatch.setenv("DLSEARCH_STORE", str(study.store))
-    monkeypatch.setattr(ForkServer, "start", lambda *_, **__: ForkServer(warm.path, -1, None))
+    monkeypatch.setattr(ForkServer, "start", lambda *_, **__: ForkServer(warm.path, None, None))
     monkeypatch.setattr(ForkServer, "stop", lambda _: None)
 
     def run(*words):
         provenance.origin.cache_clear()
         provenance._all_packages.cache_clear()
         with pytest.raises(SystemExit) as end:
-            main(["verify", *words])
+            main(["verify", ADMITTED, *words])
         code = end.value.code
         captured = capsys.readouterr()
         return code, captured.out + captured.err
@@ -86,7 +89,11 @@ def test_the_study_has_every_kind(study):
 
 def files(store):
     """When each was written; the database is compared by its rows."""
-    return {p: p.stat().st_mtime_ns for p in store.rglob("*") if p.is_file() and not p.name.startswith("dlsearch.db")}
+    return {
+        p: p.stat().st_mtime_ns
+        for p in store.rglob("*")
+        if p.is_file() and not p.name.startswith("dlsearch.db")
+    }
 
 
 def test_all_of_them_are_equal(study, here):
@@ -102,7 +109,10 @@ def test_all_of_them_are_equal(study, here):
     assert {("complete", True), ("pruned", False), ("failed", False)} <= kinds
     assert all(len(each["again"]["state_sha256"]) == 64 for each in found["checked"])
     assert files(study.store) == before, "nothing of the study was touched"
-    assert trials == (study.rows("SELECT * FROM dlsearch_attempt"), study.rows("SELECT * FROM trials"))
+    assert trials == (
+        study.rows("SELECT * FROM dlsearch_attempt"),
+        study.rows("SELECT * FROM trials"),
+    )
 
 
 def test_one_trial_says_so_in_a_line(here):
@@ -181,14 +191,16 @@ def test_a_planted_change_is_refused_by_name(study, here, monkeypatch, plant, na
     assert f"\n  {named}" in said
 
 
-@pytest.mark.parametrize("planted", [PLANTED[:1], PLANTED[1:2], PLANTED[2:]], ids=["config", "seed", "the rest"])
+@pytest.mark.parametrize(
+    "planted", [PLANTED[:1], PLANTED[1:2], PLANTED[2:]], ids=["config", "seed", "the rest"]
+)
 def test_the_six_planted_changes_are_named_by_the_command_itself(study, monkeypatch, planted):
     """A record that was changed is refused before this machine is looked at; what differs there is named together."""
     made = [plant(study, monkeypatch) for plant, _ in planted]
     path = f"{study.folder / 'packages'}:{study.path}" if len(planted) > 1 else study.path
     words = [word for _, given in made for word in given]
     try:
-        said = study.run("verify", "s/0", *words, code=2, env={"PYTHONPATH": path})
+        said = study.run("verify", "s/0", ADMITTED, *words, code=2, env={"PYTHONPATH": path})
     finally:
         for undo, _ in reversed(made):
             undo()
@@ -242,7 +254,7 @@ def test_the_study_is_reproduced_from_its_report_alone(study):
     report = study.store / "studies/s/report/report.json"
     moved = study.folder / "received.json"
     moved.write_text(report.read_text())
-    found = study.json("reproduce", str(moved), "--store", str(study.folder / "other"))
+    found = study.json("reproduce", str(moved), "--store", str(study.folder / "other"), ADMITTED)
     assert found["equal"] is True
     assert [trial["verdict"] for trial in found["trials"]] == ["equal"] * 6
     assert found["winner"]["equal"]

@@ -8,13 +8,18 @@ import pytest
 
 from tests.e2e.running import TINY, exactly
 
-GRID = ["optimizer.lr=choice(0.01, 0.1)", "space.optimizer.weight_decay=null", "data.batch_size=choice(16, 32)"]
+GRID = [
+    "optimizer.lr=choice(0.01, 0.1)",
+    "space.optimizer.weight_decay=null",
+    "data.batch_size=choice(16, 32)",
+]
 
 
+@pytest.mark.storm
 def test_a_trial_beyond_its_deadline_has_failed_by_timeout(place):
     site = place("deadline")
     site.run("-m", *TINY, "study.n_trials=2", "study.trial_timeout=2s", "trainer.max_epochs=100000",
-             "callbacks=none", "hydra.launcher.workers=2", "study.name=s", timeout=60)  # fmt: skip
+             "callbacks=none", "hydra.launcher.workers=2", "study.name=s", timeout=60, code=1)  # fmt: skip
     rows = site.json("trials", "s")
     assert [(row["state"], row["reason"]) for row in rows] == [("failed", "timeout")] * 2
     assert all(2 <= row["seconds"] < 6 for row in rows)
@@ -36,7 +41,7 @@ def test_memory_that_runs_out_is_tried_again_with_half_the_batch(place):
 def test_the_studys_timeout_and_target_stop_new_trials(place):
     site = place("budget")
     command = ["-m", *TINY, "study.n_trials=500", "hydra.launcher.workers=2", "study.name=s"]
-    site.run(*command, "study.timeout=3s")
+    site.run(*command, "study.timeout=2s")
     first = site.finished()
     assert 1 <= len(first) < 60
     assert set(site.states()) == {"COMPLETE"}, "running trials were finished"
@@ -79,7 +84,11 @@ def test_duplicates_count_and_do_not_run(small):
     assert len(site.attempts()) == 8 - len(copies)
     for row in copies:
         original = rows[row["duplicate_of"]]
-        assert (row["params"], row["value"], row["attempt"]) == (original["params"], original["value"], 0)
+        assert (row["params"], row["value"], row["attempt"]) == (
+            original["params"],
+            original["value"],
+            0,
+        )
 
 
 def test_another_config_is_refused_unless_drift_is_allowed_and_a_larger_total_goes_on(small):
@@ -94,9 +103,28 @@ def test_another_config_is_refused_unless_drift_is_allowed_and_a_larger_total_go
     assert "another space" in said
     assert site.rows("SELECT document FROM dlsearch_study") == before
 
-    said = site.run(*command, "task.label_smoothing=0.1", "study.allow_drift=true", "study.n_trials=10")
+    said = site.run(
+        *command, "task.label_smoothing=0.1", "study.allow_drift=true", "study.n_trials=10"
+    )
     assert "resumed, 8 of 10 trials are there" in said
     exactly(site, 10)
     ((document,),) = site.rows("SELECT document FROM dlsearch_study")
     assert json.loads(document)["sessions"][-1]["drift"] == ["task.label_smoothing"]
     assert site.json("status", "s")["state"] == "complete"
+
+
+def test_a_worker_that_joins_finds_the_study_s_budgets_and_leaves(place):
+    site = place("joined")
+    site.run(
+        "-m",
+        *TINY,
+        "study.n_trials=9",
+        "hydra.launcher.workers=1",
+        "study.name=s",
+        "study.target=0.01",
+    )
+    first = site.finished()
+    assert 1 <= len(first) < 9
+    said = site.run("worker", "study=s", "worker.slots=1", "tracking.enabled=false")
+    assert "nothing is left to do" in said
+    assert site.finished() == first, "it was told of no target, and claimed the other trials"

@@ -72,13 +72,18 @@ def test_a_blow_costs_an_epoch_at_most_and_is_found_out_in_time(storm):
 def test_a_trial_that_is_told_to_end_goes_on_from_its_checkpoint(storm):
     _, seen, left, _ = storm
     told = {each for blow in seen.blows if blow.kind == TERM for each in blow.attempts}
-    told -= {each for blow in seen.blows if blow.kind != TERM for each in blow.attempts}  # its worker was killed, say
+    # its worker was killed, say
+    told -= {each for blow in seen.blows if blow.kind != TERM for each in blow.attempts}
     given_back = [a for a in left.attempts if a["id"] in told and a["state"] != "complete"]
     for attempt in given_back:
         assert (attempt["state"], attempt["reason"]) == ("interrupted", "interrupted")
-        after = next(a for a in left.of(attempt["number"]) if a["attempt"] == attempt["attempt"] + 1)
+        after = next(
+            a for a in left.of(attempt["number"]) if a["attempt"] == attempt["attempt"] + 1
+        )
         known = json.loads(after["progress"] or "{}") | json.loads(after["result"] or "{}")
-        assert (known.get("resumption") or {}).get("from") == "last.ckpt" or after["state"] != "complete"
+        assert (known.get("resumption") or {}).get("from") == "last.ckpt" or after[
+            "state"
+        ] != "complete"
     assert given_back
 
 
@@ -94,10 +99,16 @@ def test_the_checks_can_fail(storm):
         return {line.partition(":")[0] for line in aftermath.failed(checks)}
 
     assert "rows" in found(numbers=[*left.numbers, number])
-    assert "finished trials lost or changed" in found(trials={**left.trials, number: ("COMPLETE", 2.0)})
-    assert "attempts still RUNNING" in found(attempts=[*left.attempts, {**last, "state": "running"}])
+    assert "finished trials lost or changed" in found(
+        trials={**left.trials, number: ("COMPLETE", 2.0)}
+    )
+    assert "attempts still RUNNING" in found(
+        attempts=[*left.attempts, {**last, "state": "running"}]
+    )
     again = {**last, "attempt": last["attempt"] + 1, "started": last["ended"] + 1}
-    assert {"results accepted twice", "late results accepted"} <= found(attempts=[*left.attempts, again])
+    assert {"results accepted twice", "late results accepted"} <= found(
+        attempts=[*left.attempts, again]
+    )
     assert "attempts whose state is another in MLflow" in found(
         attempts=[a if a is not last else {**a, "state": "lost"} for a in left.attempts]
     )

@@ -19,7 +19,14 @@ def test_a_worker_waits_for_its_study_and_stays_until_it_is_done(place):
     url = f"study.storage='sqlite:///{site.store / 'dlsearch.db'}'"
     with other.running("worker", "study=s", "worker.wait=2m", "worker.slots=1", url) as worker:
         until(lambda: "waiting up to 120 s: there is no sqlite:" in other.log.read_text())
-        site.run("-m", *TINY, "study.n_trials=6", "study.name=s", "hydra.launcher.workers=1", "trainer.max_epochs=3")
+        site.run(
+            "-m",
+            *TINY,
+            "study.n_trials=6",
+            "study.name=s",
+            "hydra.launcher.workers=1",
+            "trainer.max_epochs=3",
+        )
         assert worker.wait(60) == 0, other.log.read_text()
     assert "study s: nothing is left to do" in other.log.read_text()
     exactly(site, 6)
@@ -34,7 +41,9 @@ def test_a_worker_that_waits_in_vain_or_is_told_to_stop_says_so_in_one_line(plac
         until(lambda: "waiting up to 3600 s" in site.log.read_text())
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 130
-    assert site.run("worker", "study=s", "worker.wait=soon", code=2).startswith("dlsearch: worker.wait: expected a dur")
+    assert site.run("worker", "study=s", "worker.wait=soon", code=2).startswith(
+        "dlsearch: worker.wait: expected a dur"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,9 @@ def extended(place):
 def test_a_worker_whose_data_are_others_is_refused_before_it_claims(extended):
     def rewrite(change):
         with closing(sqlite3.connect(extended.store / "dlsearch.db")) as connection, connection:
-            document = json.loads(connection.execute("SELECT document FROM dlsearch_study").fetchone()[0])
+            document = json.loads(
+                connection.execute("SELECT document FROM dlsearch_study").fetchone()[0]
+            )
             change(document["data"]["digests"])
             connection.execute("UPDATE dlsearch_study SET document = ?", [json.dumps(document)])
 

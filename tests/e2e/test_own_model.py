@@ -14,6 +14,8 @@ import pytest
 
 from tests.e2e.running import ROOT, Site, exactly
 
+pytestmark = pytest.mark.storm
+
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
@@ -25,7 +27,8 @@ def python(tmp_path_factory):
     packages = next((folder / "venv/lib").iterdir()) / "site-packages"
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(packages)
-    # Path files are read in an interpreter's own site-packages alone: the editable checkout's is not among them.
+    # Path files are read in an interpreter's own site-packages alone: the editable checkout's is
+    # not among them.
     (packages / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     return str(folder / "venv/bin/python")
 
@@ -37,7 +40,9 @@ def study(place, python, warm, forks):
     site = place("own", cold=True)
     site.python, site.path = python, ""
     code = "import dlsearch; print(dlsearch.__file__)"
-    where = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=site.folder)
+    where = subprocess.run(
+        [python, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=site.folder
+    )
     assert not where.stdout.startswith(str(ROOT))
     (site.folder / "wines").mkdir()
     (site.folder / "wines/__init__.py").write_text(blocks["python"])
@@ -46,7 +51,14 @@ def study(place, python, warm, forks):
     (site.folder / file).write_text(blocks["yaml"])
     prompt, program, *words = shlex.split(blocks["console"])
     assert (prompt, program) == ("$", "dlsearch")
-    small = ["study.n_trials=5", "trainer.max_epochs=3", "trainer.accelerator=cpu", "tracking.enabled=false"]
+    small = [
+        "study.n_trials=5",
+        "trainer.max_epochs=3",
+        "study.confirm.top=1",
+        "study.confirm.seeds=2",
+        "trainer.accelerator=cpu",
+        "tracking.enabled=false",
+    ]
     said = site.run(*words, *small, "hydra.launcher.workers=2")
     return Site(site.folder, warm, forks), said, blocks["python"]
 

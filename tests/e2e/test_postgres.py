@@ -9,11 +9,11 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from dlsearch.search.database import SCHEMA_VERSION, Storage
-from dlsearch.search.opening import document_of, open_study
-from dlsearch.search.study import Study
+from dlsearch.planning.open_study import document_of, open_study
+from dlsearch.storage.database import SCHEMA_VERSION, Storage
+from dlsearch.study.study import Study
 from tests.e2e.running import TINY
-from tests.search.studies import complete, draft, holder, nothing_is_left_of_a_result_that_fails
+from tests.study.studies import complete, draft, holder, nothing_is_left_of_a_result_that_fails
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,14 @@ def url(server, request):
 
 def test_a_study_on_postgresql(url, place):
     site = place("postgres")
-    site.run("-m", *TINY, "study.n_trials=8", "hydra.launcher.workers=2", "study.name=s", f"study.storage='{url}'")
+    site.run(
+        "-m",
+        *TINY,
+        "study.n_trials=8",
+        "hydra.launcher.workers=2",
+        "study.name=s",
+        f"study.storage='{url}'",
+    )
     assert not (site.store / "dlsearch.db").exists()
     storage = Storage(url)
     study = Study(storage, "s")
@@ -103,7 +110,9 @@ def test_the_first_starts_at_once_make_one_schema(url):
     assert errors == []
     storage = Storage(url)
     with storage.engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version FROM dlsearch_version")).scalars().all() == [SCHEMA_VERSION]
+        assert connection.execute(
+            sa.text("SELECT version FROM dlsearch_version")
+        ).scalars().all() == [SCHEMA_VERSION]
     storage.close()
 
 

@@ -63,7 +63,13 @@ def test_a_node_joins_and_another_dies(place):
     with cluster(site.folder / "cluster.txt") as nodes:
         address = nodes.stdout.readline().strip()
         tell(nodes, "add 1")
-        words = ["-m", *TINY, "hydra/launcher=ray", f"hydra.launcher.ray.init.address='{address}'", "study.name=s"]
+        words = [
+            "-m",
+            *TINY,
+            "hydra/launcher=ray",
+            f"hydra.launcher.ray.init.address='{address}'",
+            "study.name=s",
+        ]
         with site.running(*words, "study.n_trials=3", "trainer.max_epochs=100") as process:
             ((first, pid),) = until(lambda: site.rows(held), 150)
             trial_of(pid).suspend()  # it shall not end before the other node is there
@@ -84,5 +90,11 @@ def test_ctrl_c_recalls_the_workers(place):
     with cluster(site.folder / "cluster.txt") as nodes:
         address = nodes.stdout.readline().strip()
         tell(nodes, "add 1")
-        words = ["-m", *TINY, "hydra/launcher=ray", f"hydra.launcher.ray.init.address='{address}'", "study.name=s"]
+        words = [
+            "-m",
+            *TINY,
+            "hydra/launcher=ray",
+            f"hydra.launcher.ray.init.address='{address}'",
+            "study.name=s",
+        ]
         recalled(site, *words, "study.n_trials=1", "trainer.max_epochs=700", "callbacks=none")

@@ -15,7 +15,14 @@ pytestmark = pytest.mark.storm
 @pytest.mark.timeout(400)  # two imports of torch
 def test_a_preempted_job_gives_its_trials_back_and_is_queued_again(place):
     site = place("submitit")
-    words = ["-m", *TINY, "hydra/launcher=submitit_local", "study.name=s", "study.n_trials=1", "callbacks=none"]
+    words = [
+        "-m",
+        *TINY,
+        "hydra/launcher=submitit_local",
+        "study.name=s",
+        "study.n_trials=1",
+        "callbacks=none",
+    ]
     live = "SELECT pid, progress FROM dlsearch_attempt WHERE state = 'running' AND progress IS NOT NULL"
     with site.running(*words, "trainer.max_epochs=700", "worker.threads=1") as process:
         ((pid, _),) = until(lambda: site.rows(live), 150)
@@ -35,5 +42,12 @@ def test_a_preempted_job_gives_its_trials_back_and_is_queued_again(place):
 
 @pytest.mark.timeout(400)  # four imports of torch
 def test_ctrl_c_recalls_the_jobs(place):
-    words = ["-m", *TINY, "hydra/launcher=submitit_local", "study.name=s", "study.n_trials=1", "callbacks=none"]
+    words = [
+        "-m",
+        *TINY,
+        "hydra/launcher=submitit_local",
+        "study.name=s",
+        "study.n_trials=1",
+        "callbacks=none",
+    ]
     recalled(place("recalled"), *words, "trainer.max_epochs=700", "worker.threads=1")

@@ -47,7 +47,11 @@ def runs(study):
 
 def test_the_three_states_in_optuna(study):
     rows = study.json("trials", "s")
-    assert [(row["state"], row["reason"]) for row in rows] == [("failed", "nan"), ("pruned", None), ("complete", None)]
+    assert [(row["state"], row["reason"]) for row in rows] == [
+        ("failed", "nan"),
+        ("pruned", None),
+        ("complete", None),
+    ]
     assert [row["params"]["optimizer.lr"] for row in rows] == [DIVERGES, LEARNS_NOTHING, LEARNS]
     assert study.states() == {"FAIL": 1, "PRUNED": 1, "COMPLETE": 1}
     assert rows[0]["value"] is None
@@ -58,8 +62,16 @@ def test_the_three_states_in_mlflow(runs):
     for number in range(3):
         run = runs[f"s/t{number:05d}"]
         tags = run.data.tags
-        found[number] = (run.info.status, tags["dlsearch.trial.state"], tags.get("dlsearch.trial.fail_reason"))
-    assert found == {0: ("FAILED", "failed", "nan"), 1: ("KILLED", "pruned", None), 2: ("FINISHED", "complete", None)}
+        found[number] = (
+            run.info.status,
+            tags["dlsearch.trial.state"],
+            tags.get("dlsearch.trial.fail_reason"),
+        )
+    assert found == {
+        0: ("FAILED", "failed", "nan"),
+        1: ("KILLED", "pruned", None),
+        2: ("FINISHED", "complete", None),
+    }
 
 
 def test_the_three_states_in_the_report(record):
@@ -103,8 +115,14 @@ def test_replicas_lie_below_the_confirmation(runs, study):
     confirm = runs["confirm:s"]
     assert "mlflow.parentRunId" not in confirm.data.tags
     assert confirm.info.status == "FINISHED"
-    children = {n: r for n, r in runs.items() if r.data.tags.get("mlflow.parentRunId") == confirm.info.run_id}
-    assert set(children) == {f"s/confirm/r1-{who}-s{i}" for who in ("t00002", "default") for i in range(2)}
+    children = {
+        n: r
+        for n, r in runs.items()
+        if r.data.tags.get("mlflow.parentRunId") == confirm.info.run_id
+    }
+    assert set(children) == {
+        f"s/confirm/r1-{who}-s{i}" for who in ("t00002", "default") for i in range(2)
+    }
     for name, run in children.items():
         assert run.info.status == "FINISHED"
         tags = run.data.tags
@@ -137,10 +155,17 @@ def test_the_winner_alone_has_seen_the_test_set(runs, study):
         for name, value in each["metrics"].items():
             assert run.data.metrics[name] == pytest.approx(value)
         assert run.data.tags["dlsearch.test_evaluated"] == "true"
-    (kept,) = [runs[name] for name in replicas if runs[name].data.tags["dlsearch.confirm.kept"] == "true"]
+    (kept,) = [
+        runs[name] for name in replicas if runs[name].data.tags["dlsearch.confirm.kept"] == "true"
+    ]
     assert document["metrics"]["test/accuracy"] == pytest.approx(kept.data.metrics["test/accuracy"])
     assert sum(map(sum, document["confusion"])) == document["n"]
-    contexts = {t.value for i in kept.inputs.dataset_inputs for t in i.tags if t.key == "mlflow.data.context"}
+    contexts = {
+        t.value
+        for i in kept.inputs.dataset_inputs
+        for t in i.tags
+        if t.key == "mlflow.data.context"
+    }
     assert contexts == {"train", "validation", "test"}
     assert runs["s/t00002"].data.tags["dlsearch.test_evaluated"] == "false"
     assert runs["s/confirm/r1-default-s0"].data.tags["dlsearch.test_evaluated"] == "false"
@@ -149,7 +174,9 @@ def test_the_winner_alone_has_seen_the_test_set(runs, study):
 def test_one_checkpoint_is_kept(runs, study):
     confirmation = study.store / "studies/s/confirm"
     (kept,) = [n for n, r in runs.items() if r.data.tags.get("dlsearch.confirm.kept") == "true"]
-    assert [p.parent.parent.name for p in confirmation.glob("*/ckpt/best.ckpt")] == [kept.rsplit("/", 1)[-1]]
+    assert [p.parent.parent.name for p in confirmation.glob("*/ckpt/best.ckpt")] == [
+        kept.rsplit("/", 1)[-1]
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")  # mlflow.pyfunc's own
@@ -176,9 +203,12 @@ def test_files_of_the_study_and_its_trials(runs, study):
             names += files(run, entry.path) if entry.is_dir else [entry.path]
         return names
 
-    assert {"study/config.yaml", "study/overrides.txt", "report/index.html", "report/report.json"} <= set(
-        files(runs["study:s"])
-    )
+    assert {
+        "study/config.yaml",
+        "study/overrides.txt",
+        "report/index.html",
+        "report/report.json",
+    } <= set(files(runs["study:s"]))
     assert {"config.yaml", "logs/worker.a1.log"} <= set(files(runs["s/t00000"]))
     contexts = {
         tag.value
@@ -187,3 +217,18 @@ def test_files_of_the_study_and_its_trials(runs, study):
         if tag.key == "mlflow.data.context"
     }
     assert contexts == {"train", "validation"}
+
+
+def test_a_trial_whose_code_exits_has_failed_and_is_not_tried_again(place):
+    site = place("leaves")
+    leaves = "+callbacks.leaves"
+    site.run(
+        "-m", *TINY, "study.name=s", "study.n_trials=2", "hydra.launcher.workers=1", "trainer.max_epochs=3",
+        "allow_targets=[tests.e2e.dying]", f"{leaves}._target_=tests.e2e.dying.Leaves", f"{leaves}.code=0",
+        f"{leaves}.mark={site.folder / 'left'}",
+    )  # fmt: skip
+    first, second = site.rows("SELECT state, reason, error FROM dlsearch_attempt ORDER BY id")
+    assert first[:2] == ("failed", "exception")
+    assert first[2].startswith("SystemExit: 0 (tests/e2e/dying.py:")
+    assert second == ("complete", None, None)
+    assert site.json("trials", "s")[0]["reason"] == "exception"

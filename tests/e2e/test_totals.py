@@ -12,10 +12,14 @@ from tests.e2e.running import TINY, exactly, new_child, until
 TOTAL = 37
 
 
-@pytest.mark.parametrize(("workers", "total"), [(1, 7), (2, 17), (4, TOTAL)])
+@pytest.mark.parametrize(
+    ("workers", "total"), [(1, 7), pytest.param(2, 17, marks=pytest.mark.storm), (4, TOTAL)]
+)
 def test_the_total_is_exact(place, workers, total):
     site = place("total")
-    said = site.run("-m", *TINY, f"study.n_trials={total}", f"hydra.launcher.workers={workers}", "study.name=s")
+    said = site.run(
+        "-m", *TINY, f"study.n_trials={total}", f"hydra.launcher.workers={workers}", "study.name=s"
+    )
     exactly(site, total)
     assert all(states == ["complete"] for states in site.attempts().values())
     slots = {slot for (slot,) in site.rows("SELECT slot FROM dlsearch_attempt")}
@@ -26,12 +30,19 @@ def test_the_total_is_exact(place, workers, total):
 @pytest.mark.parametrize("workers", [2])
 def test_killed_processes_cost_one_attempt_and_no_result(place, warm, workers):
     site = place("killed")
-    command = ["-m", *TINY, f"study.n_trials={TOTAL}", f"hydra.launcher.workers={workers}", "study.name=s"]
+    command = [
+        "-m",
+        *TINY,
+        f"study.n_trials={TOTAL}",
+        f"hydra.launcher.workers={workers}",
+        "study.name=s",
+    ]
     with site.running(*command) as process:
         until(lambda: len(site.finished()) >= 5)
         new_child(warm._process.pid).kill()
         (number,) = until(
-            lambda: site.rows("SELECT number, error FROM dlsearch_attempt WHERE state='lost'"), timeout=20
+            lambda: site.rows("SELECT number, error FROM dlsearch_attempt WHERE state='lost'"),
+            timeout=20,
         )[0][:1]
 
         until(lambda: len(site.finished()) >= 15)
@@ -51,5 +62,7 @@ def test_killed_processes_cost_one_attempt_and_no_result(place, warm, workers):
     assert {row["number"] for row in rows if row["attempt"] == 2} == set(hit)
     assert {row["attempt"] for row in rows} == {1, 2}
     assert [row["state"] for row in rows] == ["complete"] * TOTAL
-    ((error,),) = site.rows("SELECT error FROM dlsearch_attempt WHERE number=? AND attempt=1", number)
+    ((error,),) = site.rows(
+        "SELECT error FROM dlsearch_attempt WHERE number=? AND attempt=1", number
+    )
     assert error == "killed by SIGKILL"

@@ -12,7 +12,11 @@ import pytest
 from tests.e2e.running import TINY, Site
 
 LEFT_OUT = ("study.finalize=false", "model=linear", "data.train_size=64", "trainer.max_epochs=1")
-WORDS = [word for word in TINY if word not in LEFT_OUT] + ["data=digits", "sampler=random", "model=mlp"]
+WORDS = [word for word in TINY if word not in LEFT_OUT] + [
+    "data=digits",
+    "sampler=random",
+    "model=mlp",
+]
 WORDS += ["model.width=16", "data.train_size=128", "trainer.max_epochs=2", "study.confirm.top=1"]
 WORDS += ["study.confirm.seeds=2", "study.n_trials=3"]
 
@@ -42,7 +46,11 @@ def test_the_study_knows_what_it_began_with(site: Site) -> None:
     assert weights["from"]["study"]["name"] == "source"
     assert len(weights["new"]) == len(weights["left_out"]) == 2
     source = report(site, "source")
-    kept = {r["state_sha256"] for c in source["again"]["finalization"]["configurations"] for r in c["replicas"]}
+    kept = {
+        r["state_sha256"]
+        for c in source["again"]["finalization"]["configurations"]
+        for r in c["replicas"]
+    }
     assert sha in kept  # the digest of the source's own record
 
 
@@ -62,8 +70,16 @@ def test_its_trials_are_verified_with_the_same_weights_and_refused_with_others(s
 
 
 def test_another_result_of_the_source_is_no_part_of_it(site: Site) -> None:
-    words = [*WORDS, "study.name=moved", "seed=5", "transfer=features,finetune", "optimizer.lr=0.01"]
-    said = site.run("-m", *words, "optimizer.weight_decay=0", "transfer.weights=study:source/1", code=2)
+    words = [
+        *WORDS,
+        "study.name=moved",
+        "seed=5",
+        "transfer=features,finetune",
+        "optimizer.lr=0.01",
+    ]
+    said = site.run(
+        "-m", *words, "optimizer.weight_decay=0", "transfer.weights=study:source/1", code=2
+    )
     assert said.count("\n") == 1
     assert "transfer" in said
 
@@ -75,7 +91,9 @@ def test_another_result_of_the_source_is_no_part_of_it(site: Site) -> None:
      (["transfer.weights=study:source", "model.width=8"], "this net as"),
      (["transfer.weights=study:source", "transfer.freeze=choice(loaded,'none.*')"], "'none.*' matches no tensor")],
 )  # fmt: skip
-def test_what_cannot_be_moved_is_one_line_and_writes_nothing(site: Site, words: list[str], why: str) -> None:
+def test_what_cannot_be_moved_is_one_line_and_writes_nothing(
+    site: Site, words: list[str], why: str
+) -> None:
     said = site.run("-m", *WORDS, "study.name=fresh", *words, code=2)
     assert said.count("\n") == 1
     assert said.startswith("dlsearch: transfer.")
@@ -85,9 +103,13 @@ def test_what_cannot_be_moved_is_one_line_and_writes_nothing(site: Site, words: 
 
 def test_the_test_set_is_opened_once_for_an_ensemble(site: Site) -> None:
     openings = "SELECT kind FROM dlsearch_test_evaluation WHERE study='source' ORDER BY id"
-    assert "the test set stayed closed" in site.run("ensemble", "source", "--top", "2", "--validation")
+    assert "the test set stayed closed" in site.run(
+        "ensemble", "source", "--top", "2", "--validation"
+    )
     assert site.rows(openings) == [("confirm",)]
-    found = json.loads(site.run("ensemble", "source", "--top", "3", "--json", "tracking.enabled=false"))
+    found = json.loads(
+        site.run("ensemble", "source", "--top", "3", "--json", "tracking.enabled=false")
+    )
     again = site.run("ensemble", "source", "--top", "3")
     assert "was not opened again" in again
     assert f"{found['test'][found['chosen']]['accuracy']:.4f}" in again
@@ -100,8 +122,12 @@ def test_the_test_set_is_opened_once_for_an_ensemble(site: Site) -> None:
     )
     for number, value in recorded:  # as each trial was validated
         assert found["validation"]["each"][f"trial {number}"]["accuracy"] == pytest.approx(value)
-    document = json.loads(site.rows("SELECT document FROM dlsearch_test_evaluation WHERE kind='confirm'")[0][0])
-    assert found["test"]["single"]["accuracy"] == pytest.approx(document["metrics"]["test/accuracy"])
+    document = json.loads(
+        site.rows("SELECT document FROM dlsearch_test_evaluation WHERE kind='confirm'")[0][0]
+    )
+    assert found["test"]["single"]["accuracy"] == pytest.approx(
+        document["metrics"]["test/accuracy"]
+    )
     shown = report(site, "source")["test"]
     assert shown["opened"] == 2
     assert shown["main"]["replicas"]  # what is quoted is the model that is kept

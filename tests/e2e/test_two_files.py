@@ -27,7 +27,7 @@ SMALL = [
 #: all in one process, so that torch is imported twice and not five times
 RUN = """
 import json, sys
-from dlsearch.cli import main
+from dlsearch.cli.main import main
 for words in json.loads(sys.argv[1]):
     print("$", *words, flush=True)
     try:
@@ -37,7 +37,7 @@ for words in json.loads(sys.argv[1]):
             raise
 import pytest
 options = ["-q", "-n", "0", "--assert=plain", "-p", "no:cacheprovider", "--basetemp", sys.argv[2]]
-sys.exit(pytest.main(["tests/models/test_models.py", "tests/models/test_families.py", "-k", "allconv", *options]))
+sys.exit(pytest.main(["tests/systems/test_models.py", "tests/systems/test_families.py", "-k", "allconv", *options]))
 """
 
 
@@ -47,17 +47,18 @@ def files(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
 
 
+@pytest.mark.storm
 @pytest.mark.slow
 def test_an_architecture_is_two_files(tmp_path: Path) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     blocks = dict(re.findall(r"```(python|yaml|console)\n(.*?)```", text, re.DOTALL))
     named = re.findall(r"`((?:dlsearch|conf)/[\w/]+/allconv\.\w+)`", text)
-    assert named == ["dlsearch/models/allconv.py", "conf/model/allconv.yaml"]
+    assert named == ["dlsearch/systems/vision/models/allconv.py", "conf/model/allconv.yaml"]
 
     tree = tmp_path / "tree"
-    for folder in ("dlsearch", "conf", "tests/models"):
+    for folder in ("dlsearch", "conf", "tests/systems"):
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "tests/conftest.py"):
+    for file in ("pyproject.toml", "tests/conftest.py", "tests/closing.py"):
         shutil.copy(ROOT / file, tree / file)
     before = files(tree)
     for name, block in zip(named, ("python", "yaml"), strict=True):
@@ -69,8 +70,14 @@ def test_an_architecture_is_two_files(tmp_path: Path) -> None:
     plain = [w for w in SMALL if not w.startswith(("space.", "study.", "sampler", "hydra."))]
     commands = [describe, [*train, *plain], [*search, *SMALL]]
     store = tmp_path / "store"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))}
-    environment |= {**FAST, "PYTHONPATH": f"{tree}:{tree / 'dlsearch/_hydra'}", "DLSEARCH_STORE": str(store)}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DLSEARCH_"))
+    }
+    environment |= {
+        **FAST,
+        "PYTHONPATH": f"{tree}:{tree / 'dlsearch/_hydra'}",
+        "DLSEARCH_STORE": str(store),
+    }
     process = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(commands), str(tmp_path / "tests")], cwd=tree, env=environment,
         capture_output=True, text=True, timeout=170,
@@ -80,7 +87,10 @@ def test_an_architecture_is_two_files(tmp_path: Path) -> None:
 
     table, trained, searched = said.split("\n$ ")[0], *said.split("\n$ ")[1:]
     assert "96×32×32" in table
-    assert f"{3 * 9 * 96 + 96 + 96 * 9 * 96 + 96 + 96 * 9 * 192 + 192 + 192 * 10 + 10:,} parameters" in table
+    assert (
+        f"{3 * 9 * 96 + 96 + 96 * 9 * 96 + 96 + 96 * 9 * 192 + 192 + 192 * 10 + 10:,} parameters"
+        in table
+    )
     assert "val/accuracy" in trained
     assert "2 trials" in searched or "2/2" in searched
     assert (store / "studies/allconv_digits/report/index.html").is_file()

@@ -13,11 +13,17 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dlsearch.verbs.look import look
-from dlsearch.verbs.use import compare, export, predict
+from dlsearch.cli.commands.compare import compare
+from dlsearch.cli.commands.export import export
+from dlsearch.cli.commands.look import look
+from dlsearch.cli.commands.predict import predict
 from tests.e2e.running import TINY, Site
 
-WORDS = [w for w in TINY if w != "study.finalize=false"] + ["data=digits", "sampler=random", "study.n_trials=2"]
+WORDS = [w for w in TINY if w != "study.finalize=false"] + [
+    "data=digits",
+    "sampler=random",
+    "study.n_trials=2",
+]
 WORDS += ["study.confirm.top=1", "study.confirm.seeds=2"]
 
 
@@ -25,7 +31,11 @@ WORDS += ["study.confirm.top=1", "study.confirm.seeds=2"]
 def site(place: Callable[..., Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Two finished studies and one that is not, their data set gone; five digits as pictures."""
     site = place("use")
-    for name, more in (("one", ["seed=0"]), ("two", ["seed=1"]), ("open", ["study.finalize=false"])):
+    for name, more in (
+        ("one", ["seed=0"]),
+        ("two", ["seed=1"]),
+        ("open", ["study.finalize=false"]),
+    ):
         site.run("-m", *WORDS, f"study.name={name}", *more)
     shutil.rmtree(site.store / "cache")
     pixels, labels = load_digits(return_X_y=True)
@@ -46,13 +56,16 @@ def store(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 def test_predict_needs_neither_data_nor_lightning_nor_mlflow(site: Site) -> None:
     code = (
-        "import sys, json; from dlsearch.verbs.use import predict; code = predict(['one', 'digits', '--json']);"
+        "import sys, json\nfrom dlsearch.cli.commands.predict import predict\n"
+        "code = predict(['one', 'digits', '--json']);"
         "heavy = [m for m in ('pytorch_lightning', 'mlflow', 'torchmetrics', 'matplotlib') if m in sys.modules];"
         "sys.exit(f'imported: {heavy}' if heavy else code)"
     )
     process = _python(site, code)
     found = json.loads(process)
-    assert [row["file"] for row in found["predictions"]] == [f"digits/{i}_{i}.png" for i in range(5)]
+    assert [row["file"] for row in found["predictions"]] == [
+        f"digits/{i}_{i}.png" for i in range(5)
+    ]
     assert all(0 < row["probability"] <= 1 and len(row["top"]) == 3 for row in found["predictions"])
     assert found["model"]["kind"] == "confirm"
 
@@ -62,18 +75,25 @@ def _python(site: Site, code: str) -> str:
     import subprocess
 
     environment = {**os.environ, "PYTHONPATH": site.path, "DLSEARCH_STORE": str(site.store)}
-    done = subprocess.run([site.python, "-c", code], cwd=site.folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [site.python, "-c", code], cwd=site.folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_an_exported_model_says_what_the_study_says(store: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exported_model_says_what_the_study_says(
+    store: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert export(["one", "--out", "exported"]) == 0
     assert "allowed" in capsys.readouterr().out
     assert predict(["one", "digits", "--json"]) == predict(["exported", "digits", "--json"]) == 0
     first, second = _documents(capsys.readouterr().out)
     assert [r["class"] for r in first["predictions"]] == [r["class"] for r in second["predictions"]]
-    assert json.loads((store.folder / "exported/model.json").read_text())["test"]["n"] == first["model"]["test"]["n"]
+    assert (
+        json.loads((store.folder / "exported/model.json").read_text())["test"]["n"]
+        == first["model"]["test"]["n"]
+    )
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
@@ -81,7 +101,9 @@ def _documents(text: str) -> list[dict[str, Any]]:
     return [json.loads(part) for part in parts]
 
 
-def test_a_file_that_is_no_image_does_not_stop_the_others(store: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_image_does_not_stop_the_others(
+    store: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("broken.png").write_text("no")
     assert predict(["one", "broken.png", "digits/0_0.png", "--top", "1"]) == 1
     said = capsys.readouterr()
@@ -105,7 +127,9 @@ def test_the_kept_model_is_looked_into_and_its_run_has_the_page(
     assert first["gradients"]["layers"] == ["linear"]
     assert look(["one", "--json", "tracking.enabled=false"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {key: found[key] for key in first if key != "curves"} == {k: v for k, v in first.items() if k != "curves"}
+    assert {key: found[key] for key in first if key != "curves"} == {
+        k: v for k, v in first.items() if k != "curves"
+    }
     page = Path(found["page"])
     assert page.read_text("utf-8").count("<figure") == 1  # the rows of the linear classifier
     (journal,) = page.parent.parent.glob("journal.a*.jsonl")

@@ -1,9 +1,9 @@
 """The command on processes that are warm already: on a fork server of trials, and, where asked, forked from one.
 
-``python -m tests.e2e.warm SOCKET WORDS…`` differs from ``dlsearch WORDS…`` in that torch was imported once for all
-studies of a test session, which saves ten seconds each. `forked` is the same in a child of a process that has imported
-what commands import, which saves each of them seconds more. Tests of how commands and fork servers begin and end use
-the plain command.
+``python -m tests.e2e.warm SOCKET WORDS…`` differs from ``dlsearch WORDS…`` in that torch was
+imported once for all studies of a test session, which saves ten seconds each. `forked` is the same
+in a child of a process that has imported what commands import, which saves each of them seconds
+more. Tests of how commands and fork servers begin and end use the plain command.
 """
 
 from __future__ import annotations
@@ -15,20 +15,16 @@ import sys
 import threading
 from typing import Any
 
-from dlsearch.cli import command
-from dlsearch.search.forkserver import ForkServer
-
-
-class SharedForkServer(ForkServer):
-    """Somebody else's server: not ours to stop."""
-
-    def stop(self) -> None:
-        """Leave it."""
+from dlsearch.cli.main import command
+from dlsearch.core.files.descriptor import Descriptor
+from dlsearch.execution.forkserver import ForkServer
 
 
 def _on(socket: str) -> None:
     def start(_preload: Any, **_: Any) -> ForkServer:
-        return SharedForkServer(socket, -1, None)
+        lifeline = Descriptor.open(os.devnull, os.O_RDONLY)
+        # somebody else's server: it ends by another life line
+        return ForkServer(socket, lifeline, None)
 
     ForkServer.start = start  # type: ignore[method-assign, assignment]
     command()
@@ -36,6 +32,7 @@ def _on(socket: str) -> None:
 
 def forked(_channel: Any, payload: dict[str, Any]) -> None:
     """A command as the leader of a process group, with the surroundings that a new process would have."""
+    assert "tests.e2e.preload" in sys.modules, "a module that commands import late has another name"
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(payload["folder"])

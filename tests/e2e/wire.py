@@ -12,8 +12,8 @@ import time
 class Wire:
     """Forwards connections, byte by byte, as far as `mode` lets it.
 
-    Modes: ``pass``; ``refuse`` (a new connection ends at once); ``slow`` (what the server says comes `delay` seconds
-    late).
+    Modes: ``pass``; ``refuse`` (a new connection ends at once); ``slow`` (what the server says
+    comes `delay` seconds late).
 
     Args:
         upstream: A port of this machine, or the path of a Unix socket.
@@ -56,7 +56,9 @@ class Wire:
             with self._lock:
                 self._open |= {caller, server}
             for source, sink, answers in ((caller, server, False), (server, caller, True)):
-                threading.Thread(target=self._pump, args=(source, sink, answers), daemon=True).start()
+                threading.Thread(
+                    target=self._pump, args=(source, sink, answers), daemon=True
+                ).start()
 
     def _connect(self) -> socket.socket | None:
         try:

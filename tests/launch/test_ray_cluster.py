@@ -1,11 +1,11 @@
-"""What a worker takes of a Ray cluster, and how many of them its nodes hold. The cluster itself: test_ray.py."""
+"""What a worker takes of a Ray cluster, and how many its nodes hold. For clusters: test_ray.py."""
 
 from __future__ import annotations
 
 import pytest
 
-from dlsearch.config.errors import ConfigError
-from dlsearch.launch.ray_cluster import Node, need
+from dlsearch.core.errors import ConfigError
+from dlsearch.launch.ray import Node, need
 
 
 @pytest.mark.parametrize(("remote", "expected"), [

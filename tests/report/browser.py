@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 #: Widths in CSS pixels, and whether the reader asked for dark colours.
-LOOKS = {"light": (1280, False), "dark": (1280, True), "phone": (375, False), "phone, dark": (375, True)}
+LOOKS = {
+    "light": (1280, False),
+    "dark": (1280, True),
+    "phone": (375, False),
+    "phone, dark": (375, True),
+}
 
 
 def program() -> str | None:
@@ -32,7 +37,8 @@ class Visit:
 
     Args:
         requests: The addresses that it asked for, but for its own and for ``data:``.
-        complaints: Errors that the browser logged, violations of the content-security policy among them.
+        complaints: Errors that the browser logged, violations of the content-security policy among
+            them.
         overflow: How many CSS pixels the page is wider than the window.
     """
 
@@ -54,11 +60,19 @@ class Browser:
         self._events: list[dict[str, Any]] = []
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Network", "Log", "Runtime", "Inspector"):
             self.call(f"{domain}.enable")
         self.call("Page.setLifecycleEventsEnabled", enabled=True)
-        self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        self.call(
+            "Network.emulateNetworkConditions",
+            offline=True,
+            latency=0,
+            downloadThroughput=0,
+            uploadThroughput=0,
+        )
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One command and its answer."""
@@ -87,7 +101,9 @@ class Browser:
             data = os.read(self._read, 1 << 16) if ready else b""
             if not data:
                 raise self._silent(
-                    "the browser ended" if ready else f"the browser has not answered for {timeout:.0f} s"
+                    "the browser ended"
+                    if ready
+                    else f"the browser has not answered for {timeout:.0f} s"
                 )
             self._buffer += data
         message, _, self._buffer = self._buffer.partition(b"\0")
@@ -103,14 +119,22 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page; that of its promise, where it is one."""
-        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(json.dumps(answer["exceptionDetails"])[:500])
         return answer["result"].get("value")
 
     def visit(self, path: Path, width: int, dark: bool) -> Visit:
         """Show a file."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._events.clear()
@@ -122,7 +146,9 @@ class Browser:
             for e in self._events
         ):
             self._events.append(self._receive())
-        overflow = self.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        overflow = self.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
         found = Visit(overflow=overflow)
         for event in self._events:
             about = event.get("params", {})

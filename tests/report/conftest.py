@@ -18,13 +18,44 @@ if TYPE_CHECKING:
 START = datetime(2026, 11, 21, 7, 0, tzinfo=UTC).timestamp()
 CLASSES = [str(i) for i in range(10)]
 SPACE: list[dict[str, Any]] = [
-    {"name": "optimizer.lr", "kind": "float", "low": 1e-4, "high": 1e-1, "log": True, "step": None, "choices": None}
+    {
+        "name": "optimizer.lr",
+        "kind": "float",
+        "low": 1e-4,
+        "high": 1e-1,
+        "log": True,
+        "step": None,
+        "choices": None,
+    }
     | {"when": None, "default": 0.001, "text": "tag(log, interval(1e-4, 1e-1))"},
-    {"name": "model.dropout", "kind": "float", "low": 0.0, "high": 0.6, "log": False, "step": None, "choices": None}
+    {
+        "name": "model.dropout",
+        "kind": "float",
+        "low": 0.0,
+        "high": 0.6,
+        "log": False,
+        "step": None,
+        "choices": None,
+    }
     | {"when": None, "default": 0.0, "text": "interval(0, 0.6)"},
-    {"name": "data.batch_size", "kind": "categorical", "low": None, "high": None, "log": False, "step": None}
+    {
+        "name": "data.batch_size",
+        "kind": "categorical",
+        "low": None,
+        "high": None,
+        "log": False,
+        "step": None,
+    }
     | {"choices": [32, 64, 128, 256], "when": None, "default": 64, "text": "32,64,128,256"},
-    {"name": "model.width", "kind": "int", "low": 16, "high": 512, "log": True, "step": None, "choices": None}
+    {
+        "name": "model.width",
+        "kind": "int",
+        "low": 16,
+        "high": 512,
+        "log": True,
+        "step": None,
+        "choices": None,
+    }
     | {"when": {"model": ["mlp"]}, "default": 128, "text": "tag(log, int(interval(16, 512)))"},
     {"name": "model", "kind": "categorical", "low": None, "high": None, "log": False, "step": None}
     | {"choices": ["lenet", "mlp"], "when": None, "default": "lenet", "text": "lenet,mlp"},
@@ -33,7 +64,11 @@ SPACE: list[dict[str, Any]] = [
 
 def iso(seconds: float) -> str:
     """`seconds` after the start of the simulated study."""
-    return datetime.fromtimestamp(START + seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(START + seconds, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def sha(text: str) -> str:
@@ -57,7 +92,12 @@ def _params(rng: random.Random, number: int) -> dict[str, Any]:
 
 def _final(params: dict[str, Any], rng: random.Random) -> float:
     lr = math.log10(params["optimizer.lr"]) + 2.2
-    lost = 0.008 + 0.011 * lr**2 + 0.05 * (params["model.dropout"] - 0.2) ** 2 + 0.006 * (params["model"] == "mlp")
+    lost = (
+        0.008
+        + 0.011 * lr**2
+        + 0.05 * (params["model.dropout"] - 0.2) ** 2
+        + 0.006 * (params["model"] == "mlp")
+    )
     noise = abs(rng.gauss(0, 0.0015))
     return float(1 - lost - noise - (0.6 if lr > 1.1 else 0.0))
 
@@ -68,7 +108,11 @@ def _confusion(rng: random.Random, n: int, accuracy: float) -> list[list[int]]:
         table[i][i] = n // 10
     for _ in range(round(n * (1 - accuracy))):
         i = rng.choice([2, 3, 4, 5, 7, 8, 9, 9, 4])
-        j = {4: 9, 9: 4, 3: 5, 5: 3, 7: 2}.get(i, 8) if rng.random() < 0.6 else rng.choice(range(10))
+        j = (
+            {4: 9, 9: 4, 3: 5, 5: 3, 7: 2}.get(i, 8)
+            if rng.random() < 0.6
+            else rng.choice(range(10))
+        )
         if i != j:
             table[i][i] -= 1
             table[i][j] += 1
@@ -96,14 +140,21 @@ def study_record(
         params = copy.deepcopy(trials[5]["params"]) if number == 17 else _params(rng, number)
         final = _final(params, rng)
         slot = min(range(slots), key=lambda s: free[s])
-        begun, each = free[slot] + 0.4, rng.uniform(2.0, 3.2) * (1.5 if params["data.batch_size"] == 32 else 1.0)
+        begun, each = (
+            free[slot] + 0.4,
+            rng.uniform(2.0, 3.2) * (1.5 if params["data.batch_size"] == 32 else 1.0),
+        )
         scores = [
             [e, round(final - (final - 0.55) * math.exp(-0.75 * (e + 1)) + rng.gauss(0, 0.0012), 4)]
             for e in range(epochs)
         ]
         state, reason, error = "complete", None, None
         if number in (6, 19):
-            state, reason, error = "failed", "nan", "train/loss is nan in epoch 3 (global step 2814)"
+            state, reason, error = (
+                "failed",
+                "nan",
+                "train/loss is nan in epoch 3 (global step 2814)",
+            )
             scores = scores[:3]
         elif number == 11:
             state, reason = "failed", "exception"
@@ -121,8 +172,18 @@ def study_record(
             )
             begun += 12.5
         attempts.append(
-            {"attempt": len(attempts) + 1, "state": state, "reason": reason, **where, "started": iso(begun)}
-            | {"ended": iso(begun + seconds), "seconds": round(seconds, 3), "run_id": sha(str(number))[:32]}
+            {
+                "attempt": len(attempts) + 1,
+                "state": state,
+                "reason": reason,
+                **where,
+                "started": iso(begun),
+            }
+            | {
+                "ended": iso(begun + seconds),
+                "seconds": round(seconds, 3),
+                "run_id": sha(str(number))[:32],
+            }
         )
         free[slot] = begun + seconds
         best = max(scores, key=lambda p: p[1]) if scores else None
@@ -147,8 +208,14 @@ def study_record(
                 "epochs": len(scores),
                 "best_epoch": best[0] if best else None,
                 "n_params": 61706,
-                "summary": {"best/val/accuracy": value, "best/train/accuracy": round(value + 0.006, 4)}
-                | {"final/train/loss": round(1.1 - value, 4), "final/val/loss": round(1.15 - value, 4)}
+                "summary": {
+                    "best/val/accuracy": value,
+                    "best/train/accuracy": round(value + 0.006, 4),
+                }
+                | {
+                    "final/train/loss": round(1.1 - value, 4),
+                    "final/val/loss": round(1.15 - value, 4),
+                }
                 if value
                 else {},
                 "attempts": attempts,
@@ -158,25 +225,34 @@ def study_record(
                 "breaches": [],
             }
         )
-    winner = max((t for t in trials if t["value"] is not None), key=lambda t: (t["value"], -t["number"]), default=None)
+    winner = max(
+        (t for t in trials if t["value"] is not None),
+        key=lambda t: (t["value"], -t["number"]),
+        default=None,
+    )
     end = max(free, default=0.0)
     record = {
         "schema": 1,
         "study": _study(n, slots, end),
         "trials": trials,
-        "winner": {k: winner[k] for k in ("number", "params", "value", "values")} if winner else None,
+        "winner": {k: winner[k] for k in ("number", "params", "value", "values")}
+        if winner
+        else None,
         "test": [_ledger_row(rng, winner, end)] if winner else [],
         "finalization": None,
     }
     return finalised(record) if confirmed and winner else record
 
 
-def _replica(rng: random.Random, i: int, seed: int, level: float, epochs: int, begun: float) -> dict[str, Any]:
+def _replica(
+    rng: random.Random, i: int, seed: int, level: float, epochs: int, begun: float
+) -> dict[str, Any]:
     """One more training of a configuration whose score is around `level`."""
     final = level + rng.gauss(0, 0.0004)
     last = epochs - (3 if i == 2 else 0)
     scores = [
-        [e, round(final - (final - 0.55) * math.exp(-0.75 * (e + 1)) + rng.gauss(0, 0.0004), 4)] for e in range(last)
+        [e, round(final - (final - 0.55) * math.exp(-0.75 * (e + 1)) + rng.gauss(0, 0.0004), 4)]
+        for e in range(last)
     ]
     best = max(scores, key=lambda p: p[1])
     where = {"worker": "w0", "slot": i % 2, "device": f"cpu:{i % 2}", "host": "box"}
@@ -191,7 +267,10 @@ def _replica(rng: random.Random, i: int, seed: int, level: float, epochs: int, b
         "best_epoch": best[0],
         "seconds": 30.0 + i,
         "intermediate": scores,
-        "summary": {"best/val/accuracy": best[1], "best/train/accuracy": round(best[1] + 0.005 + 0.0003 * i, 4)}
+        "summary": {
+            "best/val/accuracy": best[1],
+            "best/train/accuracy": round(best[1] + 0.005 + 0.0003 * i, 4),
+        }
         | {"best/train/loss": 0.021, "best/val/loss": 0.041},
         "state_sha256": sha(f"replica {seed} {level}"),
         "split_sha256": {k: sha(k) for k in ("train", "val")},
@@ -208,7 +287,10 @@ def finalised(record: dict[str, Any], top: int = 3, n: int = 5, epochs: int = 12
     end = record["study"]["seconds"]
     seeds = [70001 + 13 * i for i in range(n)]
     ranked: list[dict[str, Any]] = []
-    for t in sorted((t for t in record["trials"] if t["value"] is not None), key=lambda t: (-t["value"], t["number"])):
+    for t in sorted(
+        (t for t in record["trials"] if t["value"] is not None),
+        key=lambda t: (-t["value"], t["number"]),
+    ):
         if len(ranked) < top and all(t["params"] != other["params"] for other in ranked):
             ranked.append(t)
     default = next((t for t in record["trials"] if t["default"]), None)
@@ -223,8 +305,18 @@ def finalised(record: dict[str, Any], top: int = 3, n: int = 5, epochs: int = 12
         replicas = [_replica(rng, k, seeds[k], level, epochs, end + 40 * k) for k in range(done)]
         mean = sum(r["value"] for r in replicas) / len(replicas)
         configurations.append(
-            {"trial_number": t["number"], "default": is_default, "params": t["params"], "search_value": t["value"]}
-            | {"mean": mean, "dropped_after": done if done < n else None, "winner": t is won, "replicas": replicas}
+            {
+                "trial_number": t["number"],
+                "default": is_default,
+                "params": t["params"],
+                "search_value": t["value"],
+            }
+            | {
+                "mean": mean,
+                "dropped_after": done if done < n else None,
+                "winner": t is won,
+                "replicas": replicas,
+            }
         )
     mine = next(c for c in configurations if c["winner"])
     kept = max(mine["replicas"], key=lambda r: (r["value"], -r["replica"]))
@@ -248,10 +340,22 @@ def finalised(record: dict[str, Any], top: int = 3, n: int = 5, epochs: int = 12
     }
     row = record["test"][0]
     accuracy = row["metrics"]["test/accuracy"]
-    row.update(trial_number=won["number"], round=1, seed=kept["seed"], value=kept["value"], first_layer=_filters(rng))
+    row.update(
+        trial_number=won["number"],
+        round=1,
+        seed=kept["seed"],
+        value=kept["value"],
+        first_layer=_filters(rng),
+    )
     row["replicas"] = [
         {"replica": i, "seed": s}
-        | {"metrics": {"test/accuracy": round(accuracy + (0 if i == kept["replica"] else 0.0003 * (i - 2)), 4)}}
+        | {
+            "metrics": {
+                "test/accuracy": round(
+                    accuracy + (0 if i == kept["replica"] else 0.0003 * (i - 2)), 4
+                )
+            }
+        }
         for i, s in enumerate(seeds)
     ]
     record["openings"] = [
@@ -267,9 +371,13 @@ def finalised(record: dict[str, Any], top: int = 3, n: int = 5, epochs: int = 12
 def _filters(rng: random.Random) -> dict[str, Any]:
     """Six filters of 5×5, as the record holds a first layer."""
     raw = bytes(rng.randrange(1, 256) for _ in range(6 * 25))
-    return {"layer": "features.0", "type": "Conv2d", "total": 6, "shape": [6, 1, 5, 5], "steps": [0.002] * 6} | {
-        "data": base64.b64encode(raw).decode()
-    }
+    return {
+        "layer": "features.0",
+        "type": "Conv2d",
+        "total": 6,
+        "shape": [6, 1, 5, 5],
+        "steps": [0.002] * 6,
+    } | {"data": base64.b64encode(raw).decode()}
 
 
 def _ledger_row(rng: random.Random, winner: dict[str, Any], end: float) -> dict[str, Any]:
@@ -287,7 +395,11 @@ def _ledger_row(rng: random.Random, winner: dict[str, Any], end: float) -> dict[
         "seed": 90001,
         "evaluated_at": iso(end + 42),
         "n": 10000,
-        "metrics": {"test/accuracy": right / 10000, "test/loss": 0.0391, "test/f1": round(right / 10000 - 0.0002, 4)},
+        "metrics": {
+            "test/accuracy": right / 10000,
+            "test/loss": 0.0391,
+            "test/f1": round(right / 10000 - 0.0002, 4),
+        },
         "confusion": confusion,
         "classes": CLASSES,
         "errors": errors,
@@ -307,9 +419,19 @@ def _study(n: int, slots: int, end: float) -> dict[str, Any]:
         "n_trials": n,
         "timeout": None,
         "seconds": round(end + 1.5, 3),
-        "slots": [{"worker": "w0", "slot": s, "device": "cpu", "host": "box"} for s in range(slots)],
-        "sampler": {"_target_": "optuna.samplers.TPESampler", "multivariate": True, "n_startup_trials": 8},
-        "pruner": {"_target_": "optuna.pruners.HyperbandPruner", "min_resource": 3, "reduction_factor": 2},
+        "slots": [
+            {"worker": "w0", "slot": s, "device": "cpu", "host": "box"} for s in range(slots)
+        ],
+        "sampler": {
+            "_target_": "optuna.samplers.TPESampler",
+            "multivariate": True,
+            "n_startup_trials": 8,
+        },
+        "pruner": {
+            "_target_": "optuna.pruners.HyperbandPruner",
+            "min_resource": 3,
+            "reduction_factor": 2,
+        },
         "config": {"seed": 0, "trainer": {"max_epochs": 12}},
         "overrides": ["experiment=quickstart", "study.n_trials=24", "model=lenet,mlp"],
         "command": "dlsearch -m experiment=quickstart study.n_trials=24 'model=lenet,mlp'",
@@ -335,7 +457,11 @@ def _study(n: int, slots: int, end: float) -> dict[str, Any]:
             "classes": CLASSES,
             "sizes": {"train": 50000, "val": 10000, "test": 10000},
             "digests": {k: sha(k) for k in ("train", "val", "test")},
-            "class_counts": {"train": [5000 + 7 * i for i in range(10)], "val": [1000] * 10, "test": [1000] * 10},
+            "class_counts": {
+                "train": [5000 + 7 * i for i in range(10)],
+                "val": [1000] * 10,
+                "test": [1000] * 10,
+            },
             "overlap": {"index": 0, "content": 0},
         },
         "model": {
@@ -346,9 +472,30 @@ def _study(n: int, slots: int, end: float) -> dict[str, Any]:
                 | {"params": 156, "macs": 117600},
                 {"name": "features.3", "type": "Conv2d", "in": [6, 14, 14], "out": [16, 10, 10]}
                 | {"params": 2416, "macs": 240000},
-                {"name": "classifier.1", "type": "Linear", "in": [400], "out": [120], "params": 48120, "macs": 48000},
-                {"name": "classifier.3", "type": "Linear", "in": [120], "out": [84], "params": 10164, "macs": 10080},
-                {"name": "classifier.5", "type": "Linear", "in": [84], "out": [10], "params": 850, "macs": 840},
+                {
+                    "name": "classifier.1",
+                    "type": "Linear",
+                    "in": [400],
+                    "out": [120],
+                    "params": 48120,
+                    "macs": 48000,
+                },
+                {
+                    "name": "classifier.3",
+                    "type": "Linear",
+                    "in": [120],
+                    "out": [84],
+                    "params": 10164,
+                    "macs": 10080,
+                },
+                {
+                    "name": "classifier.5",
+                    "type": "Linear",
+                    "in": [84],
+                    "out": [10],
+                    "params": 850,
+                    "macs": 840,
+                },
             ],
         },
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy import stats
 
-from dlsearch.report.confirmation import PROBABILITY
+from dlsearch.report.facts.confirmation import PROBABILITY
 
 
 def invariants(f: dict[str, Any]) -> dict[str, bool]:
@@ -23,7 +23,9 @@ def invariants(f: dict[str, Any]) -> dict[str, bool]:
     rows = c["finalists"]
     win = rows[c["winner"]]
     done = [[r["value"] for r in row["replicas"] if r["value"] is not None] for row in rows]
-    whole = [row for row, values in zip(rows, done, strict=True) if len(values) == max(map(len, done))]
+    whole = [
+        row for row, values in zip(rows, done, strict=True) if len(values) == max(map(len, done))
+    ]
     test = f["test"]
     main = test["main"]
     data = f["study"]["data"]
@@ -32,18 +34,24 @@ def invariants(f: dict[str, Any]) -> dict[str, bool]:
     near = math.isclose
     return {
         "states sum to what was asked": sum(a["counts"].values()) + a["not_started"] == a["asked"],
-        "states are counted": a["counts"] == {s: sum(x["state"] == s for x in t) for s in a["counts"]},
+        "states are counted": a["counts"]
+        == {s: sum(x["state"] == s for x in t) for s in a["counts"]},
         "numbers are 0, 1, 2": [x["number"] for x in t] == list(range(len(t))),
         "failures by reason sum": sum(a["failed_by_reason"].values()) == a["counts"]["failed"],
         "each failure is listed": {x["number"] for x in a["failures"]}
         == {x["number"] for x in t if x["state"] == "failed"},
         "each failure names its reason": all(x["reason"] for x in a["failures"]),
-        "retried trials have several attempts": all(len(t[x["number"]]["attempts"]) > 1 for x in a["retried"]),
+        "retried trials have several attempts": all(
+            len(t[x["number"]]["attempts"]) > 1 for x in a["retried"]
+        ),
         "attempts sum": a["attempts"] == sum(len(x["attempts"]) for x in t),
         "duplicates repeat an earlier trial": all(
-            x["of"] < x["number"] and t[x["of"]]["params"] == t[x["number"]]["params"] for x in a["duplicates"]
+            x["of"] < x["number"] and t[x["of"]]["params"] == t[x["number"]]["params"]
+            for x in a["duplicates"]
         ),
-        "only completed trials have values": all(bool(x["values"]) <= (x["state"] == "complete") for x in t),
+        "only completed trials have values": all(
+            bool(x["values"]) <= (x["state"] == "complete") for x in t
+        ),
         "every number is finite": "NaN" not in json.dumps(f) and "Infinity" not in json.dumps(f),
         "the best is the best": f["best"] == best["number"],
         "best so far only improves": all(sign * (y[1] - x[1]) > 0 for x, y in pairwise(steps)),
@@ -56,7 +64,9 @@ def invariants(f: dict[str, Any]) -> dict[str, bool]:
             f["compute"]["device_seconds"], sum(f["compute"]["by_state"].values()), rel_tol=1e-9
         ),
         "device time is the sum over attempts": near(
-            f["compute"]["device_seconds"], sum(x["seconds"] for y in t for x in y["attempts"]), rel_tol=1e-9
+            f["compute"]["device_seconds"],
+            sum(x["seconds"] for y in t for x in y["attempts"]),
+            rel_tol=1e-9,
         ),
         "no slot ran two attempts at once": all(
             x[2] <= y[1] + 1e-6
@@ -66,12 +76,14 @@ def invariants(f: dict[str, Any]) -> dict[str, bool]:
         "slots are busy for at most all of the time": 0 < f["compute"]["utilisation"] <= 1,
         "one winner": sum(row["winner"] for row in rows) == 1 and f["won"]["value"] == win["mean"],
         "means are those of the replicas": all(
-            near(row["mean"], math.fsum(v) / len(v), rel_tol=1e-9) for row, v in zip(rows, done, strict=True)
+            near(row["mean"], math.fsum(v) / len(v), rel_tol=1e-9)
+            for row, v in zip(rows, done, strict=True)
         ),
         "replicas are paired by seed": all(
             r["seed"] == c["seeds"][r["replica"]] for row in rows for r in row["replicas"]
         ),
-        "seeds are fresh": not {x["seed"] for x in t} & set(c["seeds"]) and len(set(c["seeds"])) == len(c["seeds"]),
+        "seeds are fresh": not {x["seed"] for x in t} & set(c["seeds"])
+        and len(set(c["seeds"])) == len(c["seeds"]),
         "of those with all seeds the winner is best": all(
             sign * (win["mean"] - row["mean"]) >= -1e-12 for row in whole
         ),
@@ -94,19 +106,30 @@ def invariants(f: dict[str, Any]) -> dict[str, bool]:
             f["claim"]["gain"], c["against_default"]["mean"], rel_tol=1e-9, abs_tol=1e-12
         ),
         "the drop is search minus mean": near(
-            f["optimism"]["drop"], sign * (best["values"][0] - win["mean"]), rel_tol=1e-6, abs_tol=1e-12
+            f["optimism"]["drop"],
+            sign * (best["values"][0] - win["mean"]),
+            rel_tol=1e-6,
+            abs_tol=1e-12,
         ),
         "every score has its opening": {r["ledger_id"] for r in test["rows"]}
         == {r["ledger_id"] for r in test["openings"] if r["scored"]},
-        "openings are counted": test["opened"] == len(test["openings"]) == len(test["rows"]) + test["unscored"],
-        "the confusion matrix holds every test example": sum(map(sum, confusion)) == main["n"] == data["sizes"]["test"],
+        "openings are counted": test["opened"]
+        == len(test["openings"])
+        == len(test["rows"]) + test["unscored"],
+        "the confusion matrix holds every test example": sum(map(sum, confusion))
+        == main["n"]
+        == data["sizes"]["test"],
         "accuracy is its diagonal": near(
-            main["accuracy"], sum(confusion[i][i] for i in range(len(confusion))) / main["n"], rel_tol=1e-6
+            main["accuracy"],
+            sum(confusion[i][i] for i in range(len(confusion))) / main["n"],
+            rel_tol=1e-6,
         ),
         "accuracy lies in its interval": main["wilson"][0] < main["accuracy"] < main["wilson"][1],
-        "the exact interval is the wider one": main["clopper_pearson"][1] - main["clopper_pearson"][0]
+        "the exact interval is the wider one": main["clopper_pearson"][1]
+        - main["clopper_pearson"][0]
         > main["wilson"][1] - main["wilson"][0],
-        "the tested seeds are the winner's": {r["seed"] for r in main["replicas"]} <= set(c["seeds"]),
+        "the tested seeds are the winner's": {r["seed"] for r in main["replicas"]}
+        <= set(c["seeds"]),
         "class shares sum to one": all(
             near(sum(b["shares"]), 1.0, rel_tol=1e-9) for b in f["data"]["balance"].values()
         ),
@@ -116,10 +139,14 @@ def invariants(f: dict[str, Any]) -> dict[str, bool]:
         "no example in two splits": f["data"]["overlap_index"] == 0,
         "breaches are those of the trials": Counter(b["trial"] for b in f["breaches"])
         == Counter({x["number"]: len(x["breaches"]) for x in t if x["breaches"]}),
-        "the checklist's items differ": len({r["item"] for r in f["checklist"]}) == len(f["checklist"]),
+        "the checklist's items differ": len({r["item"] for r in f["checklist"]})
+        == len(f["checklist"]),
         "the record does not contradict itself": all(x["ok"] for x in f["checks"]),
     }
 
 
 def _columns(rows: list[dict[str, Any]], x: dict[str, Any], sign: int) -> list[list[float]]:
-    return [[sign * rows[x[side]]["replicas"][i]["value"] for i in x["replicas"]] for side in ("of", "with")]
+    return [
+        [sign * rows[x[side]]["replicas"][i]["value"] for i in x["replicas"]]
+        for side in ("of", "with")
+    ]

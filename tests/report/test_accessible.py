@@ -13,8 +13,8 @@ import pytest
 
 from dlsearch import report
 from dlsearch.report import build
-from dlsearch.report.figures.outcome import shade
-from dlsearch.report.figures.svg import VARIABLES
+from dlsearch.report.figures.canvas import VARIABLES
+from dlsearch.report.figures.classification import cell_shade
 
 STYLE = (Path(report.__file__).parent / "templates/style.css").read_text("utf-8")
 NAME = re.compile(r"--(\w+): (#[0-9a-f]{6})")
@@ -63,9 +63,11 @@ def test_counts_can_be_read_on_every_cell(name: str) -> None:
     palette = palettes()[name]
     shades = []
     for share in range(1, 101):
-        alpha, ink = shade(share / 100)
+        alpha, ink = cell_shade(share / 100)
         parts = [[int(palette[of][i : i + 2], 16) for i in (1, 3, 5)] for of in ("accent", "paper")]
-        cell = "#" + "".join(f"{round(alpha * a + (1 - alpha) * p):02x}" for a, p in zip(*parts, strict=True))
+        cell = "#" + "".join(
+            f"{round(alpha * a + (1 - alpha) * p):02x}" for a, p in zip(*parts, strict=True)
+        )
         assert contrast(palette[VARIABLES[ink]], cell) >= 4.5, share
         shades.append(alpha)
     assert shades == sorted(set(shades)), "more errors, more colour"
@@ -98,7 +100,9 @@ class Outline(HTMLParser):
             self.figures[-1].append(a.get("aria-label") or "")
         if tag in ("main", "header", "footer", "nav"):
             self.landmarks.append(tag)
-        if (tag == "nav" or a.get("role") == "region" or a.get("tabindex")) and not a.get("aria-label"):
+        if (tag == "nav" or a.get("role") == "region" or a.get("tabindex")) and not a.get(
+            "aria-label"
+        ):
             self.unnamed.append(tag)
         if tag == "img" and not a.get("alt"):
             self.unnamed.append(tag)
@@ -132,10 +136,21 @@ def test_the_page_can_be_read_aloud(index: Path) -> None:
     assert len(set(told)) == len(told)
     assert len(told) >= 15
     drawn = {p.stem for p in (index.parent / "figures").iterdir()}
-    assert {"confirmation", "differences", "optimism", "seeds", "gap", "balance", "weights", "confusion"} <= drawn
+    assert {
+        "confirmation",
+        "differences",
+        "optimism",
+        "seeds",
+        "gap",
+        "balance",
+        "weights",
+        "confusion",
+    } <= drawn
 
 
-def test_the_first_screen_says_what_won_and_how_to_run_it_again(index: Path, record: dict[str, Any]) -> None:
+def test_the_first_screen_says_what_won_and_how_to_run_it_again(
+    index: Path, record: dict[str, Any]
+) -> None:
     f = json.loads((index.parent / "report.json").read_text("utf-8"))
     first = index.read_text("utf-8").split('<dl class="key">', 1)[0].split("<body>", 1)[1]
     text = re.sub(r"<[^>]+>", "", first).replace("&#39;", "'")

@@ -27,7 +27,9 @@ def _program() -> str:
     return found
 
 
-def test_the_report_asks_for_nothing_and_fits(chromium: Browser, tmp_path: Path, whole_record: dict[str, Any]) -> None:
+def test_the_report_asks_for_nothing_and_fits(
+    chromium: Browser, tmp_path: Path, whole_record: dict[str, Any]
+) -> None:
     index = build(whole_record, tmp_path / "report")
     assert index.stat().st_size < 3e6
     for look, (width, dark) in LOOKS.items():

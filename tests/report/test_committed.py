@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dlsearch.app.serve import preload
 from dlsearch.config.compose import compose_config
+from dlsearch.verification import reproduce
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted(path.parent for path in (ROOT / "experiments").glob("*/report.json"))
@@ -16,7 +18,10 @@ RECORDS = sorted(path.parent for path in (ROOT / "experiments").glob("*/report.j
 
 @pytest.mark.parametrize("folder", RECORDS, ids=[folder.name for folder in RECORDS])
 def test_a_committed_record_is_as_it_was_written(folder: Path) -> None:
-    sums = dict(line.split("  ", 1)[::-1] for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines())
+    sums = dict(
+        line.split("  ", 1)[::-1]
+        for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()
+    )
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     assert set(files) == {*sums, "SHA256SUMS", "config.yaml"}
     for name, digest in sums.items():
@@ -26,7 +31,9 @@ def test_a_committed_record_is_as_it_was_written(folder: Path) -> None:
 @pytest.mark.parametrize("folder", RECORDS, ids=[folder.name for folder in RECORDS])
 def test_it_holds_no_path_of_the_machine_that_made_it(folder: Path) -> None:
     for name in ("report.json", "config.yaml"):
-        assert not re.search(r"(?<![\w.])/(?:home|root|Users|tmp|work|mnt)/", (folder / name).read_text("utf-8")), name
+        assert not re.search(
+            r"(?<![\w.])/(?:home|root|Users|tmp|work|mnt)/", (folder / name).read_text("utf-8")
+        ), name
 
 
 def test_make_experiments_makes_studies_that_are_named_like_their_experiments() -> None:
@@ -37,3 +44,10 @@ def test_make_experiments_makes_studies_that_are_named_like_their_experiments() 
     assert {folder.name for folder in RECORDS} <= set(names)
     for name in names:
         assert compose_config([f"experiment={name}"]).study.name == name
+
+
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
+def test_it_can_be_run_again(folder: Path) -> None:
+    report = reproduce.load(folder / "report.json")
+    document = reproduce.document_of(report)
+    assert preload([document["config"]])[2:], "its nets are admitted"

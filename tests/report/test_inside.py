@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dlsearch.config.errors import ConfigError
+from dlsearch.core.errors import ConfigError
 from dlsearch.report import build
-from dlsearch.report.figures import inside as figures
-from dlsearch.report.figures import svg
+from dlsearch.report.figures.canvas import figure_settings
+from dlsearch.report.figures.inside import draw_inside
 from dlsearch.report.look_page import write_look, write_rates
 from tests.report.seen import inside
 
@@ -27,8 +27,8 @@ def seen() -> dict[str, Any]:
 
 
 def drawn(found: dict[str, Any]) -> dict[str, Any]:
-    with svg.settings():
-        return {p.key: p for p in figures.plates(found)}
+    with figure_settings():
+        return {plate.key: plate for plate in draw_inside(found)}
 
 
 def test_every_kind_has_its_figure(seen: dict[str, Any]) -> None:
@@ -84,7 +84,9 @@ def test_the_report_holds_them_in_their_sections(
     assert "| 14 × 14 |" in markdown
 
 
-def test_a_page_of_its_own_has_the_same_bytes_each_time(seen: dict[str, Any], tmp_path: Path) -> None:
+def test_a_page_of_its_own_has_the_same_bytes_each_time(
+    seen: dict[str, Any], tmp_path: Path
+) -> None:
     page = write_look(copy.deepcopy(seen), "<b>mine</b>", tmp_path / "look")
     again = write_look(copy.deepcopy(seen), "<b>mine</b>", tmp_path / "again")
     names = sorted(str(p.relative_to(page.parent)) for p in page.parent.rglob("*") if p.is_file())
@@ -98,7 +100,24 @@ def test_a_page_of_its_own_has_the_same_bytes_each_time(seen: dict[str, Any], tm
     assert json.loads((page.parent / "look.json").read_text())["n"] == 256
 
 
-def test_a_page_takes_the_place_of_its_former_self_alone(seen: dict[str, Any], tmp_path: Path) -> None:
+def test_a_page_shows_hostile_texts_as_they_are(seen: dict[str, Any], tmp_path: Path) -> None:
+    evil = "<script>a()</script>\x1b]52;c;aGk=\x07\u202e\ud800 $x^2$ <img src=x onerror=a()>"
+    for each in (*seen["maps"], *seen["deconvolution"], seen["warped"]):
+        each["layer"] = evil
+    seen["source"] = seen["gradients"]["layers"][0] = seen["maps"][2]["names"][1] = evil
+    page = write_look(seen, evil, tmp_path / "look")
+    text = page.read_text("utf-8")
+    assert not re.search(r"<script|<img|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+    assert "\\u001b]52" in text
+    for name in (*page.parent.glob("figures/*.svg"), page.parent / "look.json"):
+        assert not re.search(
+            r"<script|<img|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", name.read_text("utf-8")
+        ) or (name.suffix == ".json")
+
+
+def test_a_page_takes_the_place_of_its_former_self_alone(
+    seen: dict[str, Any], tmp_path: Path
+) -> None:
     write_look(copy.deepcopy(seen), "mine", tmp_path / "look")
     write_look({"n": 0}, "nothing", tmp_path / "look")
     assert "There is nothing to be seen" in (tmp_path / "look/index.html").read_text()
@@ -114,11 +133,25 @@ def test_a_range_test_says_what_the_curve_speaks_for(tmp_path: Path) -> None:
     rng = random.Random(0)
     rates = [1e-6 * 10 ** (i / 20) for i in range(121)]
     smooth = [2.3 - 2.0 / (1 + (1e-3 / r) ** 2) + (r / 0.3) ** 2 for r in rates]
-    found = {"low": 1e-6, "high": 1.0, "steps": 121, "rates": rates, "smooth": smooth, "diverged": False}
-    found |= {"losses": [v + rng.uniform(-0.1, 0.1) for v in smooth], "begins": 3e-4, "least": 0.02, "suggestion": 1e-3}
+    found = {
+        "low": 1e-6,
+        "high": 1.0,
+        "steps": 121,
+        "rates": rates,
+        "smooth": smooth,
+        "diverged": False,
+    }
+    found |= {
+        "losses": [v + rng.uniform(-0.1, 0.1) for v in smooth],
+        "begins": 3e-4,
+        "least": 0.02,
+        "suggestion": 1e-3,
+    }
     page = write_rates(found, "lenet", tmp_path / "lr_range")
     text = page.read_text("utf-8")
     assert "it falls most steeply at 0.001" in text
     assert "steepest: 0.001" in text
     found |= {"begins": None, "least": None, "suggestion": None}
-    assert "nothing can be suggested" in write_rates(found, "lenet", tmp_path / "lr_range").read_text("utf-8")
+    assert "nothing can be suggested" in write_rates(
+        found, "lenet", tmp_path / "lr_range"
+    ).read_text("utf-8")

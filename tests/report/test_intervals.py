@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from dlsearch.report import intervals as stats
+from dlsearch.report.facts import intervals as stats
 
 
 def test_wilson_agrees_with_published_values() -> None:
@@ -32,7 +32,34 @@ def test_resolution_is_the_interval_of_a_difference() -> None:
 
 
 # Efron and Tibshirani (1993), table 14.1: 26 scores of a spatial test.
-SPATIAL = [48, 36, 20, 29, 42, 42, 20, 42, 22, 41, 45, 14, 6, 0, 33, 28, 34, 4, 32, 24, 47, 41, 24, 26, 30, 41.0]
+SPATIAL = [
+    48,
+    36,
+    20,
+    29,
+    42,
+    42,
+    20,
+    42,
+    22,
+    41,
+    45,
+    14,
+    6,
+    0,
+    33,
+    28,
+    34,
+    4,
+    32,
+    24,
+    47,
+    41,
+    24,
+    26,
+    30,
+    41.0,
+]
 
 
 def bca_by_brute_force(values: list[float], level: float = 0.95) -> tuple[float, float]:
@@ -54,7 +81,12 @@ def bca_by_brute_force(values: list[float], level: float = 0.95) -> tuple[float,
 
 
 @pytest.mark.parametrize(
-    "values", [[0.9905, 0.9911, 0.9899, 0.991, 0.9903], [1.0, 2.0, 4.0, 8.0, 16.0], [0.1, 0.2, 0.2, 0.9, 1.5, 7.0]]
+    "values",
+    [
+        [0.9905, 0.9911, 0.9899, 0.991, 0.9903],
+        [1.0, 2.0, 4.0, 8.0, 16.0],
+        [0.1, 0.2, 0.2, 0.9, 1.5, 7.0],
+    ],
 )
 def test_bca_is_that_of_all_resamples(values: list[float]) -> None:
     found = stats.mean_interval(values)
@@ -71,7 +103,9 @@ def test_bca_leans_to_the_long_tail_and_covers_as_the_normal_interval_where_ther
     found = stats.mean_interval(SPATIAL)
     low, high = found["interval"]
     half = 1.96 * np.std(SPATIAL, ddof=1) / math.sqrt(n)
-    assert (low, high) == pytest.approx((found["mean"] - half, found["mean"] + half), abs=0.12 * half)
+    assert (low, high) == pytest.approx(
+        (found["mean"] - half, found["mean"] + half), abs=0.12 * half
+    )
     # A tail to the left pulls both ends to the left.
     assert (low + high) / 2 < found["mean"]
 
@@ -86,7 +120,8 @@ def test_student_agrees_with_published_values() -> None:
 
 
 def test_paired_comparison_agrees_with_student() -> None:
-    # Student (1908), section IX: the odds that the second drug is the better soporific are about 666 to 1 (0.9985).
+    # Student (1908), section IX: the odds that the second drug is the better soporific are about
+    # 666 to 1 (0.9985).
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
     found = stats.paired(second, first, maximize=True)
@@ -102,10 +137,13 @@ def test_the_probability_is_that_of_the_posterior() -> None:
     a, b = [0.99, 0.985, 0.991, 0.988], [0.984, 0.986, 0.987, 0.985]
     d = np.subtract(a, b)
     rng = np.random.default_rng(1)
-    # The reference posterior by its definition: sigma^2 from a scaled inverse chi-square, then mu given sigma.
+    # The reference posterior by its definition: sigma^2 from a scaled inverse chi-square, then mu
+    # given sigma.
     sigma2 = d.var(ddof=1) * 3 / rng.chisquare(3, 200_000)
     mu = rng.normal(d.mean(), np.sqrt(sigma2 / 4))
-    assert stats.paired(a, b, maximize=True)["probability"] == pytest.approx((mu > 0).mean(), abs=0.004)
+    assert stats.paired(a, b, maximize=True)["probability"] == pytest.approx(
+        (mu > 0).mean(), abs=0.004
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
 
-from dlsearch.report.load import RecordError, clean, pareto_front, view
+from dlsearch.report.load import RecordError, clean, view
 
 
 def test_the_best_of_the_search_and_the_winner_of_the_confirmation(record: dict[str, Any]) -> None:
@@ -54,12 +53,24 @@ def test_a_value_that_is_not_finite_never_wins(record: dict[str, Any]) -> None:
     [
         (lambda r: r["winner"].update(number=1), "recorded winner"),
         (lambda r: r.update(winner=None), "recorded winner"),
-        (lambda r: r["finalization"]["configurations"][0]["replicas"][1].update(seed=5), "same seed"),
-        (lambda r: r["trials"][2].update(seed=r["finalization"]["seeds"][0]), "no trial of the search had one"),
-        (lambda r: r["finalization"]["configurations"][-1].update(default=False), "never dropped"),
-        (lambda r: r["finalization"]["configurations"][-1].update(dropped_after=2), "never dropped"),
         (
-            lambda r: [x.update(value=0.5, values=[0.5]) for x in r["finalization"]["configurations"][1]["replicas"]],
+            lambda r: r["finalization"]["configurations"][0]["replicas"][1].update(seed=5),
+            "same seed",
+        ),
+        (
+            lambda r: r["trials"][2].update(seed=r["finalization"]["seeds"][0]),
+            "no trial of the search had one",
+        ),
+        (lambda r: r["finalization"]["configurations"][-1].update(default=False), "never dropped"),
+        (
+            lambda r: r["finalization"]["configurations"][-1].update(dropped_after=2),
+            "never dropped",
+        ),
+        (
+            lambda r: [
+                x.update(value=0.5, values=[0.5])
+                for x in r["finalization"]["configurations"][1]["replicas"]
+            ],
             "best mean",
         ),
         (lambda r: r["openings"].pop(), "ledger of openings"),
@@ -70,7 +81,9 @@ def test_a_value_that_is_not_finite_never_wins(record: dict[str, Any]) -> None:
         (lambda r: r["test"][0].update(trial_number=99), "test-set evaluation"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_told(record: dict[str, Any], damage: Any, said: str) -> None:
+def test_a_record_that_contradicts_itself_is_told(
+    record: dict[str, Any], damage: Any, said: str
+) -> None:
     damage(record)
     assert any(said in c["check"] for c in view(record).checks if not c["ok"])
 
@@ -84,7 +97,9 @@ def test_a_record_that_contradicts_itself_is_told(record: dict[str, Any], damage
         (lambda r: r["trials"][0].update(state="COMPLETE"), "trials"),
     ],
 )
-def test_a_record_of_another_form_is_refused(record: dict[str, Any], damage: Any, named: str) -> None:
+def test_a_record_of_another_form_is_refused(
+    record: dict[str, Any], damage: Any, named: str
+) -> None:
     damage(record)
     with pytest.raises(RecordError, match=named):
         view(record)
@@ -97,17 +112,6 @@ def test_rates_read_in_per_cent_and_losses_do_not(record: dict[str, Any]) -> Non
 
 
 def test_clean_spells_out_what_cannot_be_printed() -> None:
-    assert clean({"a\x00": ["\u202eb", "\ud800", "naïve ☃", float("nan"), float("inf"), 1, True, None]}) == {
-        "a\\u0000": ["\\u202eb", "\\ud800", "naïve ☃", None, None, 1, True, None]
-    }
-
-
-def test_pareto_front_against_its_definition() -> None:
-    rng = random.Random(0)
-    points: list[tuple[int, tuple[float, ...]]] = [
-        (i, (round(rng.random(), 1), round(rng.random(), 1))) for i in range(40)
-    ]
-    front = pareto_front(points, [True, False])
-    for n, mine in points:
-        better = [p for _, p in points if p[0] >= mine[0] and p[1] <= mine[1] and p != mine]
-        assert (n in front) == (not better)
+    assert clean(
+        {"a\x00": ["\u202eb", "\ud800", "naïve ☃", float("nan"), float("inf"), 1, True, None]}
+    ) == {"a\\u0000": ["\\u202eb", "\\ud800", "naïve ☃", None, None, 1, True, None]}

@@ -21,9 +21,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dlsearch.config.errors import ConfigError
+from dlsearch.core.errors import ConfigError
 from dlsearch.report import build
-from dlsearch.report.facts import facts
+from dlsearch.report.facts.facts import facts
 from dlsearch.report.formats import interval, score
 from dlsearch.report.load import view
 from dlsearch.report.pictures import SIDE, data_address
@@ -34,12 +34,38 @@ EVIL = "<script>alert(1)</script>{{7*7}}{% raw %}`|**b** $x^2$ \u202e\x00\x1b[31
 
 
 SECTIONS = [
-    *("claim", "provenance", "space", "compute", "accounting", "course", "budget", "hyperparameters", "confirmation"),
+    *(
+        "claim",
+        "provenance",
+        "space",
+        "compute",
+        "accounting",
+        "course",
+        "budget",
+        "hyperparameters",
+        "confirmation",
+    ),
     *("optimism", "test", "training", "model", "limits", "checklist"),
 ]
 TITLES = [
-    *("Provenance", "Search space", "Compute", "Trial accounting", "Course of the search", "What the budget bought"),
-    *("Hyperparameters", "Confirmation", "Optimism", "Test", "Curves and data", "The model", "Limits", "Checklist"),
+    *(
+        "Provenance",
+        "Search space",
+        "Compute",
+        "Trial accounting",
+        "Course of the search",
+        "What the budget bought",
+    ),
+    *(
+        "Hyperparameters",
+        "Confirmation",
+        "Optimism",
+        "Test",
+        "Curves and data",
+        "The model",
+        "Limits",
+        "Checklist",
+    ),
 ]
 
 
@@ -63,7 +89,9 @@ class Page(HTMLParser):
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def finished(r: Record) -> Record:
@@ -86,7 +114,9 @@ def minimising(r: Record) -> Record:
 
 
 def two_objectives(r: Record) -> Record:
-    r["study"].update(objectives=["val/accuracy", "model/n_params"], directions=["maximize", "minimize"])
+    r["study"].update(
+        objectives=["val/accuracy", "model/n_params"], directions=["maximize", "minimize"]
+    )
     for t in r["trials"]:
         if t["value"] is not None:
             t["values"] = [t["value"], [6000, 20000, 61706, 400000][t["number"] % 4]]
@@ -113,27 +143,45 @@ def partial(r: Record) -> Record:
 def one_trial(r: Record) -> Record:
     r["study"].update(n_trials=1)
     first = r["trials"][0]
-    return r | {"trials": [first], "winner": {"number": 0, "value": first["value"]}, "test": [], "finalization": None}
+    return r | {
+        "trials": [first],
+        "winner": {"number": 0, "value": first["value"]},
+        "test": [],
+        "finalization": None,
+    }
 
 
 def all_failed(r: Record) -> Record:
     for t in r["trials"]:
-        t.update(state="failed", reason="nan", error="train/loss is nan", value=None, values=None, summary={})
+        t.update(
+            state="failed",
+            reason="nan",
+            error="train/loss is nan",
+            value=None,
+            values=None,
+            summary={},
+        )
         t["intermediate"] = [[0, float("nan")]]
     return r | {"winner": None, "test": [], "finalization": None, "openings": []}
 
 
 def nothing_yet(r: Record) -> Record:
-    r["study"].update(state="running", data={}, model={}, provenance={}, sha={}, slots=[], seconds=0, space=[])
+    r["study"].update(
+        state="running", data={}, model={}, provenance={}, sha={}, slots=[], seconds=0, space=[]
+    )
     return r | {"trials": [], "winner": None, "test": [], "finalization": None}
 
 
 def searched(r: Record) -> Record:
     """A study whose winner was not confirmed."""
-    best = max((t for t in r["trials"] if t["value"] is not None), key=lambda t: (t["value"], -t["number"]))
+    best = max(
+        (t for t in r["trials"] if t["value"] is not None), key=lambda t: (t["value"], -t["number"])
+    )
     r["winner"] = {k: best[k] for k in ("number", "params", "value", "values")}
     r["test"][0].pop("replicas")
-    r["test"][0].update(trial_number=best["number"], seed=90001, round=None, first_layer=None, inside=None)
+    r["test"][0].update(
+        trial_number=best["number"], seed=90001, round=None, first_layer=None, inside=None
+    )
     r["test"][0]["value"] = round(best["value"] - 0.0011, 4)
     r.pop("openings")
     return r | {"finalization": None}
@@ -166,9 +214,15 @@ def half_confirmed(r: Record) -> Record:
         c.update(winner=False, replicas=c["replicas"][:1], dropped_after=None)
     lost = final["configurations"][1]["replicas"][0]
     lost.update(state="failed", reason="oom", value=None, values=None)
-    best = max((t for t in r["trials"] if t["value"] is not None), key=lambda t: (t["value"], -t["number"]))
+    best = max(
+        (t for t in r["trials"] if t["value"] is not None), key=lambda t: (t["value"], -t["number"])
+    )
     r["study"]["state"] = "partial"
-    return r | {"winner": {"number": best["number"], "value": best["value"]}, "test": [], "openings": r["openings"][:1]}
+    return r | {
+        "winner": {"number": best["number"], "value": best["value"]},
+        "test": [],
+        "openings": r["openings"][:1],
+    }
 
 
 def hostile(r: Record) -> Record:
@@ -204,7 +258,9 @@ def hostile(r: Record) -> Record:
     seen["maps"][2]["names"][1] = seen["gradients"]["layers"][0] = EVIL
     seen["maps"][0]["tiles"]["data"] = EVIL
     r["openings"][0]["kind"] = EVIL
-    r["test"][0].update(classes=[EVIL, *(f"class {i}" for i in range(9))], kind=EVIL, ledger_id=EVIL)
+    r["test"][0].update(
+        classes=[EVIL, *(f"class {i}" for i in range(9))], kind=EVIL, ledger_id=EVIL
+    )
     r["test"][0]["errors"][0]["image"] = {"shape": [28, 28, 1], "data": EVIL}
     return r
 
@@ -216,7 +272,9 @@ STATES = [
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Record], Record], Record], Path]:
+def built(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Callable[[Record], Record], Record], Path]:
     """Builds the report of a record in some state, once a state, whichever process asks first."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "reports"
@@ -264,7 +322,9 @@ def test_nothing_runs_and_nothing_is_fetched(state: Any, built: Any, record: Rec
     folder = built(state, record)
     text = (folder / "index.html").read_text("utf-8")
     page = Page(text)
-    assert not page.all("script", "iframe", "object", "embed", "link", "base", "form", "foreignobject")
+    assert not page.all(
+        "script", "iframe", "object", "embed", "link", "base", "form", "foreignobject"
+    )
     assert not [n for _, a in page.tags for n in a if n.startswith("on") or n == "style"]
     for _, a in page.tags:
         for name in ("src", "href"):
@@ -272,11 +332,15 @@ def test_nothing_runs_and_nothing_is_fetched(state: Any, built: Any, record: Rec
     policy = page.all("meta")[1]["content"] or ""
     style = text.split("<style>", 1)[1].split("</style>", 1)[0]
     assert page.all("style") == [{}]
-    assert f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in policy
+    assert (
+        f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in policy
+    )
     assert policy.startswith("default-src 'none';")
     assert "url(" not in style
     for svg in folder.glob("figures/*.svg"):
-        assert {e.tag.rsplit("}", 1)[-1] for e in ElementTree.parse(svg).iter()}.isdisjoint({"script", "foreignObject"})
+        assert {e.tag.rsplit("}", 1)[-1] for e in ElementTree.parse(svg).iter()}.isdisjoint(
+            {"script", "foreignObject"}
+        )
     # In Markdown no tag starts outside of code.
     markdown = re.sub(r"(?s)(`+).+?\1", "", (folder / "report.md").read_text("utf-8"))
     assert not re.search(r"(?<!\\)<\w", markdown)
@@ -311,7 +375,9 @@ def test_the_same_record_gives_the_same_bytes(built: Any, record: Record, tmp_pa
     assert [name for name in first if first[name] != again[name]] == []
 
 
-def test_the_order_of_the_record_does_not_matter(built: Any, record: Record, tmp_path: Path) -> None:
+def test_the_order_of_the_record_does_not_matter(
+    built: Any, record: Record, tmp_path: Path
+) -> None:
     first = read(built(finished, record))
     record["trials"].reverse()
     assert read(build(record, tmp_path / "out").parent) == first
@@ -320,7 +386,9 @@ def test_the_order_of_the_record_does_not_matter(built: Any, record: Record, tmp
 def test_sums_name_every_file(built: Any, record: Record) -> None:
     files = read(built(finished, record))
     sums = [line.split("  ", 1) for line in files.pop("SHA256SUMS").decode().splitlines()]
-    assert sums == [[hashlib.sha256(data).hexdigest(), name] for name, data in sorted(files.items())]
+    assert sums == [
+        [hashlib.sha256(data).hexdigest(), name] for name, data in sorted(files.items())
+    ]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -345,11 +413,15 @@ def test_what_the_finished_study_says(built: Any, record: Record) -> None:
     assert [(t["number"], t["ends"]) for t in a["retried"]] == [(8, ["lost", "complete"])]
     assert a["duplicates"] == [{"number": 17, "of": 5}]
     final = record["finalization"]
-    mine, default = (next(c for c in final["configurations"] if c[key]) for key in ("winner", "default"))
+    mine, default = (
+        next(c for c in final["configurations"] if c[key]) for key in ("winner", "default")
+    )
     mean = sum(r["value"] for r in mine["replicas"]) / len(mine["replicas"])
     main = f["test"]["main"]
     assert f["won"]["value"] == pytest.approx(mean)
-    assert f["claim"]["gain"] == pytest.approx(mean - sum(r["value"] for r in default["replicas"]) / 5)
+    assert f["claim"]["gain"] == pytest.approx(
+        mean - sum(r["value"] for r in default["replicas"]) / 5
+    )
     confusion = record["test"][0]["confusion"]
     assert main["right"] == sum(confusion[i][i] for i in range(10))
     assert main["wilson"][0] < main["accuracy"] < main["wilson"][1]
@@ -388,7 +460,9 @@ def test_a_study_that_went_on_after_its_test_says_so(record: Record) -> None:
     row = searched(record)["test"][0]
     record["finalization"] = None
     row["evaluated_at"] = record["trials"][3]["ended"]
-    record["test"].append(row | {"ledger_id": 2, "kind": "manual", "evaluated_at": "2026-12-01T00:00:00.000Z"})
+    record["test"].append(
+        row | {"ledger_id": 2, "kind": "manual", "evaluated_at": "2026-12-01T00:00:00.000Z"}
+    )
     record["study"]["data"]["overlap"] = {"index": 0, "content": 10}
     record["study"]["provenance"].update(dirty=True, lock=None)
     limits = " ".join(facts(view(record))["limits"])
@@ -407,7 +481,9 @@ def test_a_thousand_trials_stay_below_three_megabytes(make_record: Any, tmp_path
     assert index.stat().st_size < 3_000_000
 
 
-def test_a_report_that_fails_leaves_the_former_one(built: Any, record: Record, tmp_path: Path) -> None:
+def test_a_report_that_fails_leaves_the_former_one(
+    built: Any, record: Record, tmp_path: Path
+) -> None:
     out = tmp_path / "report"
     build(one_trial(record), out)
     before = read(out)
@@ -427,7 +503,9 @@ def test_a_folder_that_is_no_report_is_left_alone(record: Record, tmp_path: Path
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("shape", "mode"), [((5, 7, 1), "L"), ((5, 7, 3), "RGB"), ((5, 7, 4), "RGBA")])
+@pytest.mark.parametrize(
+    ("shape", "mode"), [((5, 7, 1), "L"), ((5, 7, 3), "RGB"), ((5, 7, 4), "RGBA")]
+)
 def test_pictures_are_png_of_the_same_pixels(shape: tuple[int, int, int], mode: str) -> None:
     from PIL import Image
 
@@ -445,11 +523,19 @@ def test_large_pictures_are_thinned_and_broken_ones_left_out() -> None:
     address = data_address({"shape": [500, 300, 3], "data": raw})
     assert address is not None
     assert max(Image.open(io.BytesIO(base64.b64decode(address.split(",", 1)[1]))).size) <= SIDE
-    for broken in (None, {}, {"shape": [2, 2, 1], "data": "!"}, {"shape": [2, 2, 2], "data": ""}, {"shape": [9, 9, 1]}):
+    for broken in (
+        None,
+        {},
+        {"shape": [2, 2, 1], "data": "!"},
+        {"shape": [2, 2, 2], "data": ""},
+        {"shape": [9, 9, 1]},
+    ):
         assert data_address(broken) is None
 
 
-def test_the_interactive_page_runs_its_own_scripts_alone(record: dict[str, Any], tmp_path: Path) -> None:
+def test_the_interactive_page_runs_its_own_scripts_alone(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
     pytest.importorskip("plotly")
     folder = build(hostile(record), tmp_path / "r", interactive=True).parent
     text = (folder / "interactive.html").read_text("utf-8")
@@ -457,7 +543,10 @@ def test_the_interactive_page_runs_its_own_scripts_alone(record: dict[str, Any],
     scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
     assert len(scripts) == 2
     for script in scripts:
-        assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+        assert (
+            f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+            in policy
+        )
     assert "unsafe-inline" not in policy.split("style-src")[0]
     assert "alert(1)" in scripts[1]
     assert "<" not in scripts[1]
@@ -485,9 +574,25 @@ def test_without_plotly_the_page_says_what_to_install(
         (2, "none of the 2 other finalists did better."),
     ],
 )
-def test_the_headline_counts_the_finalists_that_the_default_beat(others: int, said: str, record: Record) -> None:
+def test_the_headline_counts_the_finalists_that_the_default_beat(
+    others: int, said: str, record: Record
+) -> None:
     record = default_won(record)
     final = record["finalization"]
     rest = [c for c in final["configurations"] if not c["default"]]
     final["configurations"] = [c for c in final["configurations"] if c["default"]] + rest[:others]
     assert facts(view(record))["claim"]["headline"].endswith(f"; {said}")
+
+
+def test_what_violates_a_constraint_is_no_result(record: Record, tmp_path: Path) -> None:
+    best = view(record).best
+    assert best is not None
+    for trial in record["trials"]:
+        if trial["number"] == best.number:
+            trial["infeasible"] = True
+    record["finalization"] = record["winner"] = None
+    found = facts(view(record))
+    assert best.number not in found["leaders"]
+    assert best.number not in [number for number, _ in found["course"]["best_so_far"]]
+    text = build(record, tmp_path / "report").read_text("utf-8")
+    assert "1 completed trial violated a constraint" in text

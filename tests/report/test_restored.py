@@ -6,11 +6,11 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+from dlsearch.records.record import read_record
 from dlsearch.report import build
-from dlsearch.search.database import Storage
-from dlsearch.search.record import read_record
-from dlsearch.search.study import Study
-from tests.search.studies import complete, draft, failed, holder, opened
+from dlsearch.storage.database import Storage
+from dlsearch.study.study import Study
+from tests.study.studies import complete, draft, failed, holder, opened
 
 
 def sums_of(folder: Path, database: Path) -> str:
@@ -38,18 +38,26 @@ def searched(folder: Path) -> Path:
         if number == 3:
             study.finish(claim, failed("nan"))
         elif number == 7:
-            study.finish(claim, {"state": "pruned", "reason": None, "error": None, "values": None, "epochs": 3})
+            study.finish(
+                claim,
+                {"state": "pruned", "reason": None, "error": None, "values": None, "epochs": 3},
+            )
         else:
             study.finish(claim, complete(0.5 + 0.01 * ((number * 7) % 12)))
     row = study.ledger.opened("confirm", 5, 99)
-    study.ledger.scored(row, {"n": 100, "metrics": {"test/accuracy": 0.6}, "confusion": [[30, 20], [20, 30]]})
+    study.ledger.scored(
+        row, {"n": 100, "metrics": {"test/accuracy": 0.6}, "confusion": [[30, 20], [20, 30]]}
+    )
     study.storage.close()
     return folder / "dlsearch.db"
 
 
 def restored(database: Path, into: Path, *, backwards: bool) -> Path:
     """The database from its dump, the rows in the order of the dump or in the opposite one."""
-    with contextlib.closing(sqlite3.connect(database)) as old, contextlib.closing(sqlite3.connect(into)) as new:
+    with (
+        contextlib.closing(sqlite3.connect(database)) as old,
+        contextlib.closing(sqlite3.connect(into)) as new,
+    ):
         lines = list(old.iterdump())
         rows = [line for line in lines if line.startswith("INSERT")]
         frame = [line for line in lines if not line.startswith(("INSERT", "BEGIN", "COMMIT"))]

@@ -12,12 +12,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 AUDIT, LOCK = ROOT / ".ci/audit", ROOT / "requirements.lock"
 
-pytestmark = pytest.mark.skipif(not AUDIT.is_file(), reason="the checks of a checkout are not in the archive")
+pytestmark = pytest.mark.skipif(
+    not AUDIT.is_file(), reason="the checks of a checkout are not in the archive"
+)
 
 
 def audit(lock: Path) -> tuple[int, str]:
     ran = subprocess.run(
-        [sys.executable, str(AUDIT), "--lock", str(lock)], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, str(AUDIT), "--lock", str(lock)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     return ran.returncode, ran.stdout + ran.stderr
 
@@ -31,14 +37,20 @@ def test_the_environment_is_that_of_the_lock() -> None:
 @pytest.mark.parametrize(
     ("pattern", "replacement", "expected"),
     [
-        (r"^pytorch-lightning==\S+", "pytorch-lightning==2.6.3", "in the lock is a malicious release"),
+        (
+            r"^pytorch-lightning==\S+",
+            "pytorch-lightning==2.6.3",
+            "in the lock is a malicious release",
+        ),
         (r"^sqlalchemy==\S+", "sqlalchemy==1.0.0", "is installed, the lock has sqlalchemy==1.0.0"),
         (r"^rich==.*\n(    --hash.*\n?)+", "", "is installed, the lock has none"),
         (r"^rich==.*\n(    --hash.*\n?)+", "rich==13.9.4\n", "no pin with a hash: rich==13.9.4"),
     ],
     ids=["taken over", "another version", "not locked", "no hash"],
 )
-def test_what_was_changed_is_named(tmp_path: Path, pattern: str, replacement: str, expected: str) -> None:
+def test_what_was_changed_is_named(
+    tmp_path: Path, pattern: str, replacement: str, expected: str
+) -> None:
     changed = tmp_path / "requirements.lock"
     text, count = re.subn(pattern, replacement, LOCK.read_text(), flags=re.MULTILINE)
     assert count == 1

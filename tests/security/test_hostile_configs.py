@@ -12,10 +12,13 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from dlsearch.cli import main
-from dlsearch.config.build import build, check_allow_targets
-from dlsearch.config.errors import ConfigError
-from dlsearch.config.guard import check_folder, check_hydra
+from dlsearch.cli.main import main
+from dlsearch.config.build import build
+from dlsearch.config.guard import check_folder
+from dlsearch.config.hydra_node import check_hydra
+from dlsearch.core import permission
+from dlsearch.core.errors import ConfigError
+from dlsearch.core.permission import check_packages
 
 TOUCH = "open('canary', 'w').close()"
 SHELL = "touch canary"
@@ -132,10 +135,10 @@ CALLS = [
     ("omegaconf.OmegaConf.save", [{}, "canary"]),
     ("omegaconf.OmegaConf.register_new_resolver", ["x", "y"]),
     ("dlsearch.cli.main", [["debug=fdr"]]),
-    ("dlsearch.search.forkserver.main", [[]]),
+    ("dlsearch.execution.forkserver.main", [[]]),
     ("dlsearch.config.build.build", [{"_target_": "os.system", "_args_": [SHELL]}, "x"]),
-    ("dlsearch.tracking.ui.serve", ["canary"]),
-    ("dlsearch.use.archive.os.system", [SHELL]),
+    ("dlsearch.tracking.mlflow.ui.serve", ["canary"]),
+    ("dlsearch.inference.archive.os.system", [SHELL]),
     # allowed by name, defined elsewhere
     ("torch.optim.optimizer.functools.partial", ["x"]),
     ("torch.optim.optimizer.warnings.warn", ["x"]),
@@ -151,10 +154,16 @@ CALLS = [
     ("pytorch_lightning.callbacks.model_checkpoint.os.mkdir", ["canary"]),
     ("pytorch_lightning.callbacks.model_checkpoint.shutil.rmtree", ["canary_module.py"]),
     ("optuna.samplers._base.abc.ABC", []),
-    ("dlsearch.data.cache.os.system", [SHELL]),
-    ("dlsearch.data.image.np.load", ["canary.pkl", None, True]),
-    ("dlsearch.data.loader.torch.load", ["canary.pkl"]),
-    ("dlsearch.models.layers.nn.Module.__init__.__globals__", []),
+    ("dlsearch.systems.shared.cache.os.system", [SHELL]),
+    ("dlsearch.systems.vision.data.image.np.load", ["canary.pkl", None, True]),
+    ("dlsearch.systems.shared.loader.torch.load", ["canary.pkl"]),
+    ("dlsearch.systems.shared.layers.nn.Module.__init__.__globals__", []),
+    # private parts of an allowed library
+    ("torchvision.models._api.WeightsEnum.get_state_dict", ["file:canary.pkl"]),
+    ("torchvision.models._utils.IntermediateLayerGetter", ["x"]),
+    ("torch.nn.attention._fa4.register_flash_attention_fa4", ["canary_module"]),
+    ("torch.optim._functional.sgd", ["x"]),
+    ("optuna.samplers._tpe.sampler.TPESampler", []),
     # no dotted path
     ("", [SHELL]),
     ("os", []),
@@ -172,8 +181,16 @@ HIDDEN = {
     "plain": lambda call: call,
     "in an argument": lambda call: {"_target_": "torch.nn.Sequential", "_args_": [call]},
     "partial": lambda call: {**call, "_partial_": True},
-    "deep": lambda call: {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": {"a": [[{"b": call}]]}},
-    "not recursive": lambda call: {"_target_": "torch.nn.Sequential", "_recursive_": False, "_args_": [call]},
+    "deep": lambda call: {
+        "_target_": "torch.nn.Linear",
+        "in_features": 1,
+        "out_features": {"a": [[{"b": call}]]},
+    },
+    "not recursive": lambda call: {
+        "_target_": "torch.nn.Sequential",
+        "_recursive_": False,
+        "_args_": [call],
+    },
 }
 
 
@@ -204,7 +221,11 @@ def test_the_corpus_is_large():
 
 def test_the_canary_sings(tmp_path):
     """What the corpus names does leave the file, where nothing stops it."""
-    for sing in (lambda: os.system(SHELL), lambda: runpy.run_path("canary_module.py"), lambda: pickle.loads(PICKLE)):
+    for sing in (
+        lambda: os.system(SHELL),
+        lambda: runpy.run_path("canary_module.py"),
+        lambda: pickle.loads(PICKLE),
+    ):
         sing()
         assert (tmp_path / "canary").exists()
         (tmp_path / "canary").unlink()
@@ -213,40 +234,102 @@ def test_the_canary_sings(tmp_path):
 PICKLE = pickle.dumps(_Touch())
 
 
-@pytest.mark.parametrize(("target", "arguments"), CALLS, ids=lambda v: repr(v)[:50] if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("target", "arguments"), CALLS, ids=lambda v: repr(v)[:50] if isinstance(v, str) else ""
+)
 def test_nothing_is_called(target, arguments):
     for hide in HIDDEN.values():
         with pytest.raises(ConfigError):
             build(hide({"_target_": target, "_args_": arguments}), "x")
 
 
-@pytest.mark.parametrize(("target", "arguments"), CALLS[:40], ids=lambda v: repr(v)[:50] if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("target", "arguments"), CALLS[:40], ids=lambda v: repr(v)[:50] if isinstance(v, str) else ""
+)
 def test_nor_through_an_interpolation(target, arguments):
-    cfg = OmegaConf.create({"name": target, "with": arguments, "x": {"_target_": "${name}", "_args_": "${with}"}})
+    cfg = OmegaConf.create(
+        {"name": target, "with": arguments, "x": {"_target_": "${name}", "_args_": "${with}"}}
+    )
     with pytest.raises(ConfigError):
         build(cfg.x, "x")
 
 
 @pytest.mark.parametrize(
     "entry",
-    ["os", "sys", "builtins", "subprocess", "torch", "torch.nn", "dlsearch", "hydra", "*", "", "a b", "os.path"],
-)
+    [
+        "os", "sys", "builtins", "subprocess", "torch", "torch.nn", "dlsearch", "hydra", "*", "", "a b", "os.path",
+        "pathlib", "pty", "io", "functools", "logging", "joblib", "pandas", "sympy", "sklearn", "scipy", "yaml", "PIL",
+        "sqlalchemy", "alembic", "matplotlib", "fsspec", "cloudpickle", "pytorch_lightning", "torchvision.datasets",
+        "lightning_utilities", "psycopg", "ray", "hydra_plugins", "pip", "setuptools",
+    ],
+)  # fmt: skip
 def test_the_allow_list_cannot_be_opened_to(entry):
     with pytest.raises(ConfigError):
-        check_allow_targets([entry])
+        check_packages([entry])
+
+
+def test_a_package_of_ones_own_is_admitted(tmp_path):
+    (tmp_path / "of_my_own").mkdir()
+    check_packages(["of_my_own", "of_my_own.nets", "not_there_yet", "tests"])
+
+
+ESCAPED = r"\${oc.create:{_target_: os.mkdir, path: canary}}"
+RESOLVED_AGAIN = {
+    "in an argument": {
+        "_target_": "pytorch_lightning.callbacks.LambdaCallback",
+        "on_fit_start": ESCAPED,
+    },
+    "in a list": {"_target_": "torch.nn.Sequential", "_args_": [ESCAPED]},
+    "as a target": {"_target_": r"\${oc.decode:os.getcwd}"},
+    "deep": {
+        "_target_": "torch.nn.Linear",
+        "in_features": 1,
+        "out_features": {"a": [{"b": ESCAPED}]},
+    },
+    "partial": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": ESCAPED},
+    "twice": {"_target_": "torch.nn.Sequential", "_args_": ["${other}"]},
+    "in the middle of a text": {"_target_": "torch.nn.Sequential", "_args_": [f"a {ESCAPED} b"]},
+}
+
+
+@pytest.mark.parametrize("form", RESOLVED_AGAIN)
+def test_nothing_is_resolved_after_the_check(form):
+    cfg = OmegaConf.create({"other": ESCAPED, "x": RESOLVED_AGAIN[form]})
+    with pytest.raises(ConfigError, match=r"^x"):
+        build(cfg.x, "x")
 
 
 OVERRIDES = [
     *(
         [f"{group}._target_={target}"]
         for group, target in zip(
-            ("model", "data", "task", "optimizer", "scheduler", "sampler", "pruner", "callbacks.early_stopping") * 2,
-            itertools.cycle(("os.system", "subprocess.Popen", "builtins.exec", "torch.hub.load", "runpy.run_path")),
+            (
+                "model",
+                "data",
+                "task",
+                "optimizer",
+                "scheduler",
+                "sampler",
+                "pruner",
+                "callbacks.early_stopping",
+            )
+            * 2,
+            itertools.cycle(
+                (
+                    "os.system",
+                    "subprocess.Popen",
+                    "builtins.exec",
+                    "torch.hub.load",
+                    "runpy.run_path",
+                )
+            ),
             strict=False,
         )
     ),
     ["+callbacks.evil={_target_: os.system, command: touch canary}"],
-    ["+callbacks.evil={_target_: pytorch_lightning.callbacks.LambdaCallback, on_fit_start: {_target_: os.system}}"],
+    [
+        "+callbacks.evil={_target_: pytorch_lightning.callbacks.LambdaCallback, on_fit_start: {_target_: os.system}}"
+    ],
     ["+data.augment.evil={_target_: builtins.eval, _args_: [1]}"],
     ["model.activation={_target_: os.system, command: touch canary}"],
     ["allow_targets=[os]", "model._target_=os.system"],
@@ -273,6 +356,24 @@ OVERRIDES = [
     ["+hydra.job_logging.handlers={x: {class: canary_module.X}}"],
     ["+hydra.job_logging.handlers={x: {class: os.mkdir}}"],
     ["+hydra.hydra_logging.handlers={x: {class: pathlib.Path}}"],
+    ["+hydra.job.env_set={CXX: ./canary_module.py}"],
+    ["+hydra.job.env_set.HOME=."],
+    ["+hydra.job.env_set={https_proxy: 'http://127.0.0.1:1'}"],
+    ["+hydra.job.env_set={NCCL_NET_PLUGIN: canary}"],
+    ["+hydra.job.env_set={MPLCONFIGDIR: .}"],
+    ["+hydra.job.env_set={OMP_NUM_THREADS: '1;touch canary'}"],
+    ["hydra.job.env_copy=[PATH]"],
+    ["hydra.job.name=../canary"],
+    ["+hydra.job_logging.handlers={x: {class: logging.FileHandler, filename: canary, mode: w}}"],
+    [
+        "+hydra.hydra_logging.handlers={x: {class: logging.handlers.RotatingFileHandler, filename: canary}}"
+    ],
+    ["+hydra.hydra_logging.handlers={x: {class: logging.handlers.SMTPHandler, mailhost: x}}"],
+    ["+hydra.hydra_logging.formatters={x: {(): canary_module.x}}"],
+    ["+hydra.on_start={_target_: os.mkdir, path: canary}"],
+    ["+hydra.callbacks.evil=${oc.create:{_target_: os.mkdir, path: canary}}"],
+    ["+hydra.launcher.evil=${oc.create:{_target_: os.mkdir, path: canary}}"],
+    ["+hydra.sweeper.params={study.storage: 'sqlite:///canary'}"],
     ["+space._function_=os.system"],
     ["+space._function_=canary_module.space"],
     ["+space._function_=builtins.exec"],
@@ -314,7 +415,9 @@ def _command(argv, capsys, monkeypatch):
     return said.err
 
 
-@pytest.mark.parametrize("words", OVERRIDES, ids=lambda words: " ".join(words)[:70].encode("ascii", "replace").decode())
+@pytest.mark.parametrize(
+    "words", OVERRIDES, ids=lambda words: " ".join(words)[:70].encode("ascii", "replace").decode()
+)
 def test_an_override_runs_nothing(words, capsys, monkeypatch):
     _command(["-m", *words], capsys, monkeypatch)
 
@@ -335,7 +438,8 @@ YAMLS = {
     "deep": "x: " + "[" * 3000 + "]" * 3000,
     "huge": "x: [" + "1," * 200_000 + "1]",
     "target": "_target_: os.system\ncommand: touch canary",
-    "nested target": "_target_: dlsearch.models.mlp.MLP\nin_shape: {_target_: os.system, command: touch canary}",
+    "nested target": "_target_: dlsearch.systems.basic.models.mlp.MLP\n"
+    "in_shape: {_target_: os.system, command: touch canary}",
     "target in a list": "_target_: torch.nn.Sequential\n_args_: [{_target_: os.mkdir, path: canary}]",
     "partial": "_target_: functools.partial\n_args_: [{_target_: os.mkdir, path: canary}]",
     "merge key": "_target_: torch.nn.ReLU\n<<: {_target_: os.system, command: touch canary}\n_target_: os.system",
@@ -351,6 +455,28 @@ YAMLS = {
     "global stream": "# @package _global_\nhydra: {hydra_logging: {root: {level: INFO}, handlers: "
     "{x: {class: logging.StreamHandler, stream: ext://canary_module.x}}}}",
     "global allow-list": "# @package _global_\nallow_targets: [os]\nmodel: {_target_: os.mkdir, path: canary}",
+    "global compiler": "# @package _global_\nhydra: {job: {env_set: {CXX: ./canary_module.py}}}",
+    "global home": "# @package _global_\nhydra: {job: {env_set: {HOME: .}}}",
+    "global proxy": "# @package _global_\nhydra: {job: {env_set: {HTTPS_PROXY: 'http://127.0.0.1:1'}}}",
+    "global copy": "# @package _global_\nhydra: {job: {env_copy: [PATH]}}",
+    "global file": "# @package _global_\nhydra: {hydra_logging: {root: {level: DEBUG, handlers: [x]}, formatters: "
+    "{f: {format: 'import os'}}, handlers: "
+    "{x: {class: logging.FileHandler, filename: canary, mode: w, formatter: f}}}}",
+    "global rotating file": "# @package _global_\nhydra: {job_logging: {root: {level: DEBUG, handlers: [x]}, handlers: "
+    "{x: {class: logging.handlers.RotatingFileHandler, filename: canary}}}}",
+    "global interpolated file": "# @package _global_\nhydra: {job_logging: {root: {level: DEBUG, handlers: [x]}, "
+    "handlers: {x: '${oc.create:{class: logging.FileHandler, filename: canary}}'}}}",
+    "global folder": "# @package _global_\nhydra: {run: {dir: .}, sweep: {dir: .}, output_subdir: canary}",
+    "global overrides": "# @package _global_\nhydra: {overrides: {task: ['hydra.output_subdir=canary']}}",
+    "global created callback": "# @package _global_\n"
+    "hydra: {callbacks: {x: '${oc.create:{_target_: os.mkdir, path: canary}}'}}",
+    "global escaped callback": "# @package _global_\n"
+    "hydra: {callbacks: {x: {y: '\\${oc.create:{_target_: os.mkdir, path: canary}}'}}}",
+    "global created sampler": "# @package _global_\n"
+    "hydra: {sweeper: {params: {x: '${oc.create:{_target_: os.mkdir, path: canary}}'}}}",
+    "global store": "# @package _global_\npaths: {store: ../canary}",
+    "global storage": "# @package _global_\nstudy: {storage: 'postgresql://me@127.0.0.1:1/canary'}",
+    "global tracking": "# @package _global_\ntracking: {uri: 'http://127.0.0.1:1'}",
     "global space": "# @package _global_\nspace: {_function_: os.getcwd}",
 }
 
@@ -366,19 +492,26 @@ def test_a_yaml_runs_nothing(name, tmp_path, capsys, monkeypatch):
 
 
 def test_a_large_yaml_with_aliases_is_no_bomb(tmp_path):
-    (tmp_path / "fine.yaml").write_text("a: &a {x: 1, y: [1, 2, 3]}\nb: [*a, *a, *a]\nc: [" + "1," * 50_000 + "1]\n")
+    (tmp_path / "fine.yaml").write_text(
+        "a: &a {x: 1, y: [1, 2, 3]}\nb: [*a, *a, *a]\nc: [" + "1," * 50_000 + "1]\n"
+    )
     check_folder(tmp_path)
 
 
-def test_hydras_own_settings_may_be_set():
+def test_hydras_own_settings_may_be_set(tmp_path, monkeypatch):
+    (tmp_path / "mypackage.py").write_text("class Callback: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    permission.grant(["mypackage"])
     check_hydra(
         {
-            "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
-            "sweeper": {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
-                        "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 1}},
-            "callbacks": {"mine": {"_target_": "mypackage.Callback"}},
-            "job_logging": {"handlers": {"console": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}}},
-            "job": {"env_set": {"OMP_NUM_THREADS": "1"}},
-        },
-        ["mypackage"],
+            "hydra": {
+                "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
+                "sweeper": {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+                            "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 1}},
+                "callbacks": {"mine": {"_target_": "mypackage.Callback"}},
+                "job_logging": {"handlers": {"console": {"class": "logging.StreamHandler",
+                                                         "stream": "ext://sys.stdout"}}},
+                "job": {"env_set": {"OMP_NUM_THREADS": "1"}},
+            }
+        }
     )  # fmt: skip

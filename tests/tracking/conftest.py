@@ -68,7 +68,9 @@ def client(uri: str) -> MlflowClient:
 def write(store: Path) -> Callable[..., Path]:
     """Writes a study of `trials` finished trials with `steps` rows each."""
 
-    def write(name: str = "s", *, trials: int = 2, steps: int = 5, status: str | None = "FINISHED") -> Path:
+    def write(
+        name: str = "s", *, trials: int = 2, steps: int = 5, status: str | None = "FINISHED"
+    ) -> Path:
         parent = store / f"studies/{name}/journal.jsonl"
         with Journal(parent) as journal:
             journal.open("study", f"study:{name}", EXPERIMENT, None, {"dlsearch.study.name": name})
@@ -76,7 +78,11 @@ def write(store: Path) -> Callable[..., Path]:
             for number in range(trials):
                 with Journal(store / f"studies/{name}/t{number:05d}/journal.a1.jsonl") as trial:
                     trial.open(
-                        "trial", f"{name}/t{number:05d}", EXPERIMENT, f"studies/{name}/journal.jsonl", {"n": number}
+                        "trial",
+                        f"{name}/t{number:05d}",
+                        EXPERIMENT,
+                        f"studies/{name}/journal.jsonl",
+                        {"n": number},
                     )
                     trial.params({"hp/lr": 0.1 * number})
                     for step in range(steps):

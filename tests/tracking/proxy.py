@@ -16,9 +16,10 @@ _HEX = re.compile(r"[0-9a-f]{32}|\d+")
 class Proxy:
     """Forwards to a server on this machine, as far as `mode` lets it.
 
-    Modes: ``pass``; ``cut`` (the connection ends before anything was forwarded); ``500`` and ``404`` (the proxy's own
-    page); ``lose`` (forwarded, and the answer is lost: the first time for each kind of request); ``late`` (forwarded
-    `delay` seconds late, answered when the caller has given up); ``slow`` (`delay` seconds late, and answered).
+    Modes: ``pass``; ``cut`` (the connection ends before anything was forwarded); ``500`` and
+    ``404`` (the proxy's own page); ``lose`` (forwarded, and the answer is lost: the first time for
+    each kind of request); ``late`` (forwarded `delay` seconds late, answered when the caller has
+    given up); ``slow`` (`delay` seconds late, and answered).
     """
 
     def __init__(self, upstream: int) -> None:
@@ -46,7 +47,9 @@ class Proxy:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
 
     @property
     def address(self) -> str:
@@ -64,7 +67,9 @@ class Proxy:
         if mode in ("late", "slow"):
             time.sleep(self.delay)
         connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=60)
-        headers = {k: v for k, v in caller.headers.items() if k.lower() not in ("host", "connection")}
+        headers = {
+            k: v for k, v in caller.headers.items() if k.lower() not in ("host", "connection")
+        }
         try:
             connection.request(caller.command, caller.path, body, headers)
             answer = connection.getresponse()
@@ -79,7 +84,9 @@ class Proxy:
             self.lost[kind] += 1
             caller.close_connection = True
             return
-        _answer(caller, answer.status, content, answer.getheader("Content-Type") or "application/json")
+        _answer(
+            caller, answer.status, content, answer.getheader("Content-Type") or "application/json"
+        )
 
     def close(self) -> None:
         self._server.shutdown()

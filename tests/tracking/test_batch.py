@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from dlsearch.tracking.batch import Batch
+from dlsearch.tracking.mlflow.batch import Batch
 
 
 def metric_row(step: int, values: dict[str, float]) -> dict[str, object]:

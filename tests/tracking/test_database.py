@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dlsearch.tracking import database
-from dlsearch.tracking.shipper import sync
+from dlsearch.tracking.mlflow import database
+from dlsearch.tracking.mlflow.shipper import sync
 from tests.first_start import NAME, killed
 from tests.tracking.conftest import forget
 
@@ -48,6 +48,7 @@ def test_killed_while_it_is_made_there_is_none(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "places/whole").iterdir()] == [NAME]
 
 
+@pytest.mark.storm
 def test_what_another_left_half_made_is_set_aside_and_made_again(
     path: Path, tmp_path: Path, there: Callable[[], int]
 ) -> None:
@@ -75,7 +76,8 @@ def test_one_that_holds_something_is_left_alone(path: Path, empty_database: Path
         assert not database.wanting(uri)
         database.make(uri)
         assert path.read_bytes() == held
-    with closing(sqlite3.connect(path.with_name("old.db"))) as old:  # of an MLflow that knew fewer tables
+    # of an MLflow that knew fewer tables
+    with closing(sqlite3.connect(path.with_name("old.db"))) as old:
         old.execute("CREATE TABLE experiments (experiment_id INTEGER)")
         old.execute("INSERT INTO experiments VALUES (7)")
         old.commit()
@@ -101,7 +103,9 @@ def test_where_nothing_is_sent_none_is_made(path: Path, store: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_the_first_of_two_makers_wins(path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_of_two_makers_wins(
+    path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = empty_database.read_bytes()
     link = os.link
 

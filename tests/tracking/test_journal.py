@@ -31,13 +31,15 @@ def test_nothing_is_written_before_the_first_row(path: Path) -> None:
 def test_rows_come_back(path: Path) -> None:
     before = time.time_ns() // 1_000_000
     with Journal(path) as journal:
-        key = journal.open("trial", "s/t00000", "dlsearch/p/d", "studies/s/journal.jsonl", {"n": 1}, started_ms=5)
+        key = journal.open(
+            "trial", "s/t00000", "dlsearch/p/d", "studies/s/journal.jsonl", {"n": 1}, started_ms=5
+        )
         journal.params({"hp/lr": 0.1, "hp/x": None, "hp/password": "x"})
         journal.metrics({"val/loss": 0.5, "bad key{}": 1}, 7)
         journal.tags({"t": True})
         journal.artifact(path.parent / "config.yaml", "study")
         journal.dataset("digits", "ab", "train", "http://u:p@h/x")
-        journal.model(path.parent / "ckpt" / "best.ckpt", path.parent / "config.yaml", "winner", {"test/accuracy": 0.9})
+        journal.model("winner", {"test/accuracy": 0.9})
         journal.status("FINISHED")
     found = list(rows(path))
     assert [row["row"] for row in found] == [
@@ -50,7 +52,7 @@ def test_rows_come_back(path: Path) -> None:
     assert found[2]["step"] == 7
     assert found[4]["file"] == "config.yaml"
     assert "u:p" not in found[5]["source"]
-    assert found[6]["checkpoint"] == "ckpt/best.ckpt"
+    assert (found[6]["name"], found[6]["metrics"]) == ("winner", {"test/accuracy": 0.9})
     assert all(before <= row["t"] <= time.time_ns() // 1_000_000 for row in found)
 
 
@@ -123,7 +125,9 @@ def test_a_row_longer_than_the_block_is_read_whole(path: Path) -> None:
     assert [row["row"] for row, _ in read(path, end)[0]] == ["metrics"]
 
 
-def test_a_full_disk_is_an_oserror_and_costs_no_row(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_oserror_and_costs_no_row(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(path)
     journal.metrics({"a": 1}, 1)
     write, room = os.write, [10]

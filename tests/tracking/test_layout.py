@@ -10,7 +10,12 @@ from dlsearch.tracking import layout
 @pytest.mark.parametrize(
     ("state", "status"),
     [
-        *[("complete", "FINISHED"), ("COMPLETE", "FINISHED"), ("pruned", "KILLED"), ("FAIL", "FAILED")],
+        *[
+            ("complete", "FINISHED"),
+            ("COMPLETE", "FINISHED"),
+            ("pruned", "KILLED"),
+            ("FAIL", "FAILED"),
+        ],
         *[("failed", "FAILED"), ("lost", "FAILED"), ("interrupted", "KILLED")],
         *[("WAITING", "SCHEDULED"), ("running", "RUNNING")],
     ],
@@ -21,10 +26,27 @@ def test_every_state_has_a_status(state: str, status: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["hp/optimizer.lr", "a@b", "val/loss(1)", "//x/", "a/../b", "", "..", "ä/é", "lr-group{0}", "x" * 400, "a\nb", "/"],
+    [
+        "hp/optimizer.lr",
+        "a@b",
+        "val/loss(1)",
+        "//x/",
+        "a/../b",
+        "",
+        "..",
+        "ä/é",
+        "lr-group{0}",
+        "x" * 400,
+        "a\nb",
+        "/",
+    ],
 )
 def test_keys_are_what_mlflow_takes(name: str) -> None:
-    from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
+    from mlflow.utils.validation import (
+        _validate_metric_name,
+        _validate_param_name,
+        _validate_tag_name,
+    )
 
     key = layout.key(name)
     assert 0 < len(key) <= 250
@@ -43,7 +65,16 @@ def test_long_keys_stay_apart() -> None:
 
 def test_values_in_the_words_of_a_config() -> None:
     values = [True, None, 1e-4, 3, "a", [1, 2], {"a": 1}, float("nan")]
-    assert [layout.text(value) for value in values] == ["true", "null", "0.0001", "3", "a", "[1, 2]", '{"a": 1}', "nan"]
+    assert [layout.text(value) for value in values] == [
+        "true",
+        "null",
+        "0.0001",
+        "3",
+        "a",
+        "[1, 2]",
+        '{"a": 1}',
+        "nan",
+    ]
 
 
 def test_a_cut_is_visible() -> None:

@@ -39,7 +39,9 @@ def test_lightning_writes_into_the_journal(tmp_path: Path) -> None:
         def on_train_epoch_start(self, *_: object) -> None:
             seen_at_epoch_end.append(sum("val/loss" in row["values"] for row in rows(path)))
 
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(6, 2)), batch_size=2)
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.ones(6, 2)), batch_size=2
+    )
     trainer = pl.Trainer(
         max_epochs=2,
         accelerator="cpu",
@@ -59,8 +61,11 @@ def test_lightning_writes_into_the_journal(tmp_path: Path) -> None:
         trainer.fit(Module(), loader, loader)
     journal.close()
     found = list(rows(path))
-    assert {row["row"] for row in found} == {"metrics"}  # no params, no status: those are the owner's
-    train = [(row["step"], row["values"]["train/loss"]) for row in found if "train/loss" in row["values"]]
+    # no params, no status: those are the owner's
+    assert {row["row"] for row in found} == {"metrics"}
+    train = [
+        (row["step"], row["values"]["train/loss"]) for row in found if "train/loss" in row["values"]
+    ]
     assert len(train) == trainer.global_step == 6
     assert [step for step, _ in train] == sorted({step for step, _ in train})
     assert seen_at_epoch_end == [0, 1]  # what an epoch logged is on disk when the next one begins

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from dlsearch.tracking import sender as module
-from dlsearch.tracking import ui
 from dlsearch.tracking.journal import Journal, rows, run_id
-from dlsearch.tracking.pump import Pump
-from dlsearch.tracking.sender import Sender
+from dlsearch.tracking.mlflow import sender as module
+from dlsearch.tracking.mlflow import ui
+from dlsearch.tracking.mlflow.pump import Pump
+from dlsearch.tracking.mlflow.sender import Sender
 from tests.tracking.conftest import EXPERIMENT
 from tests.tracking.proxy import Proxy
 
@@ -39,13 +39,26 @@ class Server:
 
     def __init__(self, store: Path) -> None:
         self.store, self.port = store, ui.free_port(0)
-        self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        self._command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+        ]
         self._command += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
         self._command += ["--artifacts-destination", str(store / "art")]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONDONTWRITEBYTECODE": ""}
+        environment = {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
         with (self.store / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -137,7 +150,11 @@ def drain(pump: Pump, timeout: float = 120) -> bool:
 
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_whatever_the_server_does(
-    store: Path, write: Callable[..., Path], server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    store: Path,
+    write: Callable[..., Path],
+    server: Server,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(module._ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_S))
     parent = write("s", trials=2, steps=8, status=None)
@@ -162,7 +179,8 @@ def test_nothing_is_lost_or_doubled_whatever_the_server_does(
     assert arrived(store) == written(store)
     assert set(active(store).values()) == {1}
 
-    proxy.mode, proxy.delay = "pass", 2.0 * TIMEOUT_S  # what was given up arrives later, when it has been repeated
+    # what was given up arrives later, when it has been repeated
+    proxy.mode, proxy.delay = "pass", 2.0 * TIMEOUT_S
     with Journal(store / "runs/late/journal.jsonl") as journal:
         journal.open("train", "late", EXPERIMENT)
         journal.metrics({"a": 1.0}, 0)
@@ -209,7 +227,9 @@ def test_nothing_is_lost_or_doubled_whatever_the_server_does(
     write("t", trials=3, steps=40)  # killed in the middle of it, and started again
     before, sent = len(active(store)), sum(proxy.seen.values())
     proxy.mode = "pass"
-    killer = threading.Thread(target=_kill_and_start, args=(server, lambda: sum(proxy.seen.values()) > sent + 5))
+    killer = threading.Thread(
+        target=_kill_and_start, args=(server, lambda: sum(proxy.seen.values()) > sent + 5)
+    )
     killer.start()
     failed = drain(pump)
     killer.join()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dlsearch.tracking import layout
 from dlsearch.tracking.journal import Journal
-from dlsearch.tracking.pump import Pump
-from dlsearch.tracking.sender import Sender
+from dlsearch.tracking.mlflow.pump import Pump
+from dlsearch.tracking.mlflow.sender import Sender
 from tests.tracking.conftest import EXPERIMENT
 
 TAGS = {layout.STUDY_NAME: "s", layout.STUDY_UUID: "0" * 32}
@@ -47,7 +47,8 @@ def test_it_waits_for_the_studys_run_where_a_server_will_get_it(store, uri, clie
     trial(other, 0)
     sender = Sender(other, uri)
     assert sender.client  # it is connected
-    sender.uri = "http://somewhere"  # what is asked of the database is asked of a server all the same
+    # what is asked of the database is asked of a server all the same
+    sender.uri = "http://somewhere"
     pump = Pump(other, sender)
     assert pump.round(full=True) == 0
     assert not pump.idle
@@ -66,7 +67,9 @@ def test_a_database_that_no_other_machine_writes_is_not_waited_for(tmp_path, uri
     assert "mlflow.parentRunId" not in runs(client)["t0"].data.tags
 
 
-def test_the_confirmation_has_one_run_and_what_all_say_of_it_stands_there_once(store, uri, client, tmp_path):
+def test_the_confirmation_has_one_run_and_what_all_say_of_it_stands_there_once(
+    store, uri, client, tmp_path
+):
     for each in (store, tmp_path / "other"):
         with Journal(each / layout.confirm_folder("s") / "journal.jsonl") as journal:
             journal.open("confirm", "confirm", EXPERIMENT, None, TAGS)
@@ -75,6 +78,6 @@ def test_the_confirmation_has_one_run_and_what_all_say_of_it_stands_there_once(s
         assert ship(each, uri).idle
     experiment = client.get_experiment_by_name(EXPERIMENT)
     (run,) = client.search_runs([experiment.experiment_id])
-    assert [(m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, "objective")] == [
-        (0.75, 1_700_000_000_000)
-    ]
+    assert [
+        (m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, "objective")
+    ] == [(0.75, 1_700_000_000_000)]

@@ -21,8 +21,8 @@ import pytest
 from dlsearch.tracking import journal, layout
 from dlsearch.tracking.handle import Shipper
 from dlsearch.tracking.journal import Journal, rows, run_id, shipped_path
-from dlsearch.tracking.pump import Pump
-from dlsearch.tracking.shipper import Sender, start, sync
+from dlsearch.tracking.mlflow.pump import Pump
+from dlsearch.tracking.mlflow.shipper import Sender, start, sync
 from dlsearch.tracking.tail import Tail, server_id
 from tests.tracking.conftest import EXPERIMENT
 
@@ -42,7 +42,9 @@ def runs(client: MlflowClient) -> dict[str, Run]:
 
 
 def history(client: MlflowClient, run: Run, key: str) -> list[tuple[int, float]]:
-    return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
+    return [
+        (metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)
+    ]
 
 
 def check_complete(client: MlflowClient, trials: int, steps: int, name: str = "s") -> None:
@@ -54,7 +56,9 @@ def check_complete(client: MlflowClient, trials: int, steps: int, name: str = "s
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.parentRunId"] == parent
         assert run.data.params == {"hp/lr": layout.text(0.1 * number)}
-        assert sorted(history(client, run, "val/loss")) == [(step, float(step)) for step in range(steps)]
+        assert sorted(history(client, run, "val/loss")) == [
+            (step, float(step)) for step in range(steps)
+        ]
         assert len(history(client, run, "train/loss")) == steps
 
 
@@ -65,19 +69,23 @@ def test_killed_in_the_middle_nothing_is_lost_or_doubled(
     trials, steps = 30, 120
     parent = write(trials=trials, steps=steps)
     first, deadline = start(store, uri), time.monotonic() + 60
-    while f" {first.pid} INFO shipping" not in (store / "shipper.log").read_text():  # it has the lock
+    # it has the lock
+    while f" {first.pid} INFO shipping" not in (store / "shipper.log").read_text():
         assert time.monotonic() < deadline, (store / "shipper.log").read_text()
         time.sleep(0.005)
     successor = start(store, uri)  # waits for the lock
     try:
-        notes = [shipped_path(store / f"studies/s/t{n:05d}/journal.a1.jsonl") for n in range(trials)]
+        notes = [
+            shipped_path(store / f"studies/s/t{n:05d}/journal.a1.jsonl") for n in range(trials)
+        ]
         while sum(note.exists() for note in notes) < 4:
             assert time.monotonic() < deadline, (store / "shipper.log").read_text()
             time.sleep(0.005)
         os.kill(first.pid, signal.SIGKILL)
         sent = [note for note in notes if note.exists()]
         assert len(sent) < trials, "it was through before the kill"
-        # The two moments that a kill can hit: rows accepted but not noted, and a run made but not noted.
+        # The two moments that a kill can hit: rows accepted but not noted, and a run made but not
+        # noted.
         _amend(sent[0], offset=json.loads(sent[0].read_text())["offset"] // 2)
         _amend(sent[1], run_id=None, experiment_id=None, offset=0, creating=True)
         assert successor.drain(60), (store / "shipper.log").read_text()
@@ -98,12 +106,19 @@ def _amend(note: Path, **changes: Any) -> None:
     note.write_text(json.dumps(found | changes))
 
 
-def test_it_drains_and_ends_after_its_owner(store: Path, uri: str, write: Write, client: MlflowClient) -> None:
+def test_it_drains_and_ends_after_its_owner(
+    store: Path, uri: str, write: Write, client: MlflowClient
+) -> None:
     write(trials=3)
-    code = "import sys; from pathlib import Path; from dlsearch.tracking.shipper import start; "
+    code = (
+        "import sys; from pathlib import Path; from dlsearch.tracking.mlflow.shipper import start; "
+    )
     code += "s = start(Path(sys.argv[1]), sys.argv[2]); s.leave(); print(s.pid, 'mlflow' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-Walways", "-c", code, str(store), uri], capture_output=True, text=True, check=True
+        [sys.executable, "-Walways", "-c", code, str(store), uri],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     pid, imported = done.stdout.split()
     assert imported == "False"
@@ -118,12 +133,15 @@ def test_it_drains_and_ends_after_its_owner(store: Path, uri: str, write: Write,
 def test_one_that_waits_touches_nothing_before_the_word(
     tmp_path: Path, write: Write, store: Path, client: MlflowClient
 ) -> None:
-    # The owner that dies while it waits, and the one that thinks better of it, leave no trace of it.
+    # The owner that dies while it waits, and the one that thinks better of it, leave no trace of
+    # it.
     code = "import sys; from pathlib import Path; from dlsearch.tracking.handle import Shipper; "
     code += "s = Shipper(Path(sys.argv[1]), sys.argv[2], wait=True); print(s.pid); s._process.returncode = 0"
     place, uri = tmp_path / "none", f"sqlite:///{tmp_path / 'none' / 'mlflow.db'}"
     waiting = Shipper(place, uri, wait=True)
-    done = subprocess.run([sys.executable, "-c", code, str(place), uri], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(place), uri], capture_output=True, text=True, check=True
+    )
     orphan = Path("/proc", done.stdout.strip())
     waiting.dismiss()
     assert not Path("/proc", str(waiting.pid)).exists()
@@ -139,11 +157,15 @@ def test_one_that_waits_touches_nothing_before_the_word(
     assert shipper.stop(60.0), (store / "shipper.log").read_text()
     check_complete(client, 2, 5)
     assert "ended after" in (store / "shipper.log").read_text()
-    assert not Path(store / "mlflow.db-wal").is_file() or not (store / "mlflow.db-wal").stat().st_size
+    assert (
+        not Path(store / "mlflow.db-wal").is_file() or not (store / "mlflow.db-wal").stat().st_size
+    )
 
 
 # -- what is sent ----------------------------------------------------------------------------------------------------
-def test_runs_carry_time_status_kind_and_context(store: Path, uri: str, write: Write, client: MlflowClient) -> None:
+def test_runs_carry_time_status_kind_and_context(
+    store: Path, uri: str, write: Write, client: MlflowClient
+) -> None:
     parent = write(trials=1)
     assert sync(store, uri) == {"runs": 2, "rows": 12, "pending": 0}
     check_complete(client, 1, 5)
@@ -160,11 +182,15 @@ def test_runs_carry_time_status_kind_and_context(store: Path, uri: str, write: W
     assert experiment is not None
     assert experiment.artifact_location == (store.resolve() / "artifacts").as_uri()
     (sent,) = client.get_metric_history(runs(client)["s/t00000"].info.run_id, "train/loss")[:1]
-    first = next(row for row in rows(store / "studies/s/t00000/journal.a1.jsonl") if row["row"] == "metrics")
+    first = next(
+        row for row in rows(store / "studies/s/t00000/journal.a1.jsonl") if row["row"] == "metrics"
+    )
     assert sent.timestamp == first["t"]
 
 
-def test_sent_again_it_is_the_same(store: Path, uri: str, write: Write, client: MlflowClient) -> None:
+def test_sent_again_it_is_the_same(
+    store: Path, uri: str, write: Write, client: MlflowClient
+) -> None:
     write(trials=2)
     sync(store, uri)
     for note in store.rglob("*.shipped"):
@@ -173,7 +199,9 @@ def test_sent_again_it_is_the_same(store: Path, uri: str, write: Write, client: 
     check_complete(client, 2, 5)
 
 
-def test_a_resumed_study_runs_again(store: Path, uri: str, write: Write, client: MlflowClient) -> None:
+def test_a_resumed_study_runs_again(
+    store: Path, uri: str, write: Write, client: MlflowClient
+) -> None:
     parent = write(trials=1, status="KILLED")
     sender = Sender(store, uri)
     pump = Pump(store, sender)
@@ -195,7 +223,9 @@ def test_a_resumed_study_runs_again(store: Path, uri: str, write: Write, client:
     assert pump.idle
 
 
-def test_numbers_texts_and_data_sets_arrive_whole(store: Path, uri: str, client: MlflowClient) -> None:
+def test_numbers_texts_and_data_sets_arrive_whole(
+    store: Path, uri: str, client: MlflowClient
+) -> None:
     path = store / "runs/r/journal.jsonl"
     with Journal(path) as journal:
         journal.open("train", "r", EXPERIMENT)
@@ -222,10 +252,14 @@ def test_numbers_texts_and_data_sets_arrive_whole(store: Path, uri: str, client:
     assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "validation")]
 
 
-def test_files_are_masked_and_a_missing_one_blocks_nothing(store: Path, uri: str, client: MlflowClient) -> None:
+def test_files_are_masked_and_a_missing_one_blocks_nothing(
+    store: Path, uri: str, client: MlflowClient
+) -> None:
     folder = store / "runs/r"
     (folder / "report/pictures").mkdir(parents=True)
-    (folder / "config.yaml").write_text("uri: postgresql://me:hunter2@host/db\ntoken: hunter2\nlr: 0.1\n")
+    (folder / "config.yaml").write_text(
+        "uri: postgresql://me:hunter2@host/db\ntoken: hunter2\nlr: 0.1\n"
+    )
     (folder / "report/index.html").write_text("<p>token: kept</p>")
     (folder / "report/pictures/a.bin").write_bytes(bytes(range(256)))
     with Journal(folder / "journal.jsonl") as journal:
@@ -237,19 +271,24 @@ def test_files_are_masked_and_a_missing_one_blocks_nothing(store: Path, uri: str
     assert sync(store, uri)["pending"] == 0
     run = runs(client)["r"]
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
-    assert (artifacts / "study/config.yaml").read_text() == "uri: postgresql://***@host/db\ntoken: ***\nlr: 0.1\n"
+    assert (
+        artifacts / "study/config.yaml"
+    ).read_text() == "uri: postgresql://***@host/db\ntoken: ***\nlr: 0.1\n"
     assert (artifacts / "report/index.html").read_text() == "<p>token: kept</p>"
     assert (artifacts / "report/pictures/a.bin").read_bytes() == bytes(range(256))
     assert run.info.status == "FINISHED"
 
 
-def test_a_child_waits_for_its_parent(store: Path, uri: str, write: Write, client: MlflowClient) -> None:
+def test_a_child_waits_for_its_parent(
+    store: Path, uri: str, write: Write, client: MlflowClient
+) -> None:
     parent = write(trials=1)
     kept = parent.read_bytes()
     parent.unlink()
     sender = Sender(store, uri)
     assert sender.client  # it is connected
-    sender.uri = "http://somewhere"  # to a server another machine may send it; nobody else writes this database
+    # to a server another machine may send it; nobody else writes this database
+    sender.uri = "http://somewhere"
     pump = Pump(store, sender)
     pump.round(full=True)
     assert not pump.idle
@@ -293,7 +332,9 @@ def test_a_run_or_database_that_is_gone_is_made_again(
     check_complete(client, 2, 5)
 
 
-def test_a_run_that_the_user_deleted_stays_deleted(store: Path, uri: str, write: Write, client: MlflowClient) -> None:
+def test_a_run_that_the_user_deleted_stays_deleted(
+    store: Path, uri: str, write: Write, client: MlflowClient
+) -> None:
     parent = write(trials=1)
     sync(store, uri)
     client.delete_run(runs(client)["study:s"].info.run_id)
@@ -325,7 +366,9 @@ def test_any_key_arrives(store: Path, uri: str, client: MlflowClient, key: str) 
     assert run.data.metrics == {layout.key(key): 1.0}
 
 
-@pytest.mark.skipif(not Path("/proc/self/autogroup").is_file(), reason="a kernel without autogroups")
+@pytest.mark.skipif(
+    not Path("/proc/self/autogroup").is_file(), reason="a kernel without autogroups"
+)
 def test_a_shipper_yields_until_it_is_waited_for(tmp_path: Path) -> None:
     shipper = start(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
     try:

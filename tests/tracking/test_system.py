@@ -36,9 +36,14 @@ def test_stop_does_not_wait_for_the_interval(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_left_out(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal.jsonl") as journal, SystemSampler(journal, 0.02, "GPU-no-such-device"):
+    with (
+        Journal(tmp_path / "journal.jsonl") as journal,
+        SystemSampler(journal, 0.02, "GPU-no-such-device"),
+    ):
         time.sleep(0.15)
-    assert all("system/gpu_percent" not in row["values"] for row in rows(tmp_path / "journal.jsonl"))
+    assert all(
+        "system/gpu_percent" not in row["values"] for row in rows(tmp_path / "journal.jsonl")
+    )
 
 
 @pytest.mark.gpu

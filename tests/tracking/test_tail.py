@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dlsearch.tracking import pump as pump_module
+from dlsearch.core.retry import Backoff
 from dlsearch.tracking.journal import Journal, read
-from dlsearch.tracking.pump import Pump
+from dlsearch.tracking.mlflow import pump as pump_module
+from dlsearch.tracking.mlflow.pump import Pump
 from dlsearch.tracking.tail import Discovery, StoreLock, Tail, backlog, discover, server_id
 
 
@@ -73,7 +74,10 @@ def test_the_lock_is_of_one_and_dies_with_its_holder(tmp_path: Path) -> None:
         "lock = StoreLock(Path(sys.argv[1])); print(lock.acquire(), flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline().strip() == "True"
@@ -111,7 +115,8 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pump_module, "_BACKOFF_S", 0.0)
+    for name in ("_BETWEEN_ROUNDS", "_BETWEEN_ATTEMPTS"):
+        monkeypatch.setattr(pump_module, name, Backoff(0.0, 0.0))
 
 
 def test_a_pump_sends_everything_once_and_leaves_the_finished_alone(tmp_path: Path) -> None:

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dlsearch.report.figures.inputs import ReportFacts
     from dlsearch.report.figures.plate import Plate
 
 
-def draw(f: dict[str, Any]) -> list[Plate]:
-    """Draw every figure that the facts give something for."""
-    from dlsearch.report.figures import confirmation, course, inside, outcome, parameters, timeline, tradeoff, training
-    from dlsearch.report.figures.scales import scales
+def draw_figures(report: ReportFacts) -> list[Plate]:
+    """Draw every figure that the report gives something for.
 
-    axes = scales(f)
-    plates = [
-        tradeoff.pareto(f) if len(f["objectives"]) > 1 else course.course(f),
-        timeline.timeline(f),
-        course.distribution(f),
-        course.expected(f),
-        course.curves(f),
-        parameters.importances(f),
-        parameters.plane(f, axes),
-        parameters.parallel(f, axes),
-        *parameters.slices(f, axes),
-        confirmation.replicas(f),
-        confirmation.differences(f),
-        confirmation.optimism(f),
-        outcome.confusion(f),
-        training.seed_band(f),
-        training.gap(f),
-        training.balance(f),
-        training.weights(f),
-        *inside.plates((f["test"]["main"] or {}).get("inside")),
-    ]
-    return [p for p in plates if p is not None]
+    Matplotlib is imported here and not before: what reads a report only needs none.
+    """
+    from dlsearch.report.figures.selection import draw_all
+
+    return draw_all(report)

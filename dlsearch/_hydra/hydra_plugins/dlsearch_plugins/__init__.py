@@ -1,11 +1,11 @@
 """Where Hydra finds our sweeper and launcher: it takes plugins from the namespace ``hydra_plugins`` alone.
 
-Hydra imports this module at every start, so it may import nothing heavy; and it instantiates only classes that were
-defined here, so each is a subclass that adds nothing.
+Hydra imports this module at every start, so it may import nothing heavy; and it instantiates only
+classes that were defined here, so each is a subclass that adds nothing.
 """
 
-from dlsearch.launch import local, ray_cluster
-from dlsearch.search import sweeper
+from dlsearch.app import sweeper
+from dlsearch.launch import local, ray
 
 
 class DlsearchSweeper(sweeper.DlsearchSweeper):
@@ -16,5 +16,5 @@ class LocalLauncher(local.LocalLauncher):
     """``hydra/launcher=local``."""
 
 
-class RayLauncher(ray_cluster.RayLauncher):
+class RayLauncher(ray.RayLauncher):
     """``hydra/launcher=ray``."""

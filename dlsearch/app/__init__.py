@@ -1,0 +1,1 @@
+"""Use cases: search, train one configuration, join a study, follow it, average an ensemble."""

@@ -1,0 +1,50 @@
+"""``describe``: the layers of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dlsearch.cli.arguments import parser, print_json, print_lines, split
+from dlsearch.cli.columns import print_table
+from dlsearch.config.compose import compose_config, resolve
+
+
+def describe(words: list[str]) -> int:
+    """Print the layer table of a model."""
+    overrides, rest = split(words)
+    arguments = parser(
+        "describe", "Layer table of a model: dlsearch describe model=lenet [data=mnist]."
+    )
+    arguments.add_argument(
+        "--config-dir",
+        "-cd",
+        action="append",
+        default=[],
+        help="a folder of your own YAMLs",
+    )
+    arguments.add_argument("--json", action="store_true", help="one JSON document")
+    options = arguments.parse_args(rest)
+    cfg = compose_config(overrides, config_dirs=[str(Path(d)) for d in options.config_dir])
+    shape = resolve(cfg, "data.shape")
+    import torch
+
+    from dlsearch.config.build import build
+    from dlsearch.inspection.describe import summary
+
+    with torch.device("meta"):
+        net = build(cfg.model, "model")
+    found = summary(net, tuple(shape))
+    if options.json:
+        print_json(found)
+        return 0
+    rows = []
+    for row in found["layers"]:
+        shapes = [
+            "×".join(str(n) for n in row[side]) if row[side] else ""
+            for side in ("in", "out", "field")
+        ]
+        rows.append([row["name"], row["type"], *shapes, f"{row['params']:,}", f"{row['macs']:,}"])
+    left = ("layer", "type", "in", "out", "sees")
+    print_table((*left, "parameters", "multiply-adds"), rows, left=left)
+    print_lines(f"{found['n_params']:,} parameters, {found['macs']:,} multiply-adds")
+    return 0

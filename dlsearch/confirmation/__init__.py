@@ -1,0 +1,1 @@
+"""Confirmation: finalists are trained again on fresh seeds, and one of them wins."""

@@ -1,0 +1,1 @@
+"""What dlsearch writes to a terminal: streams without secrets, lines, warnings."""

@@ -1,0 +1,1 @@
+"""The ground floor: errors, secrets, bounds on foreign text, processes, provenance."""

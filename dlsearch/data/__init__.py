@@ -1,1 +1,0 @@
-"""Data modules: seeded splits, a sealed test set, batches that are made on the training device."""

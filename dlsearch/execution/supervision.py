@@ -1,0 +1,277 @@
+"""The processes of attempts.
+
+They are started, listened to, killed at their deadline, and their ends judged.
+
+Everything that a trial says arrives on a socket, every end of a process on a pipe, so that one
+thread waits for all of them.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dlsearch.core.files.disk import is_full
+from dlsearch.core.files.inside import plain
+from dlsearch.core.text import line_of_error
+from dlsearch.execution import pending_results, run_journals
+from dlsearch.execution.attempt import Running, attempts_before, judge, payload_of
+from dlsearch.execution.conversation import Conversation
+from dlsearch.execution.forkserver import ServerGoneError
+from dlsearch.execution.outcome import TIMEOUT, KernelKills, failure
+from dlsearch.execution.service import Service, is_of_one_attempt, is_outage
+from dlsearch.study.models import Ending
+from dlsearch.study.states import AttemptKind, AttemptState, FailureReason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlsearch.execution.closing import Closer
+    from dlsearch.execution.forkserver import Child, ForkServer
+    from dlsearch.execution.resources.capacity import Cards
+    from dlsearch.execution.resources.slots import Slot
+    from dlsearch.storage.attempts import Holder
+    from dlsearch.study.models import Claim
+
+#: Fork servers that die in a row before it is taken for more than bad luck.
+MAX_SERVER_DEATHS = 3
+#: What the selector says of an attempt.
+MESSAGE = "message"
+EXIT = "exit"
+
+
+class Supervisor:
+    """Runs attempts in processes of their own.
+
+    Args:
+        service: What the parts of the worker share.
+        selector: Waits for messages and ends.
+        closer: Records ends.
+        server: The warm fork server; None where there may be nothing to do.
+        revive: Starts one, also where it has died: the out-of-memory killer takes whom it likes.
+        trial_timeout_s: How long an attempt may take here, where the study has no nearer limit.
+        cards: The GPUs of this machine that are shared as far as memory goes; None without.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        selector: selectors.BaseSelector,
+        closer: Closer,
+        *,
+        server: ForkServer | None,
+        revive: Callable[[], ForkServer],
+        trial_timeout_s: float | None,
+        cards: Cards | None,
+    ) -> None:
+        """Nothing runs yet."""
+        self._service = service
+        self._selector = selector
+        self._closer = closer
+        self.server = server
+        self.revive = revive
+        self._trial_timeout_s = trial_timeout_s
+        self._cards = cards
+        self._conversation = Conversation(service)
+        self._kernel_kills = KernelKills()
+        self._server_deaths = 0
+        self._unstarted: set[tuple[str, int]] = set()  # what the system refused to start, in a row
+
+    def is_warm(self, slot_count: int) -> bool:
+        """Whether claims may be made: while the fork server imports, their leases would run out."""
+        if self.server is not None and len(self._service.running) < slot_count:
+            self.server = self.server.or_another(self.revive)
+        return self.server is None or not self.server.importing
+
+    # -- starting ---------------------------------------------------------------------------------
+    def start(self, claim: Claim, holder: Holder, slot: Slot) -> bool:
+        """Start a claim's process.
+
+        False where that failed, and the trial was given back or ended.
+        """
+        service = self._service
+        folder = service.folder_of(claim)
+        journal: Path | None = None
+        is_prepared = False
+        try:
+            plain(service.store, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            before = service.insist(partial(attempts_before, service.client, claim))
+            payload = service.insist(
+                partial(
+                    payload_of, service.rounds, claim, before, folder, service.store, service.paths
+                )
+            )
+            journal = run_journals.begin(service.study, claim, holder, service.store)
+            payload |= {"threads": slot.threads, "journal": str(journal)}
+            is_prepared = True
+            child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
+        except BaseException as error:
+            self._give_back(claim, error, journal, is_prepared=is_prepared)
+            return False
+        self._unstarted.clear()
+        running = Running(claim, slot, child, journal, time.monotonic(), before=before)
+        self._watch(running)
+        return True
+
+    def _spawn(self, claim: Claim, payload: dict[str, Any], slot: Slot, log: Path) -> Child:
+        function = "run_test" if claim.kind == AttemptKind.TEST else "run_trial"
+        target = f"dlsearch.execution.trial_main:{function}"
+        self.server = self.server or self.revive()
+        try:
+            child = self.server.spawn(target, payload, env=slot.env, log=log)
+        except ServerGoneError:
+            self._server_deaths += 1
+            self.server = self.revive()
+            raise
+        self._server_deaths = 0
+        return child
+
+    def _watch(self, running: Running) -> None:
+        """Count an attempt among those that run, and listen to its process."""
+        service = self._service
+        running.timeout_s = self._limit_of(running.claim)
+        running.progress = {"epoch": 0, "max_epochs": service.facts.max_epochs, "value": None}
+        service.running[running.slot.index] = running
+        together = service.sharing_device_of(running.slot)
+        for each in together:
+            each.sharing = max(each.sharing, len(together))
+        self._selector.register(running.child.channel, selectors.EVENT_READ, (running, MESSAGE))
+        self._selector.register(running.child.status_fd, selectors.EVENT_READ, (running, EXIT))
+
+    def _limit_of(self, claim: Claim) -> float | None:
+        """Seconds that the claim's process may take; a scoring has no limit."""
+        if claim.kind == AttemptKind.TEST:
+            return None
+        limits = [claim.trial_timeout_s, self._trial_timeout_s]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _give_back(
+        self, claim: Claim, error: BaseException, journal: Path | None, *, is_prepared: bool
+    ) -> None:
+        """Give an attempt back that could not be started.
+
+        Raises:
+            BaseException: `error`, where it concerns more than this attempt.
+        """
+        service = self._service
+        reason = FailureReason.DISK if is_full(error) else FailureReason.INTERRUPTED
+        words = line_of_error(error)
+        if is_outage(error):
+            interrupted = Ending(AttemptState.INTERRUPTED, FailureReason.INTERRUPTED)
+            pending_results.keep(service.study, service.store, claim, interrupted)
+            raise error
+        ended = self._end_unstartable(claim, error, is_prepared=is_prepared)
+        if ended is not None:
+            service.heartbeat.let_go(claim.token)
+            self._closer.leave_journal(journal, claim, ended)
+            return
+        service.insist(partial(service.client.release, claim, reason, error=words))
+        service.heartbeat.let_go(claim.token)
+        if reason is FailureReason.DISK:
+            service.back_pressure.note_disk_full(str(error))
+        elif not (isinstance(error, ServerGoneError) and self._server_deaths < MAX_SERVER_DEATHS):
+            raise error
+        self._closer.leave_journal(journal, claim, Ending(AttemptState.INTERRUPTED, reason))
+
+    def _end_unstartable(
+        self, claim: Claim, error: BaseException, *, is_prepared: bool
+    ) -> Ending | None:
+        """The end of an attempt that cannot be started by its own fault, once it is recorded.
+
+        Else None.
+
+        A config that cannot be put together would not be the next time either: it has failed. A
+        folder that cannot be written may be this machine's problem: the attempt counts as lost, and
+        where the next trial has the same, it is. So is a process that the system refuses.
+        """
+        if not isinstance(error, Exception) or not is_of_one_attempt(error):
+            return None
+        is_of_system = isinstance(error, OSError)
+        if is_of_system:
+            self._unstarted.add((claim.kind, claim.number))
+            if is_prepared or len(self._unstarted) > 1:
+                return None
+        why = f"it could not be started: {line_of_error(error)}"
+        return self._closer.give_up(claim, why, error, for_good=not is_of_system)
+
+    # -- listening --------------------------------------------------------------------------------
+    def wait(self, timeout_s: float) -> None:
+        """Wait for something to happen, and handle it: all messages first, then the ends."""
+        service = self._service
+        ready = [key.data for key, _ in self._selector.select(timeout_s)]
+        if ready and service.heartbeat.is_stale():
+            # this process stood still for a while: who is heard now may be lost already
+            service.try_now(service.renew_leases, None)
+        service.kill_fenced(service.heartbeat.lost())
+        for running, what in ready:
+            if what == MESSAGE:
+                self._listen(running)
+        for running, what in ready:
+            if what == EXIT:
+                self._end(running)
+
+    def _listen(self, running: Running) -> None:
+        while True:
+            message = self._conversation.hear(running)
+            if message is None:
+                self._selector.unregister(running.child.channel)
+                return
+            if not running.child.channel.pending:
+                return
+
+    # -- ending -----------------------------------------------------------------------------------
+    def kill_overdue(self) -> None:
+        """Kill the attempts that have reached their deadline."""
+        now = time.monotonic()
+        for running in self._service.running.values():
+            if running.timeout_s is None or running.killed_for or running.end is not None:
+                continue
+            if now > running.started + running.timeout_s:
+                running.kill(TIMEOUT)
+
+    def _end(self, running: Running) -> None:
+        channel = running.child.channel
+        if channel in self._selector.get_map():
+            while running.result is None and self._conversation.hear(running) is not None:
+                pass
+            self._selector.unregister(channel)
+        self._selector.unregister(running.child.status_fd)
+        code = running.child.reap()
+        channel.close()
+        try:
+            running.end = self._judge(running, code)
+        except (KeyError, TypeError, ValueError) as error:  # it sent something else than it should
+            why = f"its result could not be understood: {line_of_error(error)}"
+            self._service.note_failure(running.claim, why, error)
+            running.end = failure(why)
+        self._closer.close(running, running.end)
+
+    def _judge(self, running: Running, code: int) -> Ending:
+        """What the end of an attempt's process means."""
+        result = running.result
+        device = running.slot.device
+        is_crowded = (
+            self._cards is not None
+            and result is not None
+            and self._cards.ended(device, result, running.sharing)
+        )
+        is_killed = code == -signal.SIGKILL and result is None
+        return judge(
+            running,
+            code,
+            self._service.facts,
+            crowded=is_crowded,
+            stopping=self._service.stopping,
+            by_kernel=is_killed and self._was_killed_by_kernel(),
+        )
+
+    def _was_killed_by_kernel(self) -> bool:
+        """Whether the kernel's out-of-memory killer took a process that nobody has accounted for."""
+        if not self._kernel_kills.claim():
+            return False
+        return self.server is not None and self.server.alive

@@ -1,0 +1,413 @@
+"""What runs in a forked child.
+
+One training, the scoring of a winner, or the check before a study is opened.
+
+The child knows no database and no MLflow. It appends rows to its journal and talks JSON with the
+worker over a socket; when the worker is gone, so is the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from omegaconf import DictConfig, OmegaConf
+
+from dlsearch.core.errors import ConfigError
+from dlsearch.core.files.disk import is_full
+from dlsearch.core.files.regular import write_text
+from dlsearch.core.masking import mask_known_in, mask_text
+from dlsearch.core.text import (
+    clean_line,
+    clean_value,
+    line_of_error,
+    place_of_error,
+    text_of,
+    traceback_of,
+)
+from dlsearch.execution.outcome import INTERRUPTED
+from dlsearch.execution.signals import hears_hangups
+from dlsearch.study.states import AttemptState, FailureReason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dlsearch.execution.forkserver import Channel
+    from dlsearch.execution.scoring import Trained
+    from dlsearch.tracking.journal import Journal
+    from dlsearch.training.run import FitResult
+
+
+class _Control:
+    """The child's end of the conversation, and whether it was asked to stop."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.stopping = False
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+        signal.signal(signal.SIGTERM, self._on_stop)
+        if hears_hangups():
+            signal.signal(signal.SIGHUP, self._on_stop)
+
+    def _on_stop(self, *_: Any) -> None:
+        self.stopping = True
+
+    def stop(self) -> bool:
+        """Whether to stop.
+
+        A closed socket means that the worker died, and nobody waits for this result.
+        """
+        if self._poll.poll(0):
+            os._exit(INTERRUPTED)
+        return self.stopping
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send and wait for the answer."""
+        try:
+            self.channel.send(message)
+            answer = self.channel.receive()
+        except OSError:
+            answer = None
+        if answer is None:
+            os._exit(INTERRUPTED)
+        return answer
+
+    def report(
+        self,
+        epoch: int,
+        step: int,
+        metrics: Mapping[str, float],
+    ) -> bool:
+        """Tell the worker about an epoch."""
+        return bool(
+            self.ask(
+                {
+                    "type": "report",
+                    "epoch": epoch,
+                    "step": step,
+                    "metrics": dict(metrics),
+                }
+            )["prune"]
+        )
+
+    def began(self, what: dict[str, Any]) -> None:
+        """Tell the worker what is unusual about this attempt, if anything is."""
+        if what["resumption"] is not None or what["micro_batches"] > 1:
+            with contextlib.suppress(OSError):  # that it is gone is noticed at the first batch
+                self.channel.send({"type": "began", **what})
+
+    def unseal(self) -> None:
+        """Have the worker write the ledger's row."""
+        self.ask({"type": "unseal"})
+
+
+def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
+    """Train one config and send the result.
+
+    Args:
+        channel: To the worker.
+        payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``,
+            ``threads``, ``epochs`` (of a training on train + validation, else None), ``params``,
+            ``origin`` (the digests of the environment and the code) and, where a batch is trained
+            in parts, ``micro_batches``.
+    """
+    control = _Control(channel)
+    from dlsearch.core.threads import limit_threads
+    from dlsearch.tracking.journal import Journal
+    from dlsearch.training import inputs
+    from dlsearch.training.fit import fit
+    from dlsearch.training.run import Interrupted, Run
+    from dlsearch.training.test_guard import breaches
+
+    limit_threads(payload["threads"])
+    cfg = OmegaConf.create(payload["cfg"])
+    journal = Journal(Path(payload["journal"]))
+    run = Run(
+        folder=Path(payload["folder"]),
+        journal=journal,
+        objectives=payload["objectives"],
+        directions=payload["directions"],
+        report=control.report,
+        stop=control.stop,
+        refit_epochs=payload["epochs"],
+        system_metrics_s=cfg.tracking.system_metrics_s,
+        micro_batches=payload.get("micro_batches", 1),
+        began=control.began,
+    )
+    packages = payload["cfg"].get("allow_targets") or []
+    met = None
+    try:
+        met = inputs.met(payload)
+        result = fit(cfg, run)
+    except Interrupted:
+        _leave(journal)
+    except SystemExit as end:
+        if control.stopping:  # between epochs Lightning itself reacts to the signal first
+            _leave(journal)
+        # the user's code called it: it would do so again
+        result = _failed(end, run.folder, journal, packages)
+    except Exception as error:
+        result = _failed(error, run.folder, journal, packages)
+    result.inputs = met
+    result.breaches = breaches(run.folder)
+    with contextlib.suppress(OSError):  # rows for which there was no space
+        journal.close()
+    _send_result(channel, result)
+
+
+def _send_result(channel: Channel, result: FitResult) -> None:
+    """Send what a training came to, as plain JSON.
+
+    A user's module and data put into it what they like.
+    """
+    channel.send({"type": "done", "result": mask_known_in(clean_value(result.to_json()))})
+
+
+def _leave(journal: Journal) -> NoReturn:
+    """End as asked."""
+    with contextlib.suppress(OSError):  # rows for which there was no space
+        journal.close()
+    raise SystemExit(INTERRUPTED) from None
+
+
+def _failed(
+    error: BaseException,
+    folder: Path,
+    journal: Journal,
+    packages: Sequence[str],
+) -> FitResult:
+    from dlsearch.training.fit import is_out_of_memory
+    from dlsearch.training.run import FitResult
+
+    try:
+        if is_out_of_memory(error):  # not in a step: in parts it would be the same
+            _print_traceback(error)
+            return FitResult(
+                AttemptState.FAILED, FailureReason.OOM, clean_line(mask_text(_first_line(error)))
+            )
+        if is_full(error):
+            _print_traceback(error)
+            return FitResult(
+                AttemptState.FAILED, FailureReason.DISK, clean_line(mask_text(_first_line(error)))
+            )
+        failed = FitResult(
+            AttemptState.FAILED, FailureReason.EXCEPTION, _note(error, folder, packages)
+        )
+        journal.artifact(folder / "error" / "traceback.txt", "error")
+    except OSError as full:  # no space for the traceback
+        reason = FailureReason.DISK if is_full(full) else FailureReason.EXCEPTION
+        return FitResult(AttemptState.FAILED, reason, line_of_error(error))
+    return failed
+
+
+def _first_line(error: BaseException) -> str:
+    return (text_of(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def _note(error: BaseException, folder: Path, packages: Sequence[str] = ()) -> str:
+    """Keep the traceback in the folder; one line of it, with the place in the user's code."""
+    failed = folder / "error"
+    failed.mkdir(parents=True, exist_ok=True)
+    write_text(failed / "traceback.txt", traceback_of(error), errors="backslashreplace")
+    _print_traceback(error)
+    place = place_of_error(error, packages)
+    return line_of_error(error) if place is None else f"{line_of_error(error)} ({place})"
+
+
+def _print_traceback(error: BaseException) -> None:
+    """Put the traceback into the attempt's log."""
+    sys.stderr.write(traceback_of(error))
+
+
+def run_test(channel: Channel, payload: dict[str, Any]) -> None:
+    """Score the trainings of the configuration that won on the test set, and send the result.
+
+    Args:
+        channel: To the worker, which writes the ledger's row when it hears that the test set is
+            about to be opened.
+        payload: ``trained`` (``cfg``, ``folder``, ``epochs`` and what its result said, each),
+            ``kept`` (which of them), ``folder``, ``objectives``, ``directions``, ``threads``.
+    """
+    control = _Control(channel)
+    from dlsearch.core.threads import limit_threads
+    from dlsearch.execution.scoring import score
+    from dlsearch.tracking.journal import Journal
+    from dlsearch.training.run import FitResult, Interrupted, Run
+
+    limit_threads(payload["threads"])
+    folder = Path(payload["folder"])
+    trained = [_trained(each, payload["objectives"][0]) for each in payload["trained"]]
+    run = Run(
+        folder=folder,
+        journal=Journal(Path(os.devnull)),
+        objectives=payload["objectives"],
+        directions=payload["directions"],
+        stop=control.stop,
+        unseal=control.unseal,
+    )
+    try:
+        result = FitResult(AttemptState.COMPLETE, test=score(trained, payload["kept"], run))
+    except Interrupted:
+        raise SystemExit(INTERRUPTED) from None
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and control.stopping:
+            raise SystemExit(INTERRUPTED) from None
+        result = FitResult(AttemptState.FAILED, FailureReason.EXCEPTION, _note(error, folder))
+    _send_result(channel, result)
+
+
+def _trained(each: Mapping[str, Any], objective: str) -> Trained:
+    """A training that is to be scored, from its part of the payload."""
+    from dlsearch.execution.scoring import Trained
+    from dlsearch.training.inputs import expected_of
+
+    expected = expected_of(objective, each, each["cfg"])
+    return Trained(
+        OmegaConf.create(each["cfg"]),
+        Path(each["folder"]),
+        each["epochs"],
+        each["micro_batches"] or 1,
+        expected,
+    )
+
+
+def preflight(channel: Channel, payload: dict[str, Any]) -> None:
+    """Check configs before anything is written.
+
+    Build each on the meta device, prepare its data, describe both.
+
+    Args:
+        channel: To the driver; receives ``{"data", "model"}`` or ``{"error": [key, expected,
+            hint]}``.
+        payload: ``configs``: plain configs, the base first; ``weights``: where those lie that they
+            begin with; ``objectives`` and ``directions``.
+    """
+    try:
+        found: dict[str, Any] = {}
+        goals = payload["objectives"], payload["directions"]
+        for config in payload["configs"]:
+            described = check_built(OmegaConf.create(config), *goals, weights=payload["weights"])
+            for key in ("weights", "files"):
+                described[key] = {**described.get(key, {}), **found.get(key, {})}
+            found = {
+                **described,
+                **found,
+                "weights": described["weights"],
+                "files": described["files"],
+            }
+        channel.send(
+            {
+                key: mask_known_in(value) if key in ("data", "model") else value
+                for key, value in found.items()
+            }
+        )
+    except ConfigError as error:
+        channel.send({"error": [error.key, error.expected, error.hint]})
+    except (Exception, SystemExit) as error:
+        _print_traceback(error)
+        channel.send({"error": ["config", line_of_error(error), ""]})
+
+
+def check_built(
+    cfg: DictConfig,
+    objectives: list[str],
+    directions: list[str],
+    *,
+    weights: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Build the config on the meta device, look at what it begins with, and prepare its data.
+
+    Describes all.
+
+    Args:
+        cfg: The config.
+        objectives: Metrics.
+        directions: ``maximize`` or ``minimize``, for each.
+        weights: Where the sources of ``transfer.weights`` lie; see
+            :func:`dlsearch.planning.transfer_sources.find`.
+
+    Returns:
+        ``data`` and ``model``; where something is transferred, also ``weights`` and ``files``, by
+        source.
+
+    Raises:
+        ConfigError: Something cannot be built, or the data are not there.
+    """
+    import torch
+
+    from dlsearch.tracking.journal import Journal
+    from dlsearch.training.evaluation.kinds import kind_of
+    from dlsearch.training.fit import (
+        build_callbacks,
+        build_data,
+        build_task,
+        build_trainer,
+        check_optimizer,
+        check_refit,
+    )
+    from dlsearch.training.progress import check_length, unit_of
+    from dlsearch.training.run import Run
+
+    with torch.device("meta"):
+        task = build_task(cfg)
+    moved = _check_transfer(cfg, task, weights or {})
+    check_optimizer(cfg)
+    check_length(cfg, task)
+    data = build_data(cfg)
+    if OmegaConf.select(cfg, "study.confirm.refit"):
+        check_refit(data)
+    run = Run(Path("/nonexistent"), Journal(Path(os.devnull)), objectives, directions)
+    build_trainer(cfg, run, build_callbacks(cfg, run))
+    try:
+        (task if data is None else data).prepare_data()
+    except ConfigError:
+        raise
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ConfigError(
+            "data",
+            clean_line(_first_line(error)),
+            "paths.data or DLSEARCH_DATA names where data sets lie",
+        ) from error
+    described = data.describe() if data is not None and hasattr(data, "describe") else {}
+    model = _describe_model(cfg, task) | {"kind": kind_of(task), "progress_unit": unit_of(task)}
+    return {"data": described, "model": model, **moved}
+
+
+def _check_transfer(
+    cfg: DictConfig, task: Any, sources: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """``weights`` and ``files`` of the config's source, if it has one."""
+    from dlsearch.training import transfer
+    from dlsearch.training.weights import published
+
+    name = OmegaConf.select(cfg, "transfer.weights")
+    if name is None:
+        return {}
+    at = sources[name]
+    path = Path(at["path"]) if "path" in at else published(at["torchvision"], Path(at["folder"]))
+    return {"weights": {name: transfer.check(cfg, task, path)}, "files": {name: str(path)}}
+
+
+def _describe_model(cfg: DictConfig, task: Any) -> dict[str, Any]:
+    n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    net = getattr(task, "net", None)
+    shape = OmegaConf.select(cfg, "data.shape")
+    if net is None or shape is None:
+        return {"n_params": n_params}
+    from dlsearch.inspection.describe import summary
+
+    try:
+        return {**summary(net, tuple(shape)), "n_params": n_params}
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ):  # a net that the meta device cannot run
+        return {"n_params": n_params}

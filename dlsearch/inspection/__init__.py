@@ -1,0 +1,1 @@
+"""Looking inside nets: activations, gradients by depth, receptive fields, curves, a learning-rate range test."""

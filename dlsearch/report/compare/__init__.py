@@ -1,0 +1,1 @@
+"""Comparisons of two or more studies: pure functions of their records."""

@@ -1,0 +1,1 @@
+"""Figures of the confirmation: every replica, paired differences, optimism, curves over seeds."""

@@ -1,0 +1,1 @@
+"""Figures of the hyperparameters: importances, slices, parallel coordinates, a plane of two."""

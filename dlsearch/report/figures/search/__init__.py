@@ -1,0 +1,1 @@
+"""Figures of the search: its course, its results, what the budget bought, when what ran."""

@@ -1,0 +1,1 @@
+"""Optuna's TPE with the densities of finished trials kept between proposals."""

@@ -1,1 +1,0 @@
-"""Searching: spaces, studies, the workers that serve them, and the Hydra sweeper that opens them."""

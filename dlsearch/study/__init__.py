@@ -1,0 +1,1 @@
+"""A study: claiming trials, telling results, and the documents that describe it."""

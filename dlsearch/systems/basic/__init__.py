@@ -1,0 +1,1 @@
+"""First courses: linear models, the perceptron, multilayer perceptrons, regression, truth tables."""

@@ -1,0 +1,1 @@
+"""Plain ``nn.Module`` classes of the first courses."""

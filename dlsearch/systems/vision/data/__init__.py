@@ -1,0 +1,1 @@
+"""Images: data sets in memory or streamed, augmentation, distorted digits."""

@@ -1,0 +1,154 @@
+"""Attention over positions and over branches, after the residual attention network (Wang et al., 2017).
+
+The detection winner of 2017 names its parts adaptive attention and deep combined convolutional
+models, without a paper of its own; what is published of the idea is the module of "Residual
+attention network for image classification".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlsearch.systems.shared.layers import activation as make_activation
+from dlsearch.systems.shared.layers import (
+    check_dropout,
+    check_image,
+    check_outputs,
+    check_positive,
+    expansion,
+    initialise,
+)
+
+
+class CombinedUnit(nn.Module):
+    """A pre-activation residual unit of two convolutional branches, weighed against each other for each image.
+
+    The branches see 3×3 and, dilated, 5×5 pixels; a softmax over the branches, of the mean over
+    positions, weighs them.
+
+    Args:
+        inputs: Channels.
+        outputs: Channels.
+        activation: After each normalisation.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        self.pieces = expansion(activation)
+        self.spread = (
+            nn.Conv2d(inputs, inputs * self.pieces, 1, bias=False)
+            if self.pieces > 1
+            else nn.Identity()
+        )
+        self.norm = nn.BatchNorm2d(inputs * self.pieces)
+        self.act = make_activation(activation)
+        self.near = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.far = nn.Conv2d(
+            inputs,
+            outputs,
+            3,
+            padding=2,
+            dilation=2,
+        )
+        self.weigh = nn.Linear(inputs, 2)
+        self.shortcut = (
+            nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, inputs, H, W) to (B, outputs, H, W)."""
+        y = self.act(self.norm(self.spread(x)))
+        # (B, 1, 1, 1)
+        near, far = self.weigh(y.mean(dim=(2, 3))).softmax(1)[:, :, None, None, None].unbind(1)
+        return self.shortcut(x) + near * self.near(y) + far * self.far(y)
+
+
+class AttentionModule(nn.Module):
+    """``(1 + M(x)) · T(x)``: a trunk, and a mask in [0, 1] that sees more of the image (equation 3 of the paper).
+
+    The mask's way leads down to half the sides and up again, so that it weighs a position by its
+    surroundings.
+
+    Args:
+        channels: In and out.
+        activation: Of the units.
+    """
+
+    def __init__(self, channels: int, activation: str) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            *(CombinedUnit(channels, channels, activation) for _ in range(2))
+        )
+        self.down = nn.Sequential(nn.MaxPool2d(2), CombinedUnit(channels, channels, activation))
+        self.mask = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.Conv2d(channels, channels, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, channels, H, W), same shape; sides of 2 pixels or more."""
+        up = F.interpolate(
+            self.down(x),
+            size=x.shape[2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+        return (1 + self.mask(up)) * self.trunk(x)
+
+
+class AttentionNet(nn.Module):
+    """Three stages of a residual unit and an attention module, with 2×2 pools between.
+
+    Departures from the paper: one attention module a stage with one step down, a third of the
+    layers, and units of two adaptively combined branches in place of bottlenecks.
+
+    Args:
+        in_shape: (channels, height, width), sides of 8 pixels or more.
+        num_classes: Number of outputs.
+        width: Channels of the first stage; each further stage has twice as many.
+        activation: Of all units.
+        dropout: Before the output.
+        init: Initial weights: default, xavier, kaiming, normal.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int] = (3, 32, 32),
+        num_classes: int = 10,
+        width: int = 32,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        init: str = "default",
+    ) -> None:
+        super().__init__()
+        channels, _, _ = check_image(in_shape, smallest=8)
+        check_positive(width=width)
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
+        inputs = width
+        # shapes for 3×32×32: 32×32×32, 64×16×16, 128×8×8
+        for stage in range(3):
+            outputs = width * 2**stage
+            layers += [nn.MaxPool2d(2)] if stage else []
+            layers += [
+                CombinedUnit(inputs, outputs, activation),
+                AttentionModule(outputs, activation),
+            ]
+            inputs = outputs
+        self.features = nn.Sequential(*layers, nn.BatchNorm2d(inputs), nn.ReLU())
+        self.dropout = nn.Dropout(check_dropout(dropout))
+        self.output = nn.Linear(inputs, check_outputs(num_classes))
+        initialise(self, init, activation)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) to (B, num_classes)."""
+        x = self.features(x)  # 128×8×8
+        return self.output(self.dropout(x.mean(dim=(2, 3))))

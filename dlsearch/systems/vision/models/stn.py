@@ -1,0 +1,192 @@
+"""Spatial transformer networks (Jaderberg, Simonyan, Zisserman and Kavukcuoglu, 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dlsearch.systems.shared.layers import activation as make_activation
+from dlsearch.systems.shared.layers import (
+    check_dropout,
+    check_image,
+    check_outputs,
+    check_positive,
+    expansion,
+    initialise,
+)
+
+
+def affine_grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """Where each output pixel comes from: equation 1 of the paper.
+
+    Args:
+        theta: (B, 2, 3) affine maps from output to input coordinates; both sides are [−1, 1], from
+            edge to edge.
+        height: Of the output.
+        width: Of the output.
+
+    Returns:
+        (B, height, width, 2), x before y.
+    """
+    y = (torch.arange(height, device=theta.device, dtype=theta.dtype) + 0.5) * 2 / height - 1
+    x = (torch.arange(width, device=theta.device, dtype=theta.dtype) + 0.5) * 2 / width - 1
+    ys, xs = torch.meshgrid(y, x, indexing="ij")
+    # (height, width, 1, 3)
+    points = torch.stack([xs, ys, torch.ones_like(xs)], dim=-1)[..., None, :]
+    # no matrix product: autocast would round it to half precision
+    return (points * theta[:, None, None]).sum(-1)
+
+
+def sample(images: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear sampling, 0 outside of the image: equation 5 of the paper.
+
+    As ``torch.nn.functional.grid_sample`` without aligned corners, whose gradient is not
+    deterministic on CUDA.
+
+    Args:
+        images: (B, C, H, W).
+        grid: (B, h, w, 2), x before y, [−1, 1] from edge to edge.
+
+    Returns:
+        (B, C, h, w).
+    """
+    height, width = images.shape[-2:]
+    # pixels, (B, h, w)
+    x, y = (((grid[..., axis] + 1) * side - 1) / 2 for axis, side in ((0, width), (1, height)))
+    left = x.floor()
+    top = y.floor()
+    flat = images.flatten(2)  # (B, C, H·W)
+    total: Tensor | int = 0
+    for columns, of_x in ((left, left + 1 - x), (left + 1, x - left)):
+        for rows, of_y in ((top, top + 1 - y), (top + 1, y - top)):
+            inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+            index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+            # a diverged net gives NaN by its weights, not an index out of range
+            index = index.nan_to_num(0.0).long()
+            seen = flat.gather(2, index.flatten(1)[:, None].expand(-1, flat.shape[1], -1))
+            weight = (of_x * of_y * inside).flatten(1)[:, None]
+            total = total + seen * weight
+    assert isinstance(total, Tensor)
+    return total.unflatten(2, grid.shape[1:3])
+
+
+class SpatialTransformer(nn.Module):
+    """Localisation net, sampling grid and sampler: images in, warped images of the same shape out.
+
+    The localisation net finds the difference from the identity, which is where it begins: its last
+    layer has weights of about a thousandth, so that gradients reach the layers before it, and
+    biases of 0.
+
+    Args:
+        in_shape: (channels, height, width).
+        width: Maps of the two convolutions of the localisation net.
+        hidden: Units of its fully connected layer.
+        activation: Of its layers.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        width: int = 20,
+        hidden: int = 20,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        channels, *sides = check_image(in_shape, smallest=8)
+        check_positive(width=width, hidden=hidden)
+        k = expansion(activation)
+        rows, columns = (side // 4 for side in sides)
+        # shapes for 1×42×42
+        self.localisation = nn.Sequential(
+            nn.MaxPool2d(2),  # 1×21×21
+            nn.Conv2d(channels, width * k, 5, padding=2),  # 20×21×21
+            make_activation(activation),
+            nn.MaxPool2d(2),  # 20×10×10
+            nn.Conv2d(width, width * k, 5, padding=2),  # 20×10×10
+            make_activation(activation),
+            nn.Flatten(),
+            nn.Linear(width * rows * columns, hidden * k),
+            make_activation(activation),
+        )
+        self.theta = nn.Linear(hidden, 6)
+        self.reset()
+
+    def reset(self) -> None:
+        """Make it the identity, nearly."""
+        nn.init.normal_(self.theta.weight, 0.0, 1e-3)
+        nn.init.zeros_(self.theta.bias)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The affine maps of images: (B, C, H, W) to (B, 2, 3)."""
+        difference = self.theta(self.localisation(x)).view(-1, 2, 3).to(x.dtype)
+        return difference + torch.eye(
+            2,
+            3,
+            dtype=x.dtype,
+            device=x.device,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W), same shape."""
+        return sample(x, affine_grid(self.maps(x), *x.shape[-2:]))
+
+
+class STN(nn.Module):
+    """A convnet behind a spatial transformer: the paper's for distorted MNIST (appendix A.4), ST-CNN.
+
+    The convnet has 9×9 and 7×7 convolutions of 32 maps, each with a 2×2 pool, and the localisation
+    net two 5×5 ones of 20 maps and 20 units; ``transformer=False`` is the convnet alone. Departure:
+    convolutions are padded, so that images of 8×8 pixels and more go in.
+
+    Args:
+        in_shape: (channels, height, width), sides of 8 pixels or more.
+        num_classes: Number of outputs.
+        transformer: With the spatial transformer.
+        width: Maps of each convolution of the convnet.
+        activation: Of all hidden layers.
+        dropout: Before the output.
+        init: Initial weights: default, xavier, kaiming, normal; the transformer begins near the
+            identity with any.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int] = (1, 42, 42),
+        num_classes: int = 10,
+        transformer: bool = True,
+        width: int = 32,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        init: str = "default",
+    ) -> None:
+        super().__init__()
+        channels, *sides = check_image(in_shape, smallest=8)
+        check_positive(width=width)
+        k = expansion(activation)
+        rows, columns = (side // 4 for side in sides)
+        self.transformer = (
+            SpatialTransformer(in_shape, activation=activation) if transformer else None
+        )
+        # shapes for 1×42×42
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, width * k, 9, padding=4),  # 32×42×42
+            make_activation(activation),
+            nn.MaxPool2d(2),  # 32×21×21
+            nn.Conv2d(width, width * k, 7, padding=3),  # 32×21×21
+            make_activation(activation),
+            nn.MaxPool2d(2),  # 32×10×10
+        )
+        self.dropout = nn.Dropout(check_dropout(dropout))
+        self.output = nn.Linear(width * rows * columns, check_outputs(num_classes))
+        initialise(self, init, activation)
+        if self.transformer is not None:
+            self.transformer.reset()
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) to (B, num_classes)."""
+        if self.transformer is not None:
+            x = self.transformer(x)
+        return self.output(self.dropout(self.features(x).flatten(1)))

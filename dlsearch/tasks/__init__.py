@@ -1,1 +1,0 @@
-"""Ways of training: LightningModules that take any net, and know no architecture."""

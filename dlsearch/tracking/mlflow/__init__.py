@@ -1,0 +1,1 @@
+"""The shipper, and everything else that imports mlflow."""

@@ -1,0 +1,386 @@
+"""Callbacks of every training: report and prune, stop, keep the last and best checkpoints with all RNG states."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
+
+from dlsearch.config.progress import ProgressUnit
+from dlsearch.core.errors import ConfigError
+from dlsearch.training import checkpoints
+from dlsearch.training.fingerprint import metrics_digest
+from dlsearch.training.micro_batches import length
+from dlsearch.training.progress import completed_units, unit_of
+from dlsearch.training.run import Interrupted, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pytorch_lightning as pl
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Lightning's early stopping, on the study's objective unless another metric is named.
+
+    Args:
+        monitor: The metric to watch.
+        mode: ``max`` or ``min``.
+        patience: Validated epochs without improvement.
+        min_delta: What counts as one.
+        strict: Fail where the metric is not logged; of the objective, the trial's own callback says
+            so.
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        mode: str = "min",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        strict: bool = True,
+    ) -> None:
+        """As Lightning's, but quiet about non-finite values: the trial's own callback reports these."""
+        super().__init__(
+            monitor=monitor,
+            mode=mode,
+            patience=patience,
+            min_delta=min_delta,
+            strict=strict,
+            check_finite=False,
+        )
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every random number generator, of types that ``weights_only`` loads."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # user code draws from the global
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (
+            str(kind),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Put back what :func:`rng_state` took."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+
+
+@dataclass
+class BestPoint:
+    """Where a training was best so far.
+
+    Args:
+        value: The first objective; None in a training that is not validated.
+        position: The last unit of progress that was completed, counted from 0.
+        epoch: Lightning's.
+        step: The global step.
+        metrics: All that were logged.
+    """
+
+    value: float | None
+    position: int
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+
+
+class RunCallback(Checkpoint):
+    """Ties a training to its :class:`~dlsearch.training.run.Run`.
+
+    A subclass of Lightning's ``Checkpoint``, because only those run after every other callback and
+    the module itself have logged an epoch. At each *report* it checks that the numbers are finite,
+    keeps `last.ckpt` and `best.ckpt`, reports, and stops the trainer when asked to prune.
+    (``TrialPruned`` raised inside ``fit`` would finalise the loggers as failed; a flag and
+    ``should_stop`` do not.)
+
+    A task that counts its progress in epochs reports after each validated epoch. One that counts in
+    steps or episodes reports after each validation, or, where it has none, at every
+    ``trainer.log_every_n_steps`` steps by which it has logged the objective.
+
+    Args:
+        run: Its folder, journal, objectives and hooks.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Nothing is written before the first report."""
+        super().__init__()
+        self.run = run
+        self.folder = run.folder / "ckpt"
+        self.resumption = checkpoints.Resumption()
+        self.pruned = False
+        self.failure: str | None = None
+        self.best: BestPoint | None = None
+        self.history: list[list[float]] = []  # position, first objective
+        # of all reports so far, those before a resumption included
+        self.metrics_sha256 = ""
+        self.resumed_epoch: int | None = None
+        self.final: dict[str, float] = {}  # the metrics of the last report that was kept
+        self.batch_size: int | None = None  # of the first batch; None before it
+        self._position = -1
+        self._step = -1
+        self._stopped = False
+        self._validated = False
+        self._epoch_started = 0.0
+        self._batch_ended = 0.0
+        self._waited = 0.0
+        self._rng_to_restore: Mapping[str, Any] | None = None
+        self._last_reported_step = -1
+
+    # -- time and interruption ---------------------------------------------------------------------
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clocks."""
+        now = time.perf_counter()
+        self._epoch_started = now
+        self._batch_ended = now
+        self._waited = 0.0
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the time since the last batch as waiting for data."""
+        self._waited += time.perf_counter() - self._batch_ended
+        if self.batch_size is None:
+            self.batch_size = length(batch) or 1
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Stop when asked to; report, if reports come by steps and no validation makes them."""
+        if self.run.stop():
+            raise Interrupted
+        if self._unit is not ProgressUnit.EPOCH:
+            self._end_batch_of_steps(trainer, pl_module)
+        self._batch_ended = time.perf_counter()
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        """Stop when asked to: a validation may take longer than a preemption's grace."""
+        if self.run.stop():
+            raise Interrupted
+
+    # -- reports -----------------------------------------------------------------------------------
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Look up in what the task counts its progress."""
+        self._unit = unit_of(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that there are fresh validation metrics; by steps, report them at once."""
+        self._validated = not trainer.sanity_checking
+        if self._validated and self._unit is not ProgressUnit.EPOCH:
+            position = completed_units(trainer, pl_module) - 1
+            self._report_progress(trainer, position, _metrics_of(trainer))
+            self.run.journal.flush()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the epoch's times.
+
+        Report a validated epoch, or keep one of a training that is not validated.
+        """
+        self._log_times(trainer)
+        metrics = _metrics_of(trainer)
+        if self.run.refit_epochs is not None:
+            self._end_epoch_of_refit(trainer, pl_module, metrics)
+        elif self._unit is ProgressUnit.EPOCH:
+            self._report_progress(trainer, trainer.current_epoch, metrics)
+        self.run.journal.flush()
+
+    def _log_times(self, trainer: pl.Trainer) -> None:
+        times = {
+            "time/epoch_s": time.perf_counter() - self._epoch_started,
+            "time/data_wait_s": self._waited,
+        }
+        if torch.cuda.is_initialized():
+            times["gpu/peak_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        self.run.journal.metrics(times, trainer.global_step)
+
+    def _end_batch_of_steps(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """After a batch of a task that counts in steps or episodes."""
+        completed = completed_units(trainer, task)
+        if self.run.refit_epochs is not None:
+            if completed >= self.run.refit_epochs:
+                trainer.should_stop = True
+            return
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
+        if trainer.enable_validation or not every:
+            return
+        step = trainer.global_step
+        metrics = _metrics_of(trainer)
+        is_due = step // every > max(0, self._last_reported_step) // every
+        if is_due and self.run.monitor in metrics:
+            self._validated = True
+            self._report_progress(trainer, completed - 1, metrics)
+            self.run.journal.flush()
+
+    def _end_epoch_of_refit(
+        self,
+        trainer: pl.Trainer,
+        task: pl.LightningModule,
+        metrics: dict[str, float],
+    ) -> None:
+        """Keep the epoch of a training on train + validation, and end it where it is as long as it is to be."""
+        if self._check_finite(trainer, metrics):
+            return
+        is_epoch = self._unit is ProgressUnit.EPOCH
+        completed = trainer.current_epoch + 1 if is_epoch else completed_units(trainer, task)
+        position = completed - 1
+        self.best = BestPoint(None, position, trainer.current_epoch, trainer.global_step, metrics)
+        assert self.run.refit_epochs is not None
+        trainer.should_stop = trainer.should_stop or completed >= self.run.refit_epochs
+        self._keep_checkpoint(trainer, position, metrics)
+
+    def _report_progress(
+        self, trainer: pl.Trainer, position: int, metrics: dict[str, float]
+    ) -> None:
+        """Check, keep, report, prune.
+
+        Args:
+            trainer: At the end of an epoch or of a validation.
+            position: The last unit of progress that was completed, from 0.
+            metrics: Logged so far.
+        """
+        step = trainer.global_step
+        self._last_reported_step = step
+        if self._validated:
+            row = (position, step, metrics)
+            self.metrics_sha256 = metrics_digest([row], self.metrics_sha256)
+        if self._check_finite(trainer, metrics) or not self._validated:
+            return
+        self._validated = False
+        self._note_best(trainer, position, metrics)
+        self._keep_checkpoint(trainer, position, metrics)
+        if self.run.report(position, step, metrics):
+            self.pruned = True
+            trainer.should_stop = True
+
+    def _check_finite(self, trainer: pl.Trainer, metrics: dict[str, float]) -> bool:
+        """Stop a training whose objective or loss is not finite; whether this is one."""
+        self.failure = _not_finite(metrics, self.run.objectives)
+        if self.failure is None:
+            return False
+        trainer.should_stop = True
+        return True
+
+    def _keep_checkpoint(
+        self, trainer: pl.Trainer, position: int, metrics: dict[str, float]
+    ) -> None:
+        """Write the last checkpoint, which may be the best one too."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._position = position
+        self._step = trainer.global_step
+        self.final = metrics
+        self._stopped = trainer.should_stop
+        is_best = self.best is not None and self.best.position == position
+        checkpoints.save(trainer, self.folder, best=is_best)
+
+    def _note_best(self, trainer: pl.Trainer, position: int, metrics: dict[str, float]) -> None:
+        if self.run.monitor not in metrics:
+            known = ", ".join(sorted(metrics)) or "nothing"
+            raise ConfigError(
+                "study.objective", f"{self.run.monitor!r} is not logged", f"the module logs {known}"
+            )
+        value = metrics[self.run.monitor]
+        self.history.append([position, value])
+        if self._is_better(value):
+            step = trainer.global_step
+            self.best = BestPoint(value, position, trainer.current_epoch, step, metrics)
+
+    def _is_better(self, value: float) -> bool:
+        if self.best is None or self.best.value is None:
+            return True
+        return value > self.best.value if self.run.mode == "max" else value < self.best.value
+
+    # -- what a resumption needs -------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """Into the checkpoint: the best so far, the metrics' digest, and every RNG (Lightning saves none)."""
+        return {
+            "rng": rng_state(),
+            "best": None if self.best is None else asdict(self.best),
+            "history": self.history,
+            "metrics_sha256": self.metrics_sha256,
+            "epoch": self._position,
+            "step": self._step,
+            "final": self.final,
+            "stopped": self._stopped,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best so far. The RNGs come back in :meth:`on_train_start`, after all set-up that draws from them."""
+        self.best = _best_of_state(state_dict["best"])
+        self.metrics_sha256 = state_dict.get("metrics_sha256", "")
+        self.history = state_dict.get("history", [])
+        self.final = state_dict.get("final", {})
+        self._stopped = state_dict.get("stopped", False)
+        self._position = state_dict.get("epoch", -1)
+        self._step = state_dict.get("step", -1)
+        self._last_reported_step = self._step
+        is_best = self.best is not None and self.best.position == self._position
+        if is_best and self.resumption.path is not None:
+            # a kill may have come between last.ckpt and best.ckpt
+            checkpoints.keep_best(self.resumption.path)
+        self._rng_to_restore = state_dict["rng"]
+        self.resumed_epoch = self._position + 1  # also where nothing is left to train
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Repeat the last report of a resumed run: a kill may have come between its checkpoint and its report."""
+        if self.resumed_epoch is not None and self.final and self.run.refit_epochs is None:
+            self.pruned = self.run.report(self._position, self._step, self.final)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the RNGs of a resumed run."""
+        if self._rng_to_restore is None:
+            return
+        restore_rng(self._rng_to_restore)
+        self._rng_to_restore = None
+        self.resumed_epoch = completed_units(trainer, pl_module)
+        # Lightning would train one more epoch, and then stop
+        trainer.should_stop = self._stopped or self.pruned
+
+
+def _metrics_of(trainer: pl.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _best_of_state(state: Mapping[str, Any] | None) -> BestPoint | None:
+    """The best point as a checkpoint holds it; one of an older dlsearch counts in epochs alone."""
+    if state is None:
+        return None
+    return BestPoint(**{"position": state["epoch"], **state})
+
+
+def _not_finite(metrics: Mapping[str, float], objectives: list[str]) -> str | None:
+    """``nan`` or ``inf`` where an objective or a loss is."""
+    for name, value in metrics.items():
+        if (name in objectives or "loss" in name) and not math.isfinite(value):
+            return "nan" if math.isnan(value) else "inf"
+    return None

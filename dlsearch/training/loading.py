@@ -1,0 +1,150 @@
+"""Weights into modules, strictly: a name that is missing or unexpected is an error, also where torch lets it pass."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+#: Names that a message lists.
+_SHOWN = 3
+#: Bytes of a tensor that is spread out; levels of what a file holds.
+_SPREAD = 1 << 28
+_DEEP = 200
+
+
+class WeightsMismatchError(RuntimeError):
+    """Weights were not loaded, or are not those of this module."""
+
+
+def load_plain(path: Path, *, mmap: bool = False) -> Any:
+    """What ``torch.save`` wrote, of tensors and plain values, on the CPU.
+
+    Nothing is unpickled that could run.
+
+    Args:
+        path: The file.
+        mmap: Whether tensors stay on the disk until they are used.
+
+    Raises:
+        Exception: torch has many ways to say that a file is none of its own.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        # a foreign file may hold anything; the error says enough
+        warnings.simplefilter("ignore")
+        found = torch.load(
+            path,
+            map_location="cpu",
+            weights_only=True,
+            mmap=mmap,
+        )
+    _check_sizes(found, 0)
+    return found
+
+
+def _check_sizes(value: Any, depth: int) -> None:
+    """Refuse a tensor that is spread from a few stored numbers over an unreasonable amount of memory.
+
+    Raises:
+        ValueError: There is one.
+    """
+    import torch
+
+    if depth > _DEEP:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+        size = value.numel() * value.element_size()
+        if size > max(_SPREAD, value.untyped_storage().nbytes()):
+            raise ValueError(
+                f"it holds a tensor that stands for {size >> 20} MiB, and is not stored as such"
+            )
+    for each in (
+        value.values()
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, (list, tuple))
+        else ()
+    ):
+        _check_sizes(each, depth + 1)
+
+
+def check_names(module: nn.Module, state: Iterable[str]) -> None:
+    """Check that a module has exactly the weights that a checkpoint has.
+
+    torch passes over the weights of a submodule that is None, however strictly it loads:
+    ``self.net = None`` in a constructor, and a net that is made later, is a usual thing.
+
+    Args:
+        module: The module.
+        state: Names of the checkpoint's weights.
+
+    Raises:
+        WeightsMismatchError: A name is only in one of them.
+    """
+    here = set(module.state_dict())
+    there = set(state)
+    complaints = []
+    if there - here:
+        complaints.append(f"it has no {_list_names(there - here)}, which the checkpoint has")
+    if here - there:
+        complaints.append(f"the checkpoint has no {_list_names(here - there)}, which it has")
+    if complaints:
+        raise WeightsMismatchError(
+            f"the weights do not fit {type(module).__name__}: {'; '.join(complaints)}"
+        )
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load weights; afterwards the module has these, all of them, and no others.
+
+    Raises:
+        WeightsMismatchError: A name is missing or unexpected, or a shape is another.
+    """
+    check_names(module, state)
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise WeightsMismatchError(
+            f"the weights do not fit {type(module).__name__}: {lines[-1]}"
+        ) from error
+
+
+def load_made(task: Any, state: Mapping[str, Any]) -> None:
+    """Load weights into a LightningModule that no trainer holds.
+
+    Where they do not fit, its hooks make the net first.
+
+    Args:
+        task: As its constructor left it.
+        state: Weights.
+
+    Raises:
+        WeightsMismatchError: They do not fit, and ``configure_model`` and ``setup("fit")`` make no
+            net that they do.
+    """
+    try:
+        load_strictly(task, state)
+    except WeightsMismatchError as mismatch:
+        try:
+            task.configure_model()
+            task.setup("fit")
+        except Exception as error:  # user code, which may ask for its trainer or its data
+            line = (str(error).splitlines() or [""])[0]
+            raise WeightsMismatchError(
+                f"{mismatch}; its hooks cannot make them without data ({type(error).__name__}: {line})"
+            ) from error
+        load_strictly(task, state)
+
+
+def _list_names(names: set[str]) -> str:
+    shown = sorted(names)[:_SHOWN]
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")

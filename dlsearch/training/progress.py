@@ -1,0 +1,63 @@
+"""How far a training is, in the unit in which its task counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dlsearch.config.progress import ProgressUnit
+from dlsearch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from omegaconf import DictConfig
+
+
+def unit_of(task: Any) -> ProgressUnit:
+    """The unit that a task names in its attribute ``progress_unit``; epochs where it names none.
+
+    Raises:
+        ConfigError: The attribute holds a word that is no unit.
+    """
+    named = getattr(task, "progress_unit", ProgressUnit.EPOCH)
+    try:
+        return ProgressUnit(named)
+    except ValueError as error:
+        raise ConfigError(
+            "task",
+            f"{type(task).__name__}.progress_unit: expected one of {', '.join(ProgressUnit)},"
+            f" got {named!r}",
+        ) from error
+
+
+def check_length(cfg: DictConfig, task: Any) -> None:
+    """Check that a task can count its progress, and that in steps it has a length in steps.
+
+    Pruners compare a trial's progress with that length, so that both must have one unit.
+
+    Raises:
+        ConfigError: The length is in epochs where the task counts in steps, or the task counts in
+            episodes and does not say how many there were.
+    """
+    unit = unit_of(task)
+    if unit is ProgressUnit.EPISODE and not hasattr(task, "episodes"):
+        raise ConfigError(
+            "task", f"{type(task).__name__} counts in episodes and has no attribute episodes"
+        )
+    if unit is not ProgressUnit.STEP:
+        return
+    if cfg.trainer.get("max_steps") is None or cfg.trainer.max_epochs is not None:
+        raise ConfigError(
+            "trainer.max_steps",
+            f"expected a length in steps: {type(task).__name__} counts its progress in these",
+            "trainer.max_steps=1000 trainer.max_epochs=null",
+        )
+
+
+def completed_units(trainer: pl.Trainer, task: Any) -> int:
+    """How many epochs, steps of optimizers, or episodes (``task.episodes``) a training has completed."""
+    unit = unit_of(task)
+    if unit is ProgressUnit.EPOCH:
+        return int(trainer.current_epoch)
+    if unit is ProgressUnit.STEP:
+        return int(trainer.global_step)
+    return int(task.episodes)

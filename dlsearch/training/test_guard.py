@@ -1,0 +1,195 @@
+"""The seal on the test set while a training runs: what Python can stop is stopped, and every try is written down.
+
+Three things stand in the way: the data module's doors (``test_dataloader``, ``predict_dataloader``,
+``setup`` for those stages, ``unseal``), ``Trainer.test``, and an audit hook that knows the test
+split's files and refuses to open them. What reads files past Python (a C++ library, a child process
+that is no fork) is not seen, nor is a copy of the test set elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytorch_lightning as pl
+
+FILE = "breaches.jsonl"
+#: what the audit hook listens to
+_EVENTS = frozenset({"open", "dlsearch.unseal", "dlsearch.sealed"})
+_MOST = 100  # breaches that are written down
+
+_current: Seal | None = None
+_hooked = False
+
+
+class TestSetSealed(RuntimeError):
+    """Something reached for the test set while hyperparameters are still being chosen."""
+
+    __test__ = False  # pytest: no test
+
+    def __init__(self, how: str, what: str) -> None:
+        super().__init__(f"the test set is sealed during a search: {what} was refused ({how})")
+
+
+class Seal:
+    """Holds the test set closed between ``with`` and :meth:`lift`.
+
+    Args:
+        folder: Where breaches are written down (``breaches.jsonl``), by forked processes too.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._files: set[str] = set()
+        self._folders: tuple[str, ...] = ()
+        self._undo: list[Callable[[], None]] = []
+        self._seen: set[tuple[str, str]] = set()
+        self._holds = False
+
+    def __enter__(self) -> Seal:
+        """Refuse ``Trainer.test`` of every trainer, and `unseal` of every data module of ours."""
+        global _current, _hooked
+        self._outer = _current
+        _current = self
+        if not _hooked:  # an audit hook stays for good
+            sys.addaudithook(_audit_event)
+            _hooked = True
+        trainer_test = pl.Trainer.test
+        pl.Trainer.test = functools.partialmethod(_refused_method, "trainer", "Trainer.test")  # type: ignore[method-assign, assignment]
+        self._undo.append(lambda: setattr(pl.Trainer, "test", trainer_test))
+        self._holds = True
+        return self
+
+    def watch(self, data: Any) -> None:
+        """Close the doors of the data module, and watch the files that its ``test_files``, if any, names.
+
+        Args:
+            data: A data module. It is prepared first where it names files: preparing may read all
+                of them.
+        """
+        for name in ("test_dataloader", "predict_dataloader"):
+            self._close_door(data, name, functools.partial(refuse, "data module", name))
+        self._close_door(data, "setup", functools.partial(_refuse_test_stages, data.setup))
+        if not hasattr(data, "test_files"):
+            return
+        self._holds = False
+        with suppress(Exception):  # Lightning prepares again, and has the word if that fails
+            data.prepare_data()
+            paths = [os.path.realpath(path) for path in data.test_files()]
+            self._files = set(paths)
+            self._folders = tuple(f"{path}{os.sep}" for path in paths if Path(path).is_dir())
+        self._holds = True
+
+    def lift(self) -> None:
+        """Open everything again."""
+        self._holds = False
+        while self._undo:
+            self._undo.pop()()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Lift it."""
+        global _current
+        self.lift()
+        _current = self._outer
+
+    def _close_door(
+        self,
+        data: Any,
+        name: str,
+        door: Callable[..., Any],
+    ) -> None:
+        setattr(data, name, door)
+        self._undo.append(lambda: vars(data).pop(name, None))
+
+    def note(
+        self,
+        how: str,
+        what: str,
+        *,
+        stopped: bool,
+    ) -> None:
+        """Write a breach down, once."""
+        if (how, what) in self._seen or len(self._seen) >= _MOST:
+            return
+        self._seen.add((how, what))
+        line = json.dumps({"how": how, "what": what, "stopped": stopped})
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a") as file:
+                file.write(f"{line}\n")
+
+    def check(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Judge an event of Python's: called for each one while the seal holds.
+
+        Raises:
+            TestSetSealed: It would open the test set.
+        """
+        if event == "open":
+            path = arguments[0]
+            if not self._files or not isinstance(path, (str, bytes)):
+                return
+            name = os.path.realpath(os.fsdecode(path))
+            if name in self._files or name.startswith(self._folders or "\0"):
+                self.note("file", name, stopped=True)
+                raise TestSetSealed("file", name)
+        elif event == "dlsearch.unseal":
+            refuse("data module", "unseal")
+        elif event == "dlsearch.sealed":  # raises by itself
+            self.note("data module", str(arguments[0]), stopped=True)
+
+
+def _audit_event(event: str, arguments: tuple[Any, ...]) -> None:
+    # An optimizer asks for the id of each parameter at every step, and each time is an event: the
+    # name comes first.
+    if event in _EVENTS and _current is not None and _current._holds:
+        _current.check(event, arguments)
+
+
+def refuse(how: str, what: str, *_: Any, **__: Any) -> Any:
+    """Write down that `what` was asked for, and refuse it.
+
+    Raises:
+        TestSetSealed: Always.
+    """
+    if _current is not None:
+        _current.note(how, what, stopped=True)
+    raise TestSetSealed(how, what)
+
+
+def _refused_method(_self: Any, how: str, what: str, *_: Any, **__: Any) -> Any:
+    refuse(how, what)
+
+
+def _refuse_test_stages(inner: Callable[..., Any], stage: str | None = None) -> Any:
+    """A data module's ``setup``, without the stages that see the test set."""
+    if stage in ("test", "predict"):
+        refuse("data module", f"setup({stage!r})")
+    return inner(stage)
+
+
+def breaches(folder: Path) -> list[dict[str, Any]]:
+    """What was written down in `folder`: ``how``, ``what``, ``stopped``.
+
+    By all attempts of a trial, each once.
+    """
+    try:
+        lines = (folder / FILE).read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    except OSError:
+        return []
+    found: list[dict[str, Any]] = []
+    for line in dict.fromkeys(lines):
+        with suppress(ValueError):  # a line that a kill cut short
+            found.append(json.loads(line))
+    return found[:_MOST]

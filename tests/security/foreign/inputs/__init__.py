@@ -1,0 +1,1 @@
+"""The inputs of the corpus, by what somebody else gave."""
