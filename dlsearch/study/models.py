@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from typing import Any
 
 from dlsearch.core.text import clean_line, clean_value
+from dlsearch.core.types import Params
 from dlsearch.study.states import COUNTED_STATES, AttemptKind, AttemptState, FailureReason
 from dlsearch.tracking import layout
-
-#: The value of a searched key.
-ParamValue: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Claim:
     number: int
     attempt: int
     token: str
-    params: dict[str, ParamValue]
+    params: Params
     seed: int
     trial_timeout_s: float | None
 
@@ -58,11 +56,11 @@ class Finalist:
 
     trial_number: int | None
     default: bool
-    params: dict[str, ParamValue]
+    params: Params
     search_value: float | None
 
     @property
-    def trained_params(self) -> dict[str, ParamValue]:
+    def trained_params(self) -> Params:
         """What is put into the config to train it: nothing, where it is the config as composed."""
         return self.params if self.trial_number is not None else {}
 
