@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dlsearch.core.text import clean_line, clean_value
-from dlsearch.core.types import Params
+from dlsearch.core.types import Params  # noqa: TC001  # dlsearch.study.wire reads the annotations
 from dlsearch.study.states import COUNTED_STATES, AttemptKind, AttemptState, FailureReason
 from dlsearch.tracking import layout
 
