@@ -16,6 +16,7 @@ from dlsearch.records.confirmation import DIGESTS, finalization, progress, winne
 from dlsearch.records.silence import silent_attempts
 from dlsearch.sampling.seeds import trial_seed
 from dlsearch.storage.trial_index import is_feasible
+from dlsearch.study.seen import SEEN
 from dlsearch.study.states import (
     AttemptKind,
     AttemptState,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from dlsearch.confirmation.rounds import Round
     from dlsearch.storage.database import Attempt
+    from dlsearch.study.seen import SeenJson, VerdictJson
 
 STATES = {
     TrialState.COMPLETE: RecordedTrialState.COMPLETE,
@@ -192,8 +194,24 @@ def _trial(study: Study, trial: FrozenTrial, attempts: list[Attempt]) -> dict[st
         **{key: result.get(key) or [] for key in ("nondeterministic", "breaches")},
         "micro_batches": result.get("micro_batches") or 1,
         **infeasible,
+        **_seen_of(trial, attempts),
         "attempts": [_attempt(a) for a in attempts],
     }
+
+
+def _seen_of(trial: FrozenTrial, attempts: list[Attempt]) -> dict[str, SeenJson | VerdictJson]:
+    """What the trial's proposal saw, and the pruner's last verdict; what is not known is absent."""
+    seen: str | None = trial.user_attrs.get(SEEN)
+    verdict: str | None = None
+    for attempt in attempts:
+        seen = attempt.seen or seen
+        verdict = attempt.verdict or verdict
+    found = {}
+    if seen is not None:
+        found["seen"] = parse_json(seen, IN_DATABASE)
+    if verdict is not None:
+        found["verdict"] = parse_json(verdict, IN_DATABASE)
+    return found
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

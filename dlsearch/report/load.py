@@ -75,6 +75,8 @@ REPLAY = (
     "metrics_sha256",
     "split_sha256",
     "inputs",
+    "seen",
+    "verdict",
 )
 
 # XML allows no control characters, UTF-8 no lone surrogates, and a direction override makes a line

@@ -230,8 +230,12 @@ class Leases:
         with self.storage.begin() as connection:
             connection.execute(delete)
 
-    def propose(self, token: str) -> bool:
+    def propose(self, token: str, seen: str | None = None) -> bool:
         """Note that an attempt has its parameters.
+
+        Args:
+            token: The attempt's.
+            seen: What the proposal saw of the other trials, as JSON; None where it is not known.
 
         Returns:
             False where it was lost or withdrawn meanwhile.
@@ -239,7 +243,7 @@ class Leases:
         update = (
             sa.update(Attempt)
             .where(Attempt.token == token, Attempt.state == LIVE)
-            .values(proposed=True)
+            .values(proposed=True, seen=seen)
         )
         with self.storage.begin() as connection:
             return connection.execute(update).rowcount == 1
@@ -310,8 +314,17 @@ class Leases:
         reason: str | None,
         error: str | None,
         result: dict[str, Any] | None,
+        verdict: str | None = None,
     ) -> bool:
         """End an attempt.
+
+        Args:
+            token: The attempt's.
+            state: How it ended.
+            reason: Why, where it is not obvious.
+            error: One line of it.
+            result: What counts of it.
+            verdict: The pruner's last verdict on it, as JSON; None where there was none.
 
         Returns:
             False where it was not live any more, so that its result does not count.
@@ -328,6 +341,7 @@ class Leases:
                     ended=now,
                     lease_until=now,
                     result=_dump_result(result),
+                    verdict=verdict,
                 )
             )
             ended = connection.execute(update).rowcount

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 #: The newest migration; a database with this version is opened without a look at migrations.
-VERSION = "4"
+VERSION = "5"
 #: Alembic's table.
 VERSION_TABLE = "dlsearch_alembic_version"
 
@@ -82,6 +82,10 @@ class Attempt(Base):
     pid_born: Mapped[str | None] = mapped_column(sa.String(32))
     # Whether its parameters are known; since version 4.
     proposed: Mapped[bool] = mapped_column(default=True, server_default=sa.true())
+    # What its proposal saw of the other trials, and the pruner's last verdict on it, as JSON of
+    # dlsearch/study/seen.py; since version 5, and None where nothing was noted.
+    seen: Mapped[str | None] = mapped_column(sa.Text)
+    verdict: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class TestEvaluation(Base):

@@ -22,6 +22,7 @@ from dlsearch.config.schema import StudyConfig
 from dlsearch.core.bounded import IN_DATABASE, parse_json
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.names import check_name
+from dlsearch.core.versions import is_compared
 from dlsearch.sampling.factory import build_pruner, build_sampler, goes_by_others
 from dlsearch.sampling.seeds import trial_seed
 from dlsearch.space.space import Space
@@ -42,6 +43,7 @@ from dlsearch.storage.trial_index import (
 from dlsearch.study.documents import StudyDocument, study_document
 from dlsearch.study.models import Claim, Result
 from dlsearch.study.pareto import pareto_front
+from dlsearch.study.seen import SEEN, SeenNotes
 from dlsearch.study.states import (
     COUNTED_STATES,
     AttemptKind,
@@ -141,6 +143,8 @@ class Study:
         #: By token: the epoch that is being reported, and whether it is known to be recorded; else
         #: it is reported again.
         self._reporting: dict[str, tuple[int, bool]] = {}
+        is_replay = self.document.get("replay_of") is not None
+        self._notes = SeenNotes(enabled=is_compared("optuna") and not is_replay)
 
     def _load(self, storage: optuna.storages.BaseStorage) -> None:
         self.optuna = optuna.load_study(study_name=self.name, storage=storage)
@@ -334,6 +338,7 @@ class Study:
             self.optuna.sampler = self._sampler(taken.number)
         with self.storage.optuna.still():
             trial = trial or optuna.Trial(self.optuna, self._id_of(taken.number))
+            self._notes.note_proposal(self.optuna, trial)
             params = self.space.suggest(trial, self.typed.config)
         return trial, params
 
@@ -373,7 +378,7 @@ class Study:
         Returns:
             The claim; or, where it is a duplicate, what is taken instead of it; or neither.
         """
-        if not self.leases.propose(taken.token):
+        if not self.leases.propose(taken.token, self._notes.proposal):
             return None, None
         if self._has_changed(taken):
             self._look()
@@ -485,6 +490,8 @@ class Study:
         beside = next(running, None)
         if tried is None and beside is None:
             return False
+        if self._notes.proposal is not None:  # its attempt is discarded
+            trial.set_user_attr(SEEN, self._notes.proposal)
         if tried is not None and (beside is None or tried < beside):
             trial.set_user_attr(DUPLICATE, tried)
             self._copy(trial.number, self._index.trials[tried])
@@ -562,7 +569,11 @@ class Study:
             self.storage.optuna.set_trial_intermediate_value(trial_id, epoch, float(value))
             self._reporting[claim.token] = epoch, True
         trial.intermediate_values[epoch] = float(value)
+        if self._notes.has_verdicts(self.optuna) and not self._index.seen:
+            self._look()
         prune = bool(self.optuna.pruner.prune(self.optuna, trial))
+        still = self.storage.optuna.still()
+        self._notes.note_verdict(self.optuna, still, claim.token, epoch, stop=prune)
         del self._reporting[claim.token]
         return prune
 
@@ -583,10 +594,12 @@ class Study:
                 "error": result.error,
                 "result": result.to_json(),
             }
-            if not self.leases.close(claim.token, state, **end):
+            verdict = self._notes.last_verdict(claim.token)
+            if not self.leases.close(claim.token, state, **end, verdict=verdict):
                 return self.leases.was_closed(claim.token, state, **end)
             if claim.kind == AttemptKind.TRIAL:
                 self._tell(claim.number, state, reason, result.values)
+        self._notes.forget_attempt(claim.token)
         return True
 
     def _tell(

@@ -82,7 +82,7 @@ def indexes(storage):
 
 ADDED = {  # by version 4
     "dlsearch_study": ("timeout_s", "trial_timeout_s", "target", "deadline"),
-    "dlsearch_attempt": ("pid_space", "pid_born", "proposed"),
+    "dlsearch_attempt": ("pid_space", "pid_born", "proposed", "seen", "verdict"),
 }
 
 
@@ -190,6 +190,26 @@ def test_budgets_of_an_earlier_version_hold_for_whoever_joins(tmp_path):
     study.storage.close()
 
 
+def test_attempts_of_version_4_say_nothing_of_what_they_saw(url):
+    study = opened_at(url, "s", 3)
+    claimed = study.claim(holder())
+    assert study.leases.rows()[0].seen is not None
+    with study.storage.engine.begin() as connection:
+        for column in ("seen", "verdict"):
+            connection.execute(sa.text(f"ALTER TABLE dlsearch_attempt DROP COLUMN {column}"))
+        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '4'"))
+        connection.execute(sa.text("UPDATE dlsearch_version SET version = 4"))
+    study.storage.close()
+    storage = Storage(url)
+    assert differences(storage) == []
+    again = Study(storage, "s")
+    assert [(a.number, a.seen, a.verdict) for a in again.leases.rows()] == [(0, None, None)]
+    assert again.finish(claimed, complete(0.5))
+    assert again.claim(holder()).number == 1
+    assert again.leases.rows()[1].seen == '{"trials":2,"proposing":"1"}'
+    storage.close()
+
+
 def test_a_migration_that_was_cut_short_is_made_again(url):
     Storage(url).close()
     storage = Storage(url)
@@ -207,7 +227,7 @@ def test_a_migration_that_was_cut_short_is_made_again(url):
 
 @pytest.mark.parametrize(
     ("table", "column", "value"),
-    [(VERSION_TABLE, "version_num", "'5'"), ("dlsearch_version", "version", "5")],
+    [(VERSION_TABLE, "version_num", "'6'"), ("dlsearch_version", "version", "6")],
 )
 def test_a_newer_database_is_refused_in_one_line_and_left_alone(url, table, column, value):
     storage = Storage(url)
@@ -219,10 +239,10 @@ def test_a_newer_database_is_refused_in_one_line_and_left_alone(url, table, colu
         Storage(url)
     assert (
         str(error.value)
-        == "study.storage: was written by a newer dlsearch (5) (hint: upgrade dlsearch)"
+        == "study.storage: was written by a newer dlsearch (6) (hint: upgrade dlsearch)"
     )
     with storage.engine.connect() as connection:
-        assert str(connection.execute(sa.text(f"SELECT {column} FROM {table}")).scalar()) == "5"
+        assert str(connection.execute(sa.text(f"SELECT {column} FROM {table}")).scalar()) == "6"
     storage.close()
 
 
