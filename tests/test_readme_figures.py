@@ -1,4 +1,4 @@
-"""The figures of README's table of nets are those of the committed records."""
+"""The figures of README's table of nets, and of the list of studies, are those of the committed records."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def written_for(name: str) -> str:
     if len(links) == 1:
         return last_cell
     return last_cell.split(f"{name}: ")[1]
+
+
+def test_the_list_of_studies_says_the_same() -> None:
+    for line in (ROOT / "experiments" / "README.md").read_text().splitlines():
+        if link := re.match(r"\| \[(\w+)\]", line):
+            cell = line.split(" | ")[-1].removesuffix(" |")
+            assert cell in written_for(link[1])
 
 
 def percent(value: float) -> str:
