@@ -27,6 +27,8 @@ from dlsearch.training.run import Run
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from dlsearch.inspection.findings import FirstLayer
+
 
 @dataclass
 class Trained:
@@ -149,7 +151,7 @@ def _train_again(each: Trained, run: Run) -> Expected:
     return of_result(run.monitor, result)
 
 
-def _first_layer(task: pl.LightningModule, cfg: DictConfig) -> dict[str, Any] | None:
+def _first_layer(task: pl.LightningModule, cfg: DictConfig) -> FirstLayer | None:
     net = getattr(task, "net", None)
     shape = OmegaConf.select(cfg, "data.shape")
     return None if net is None or shape is None else first_layer(net, tuple(shape))

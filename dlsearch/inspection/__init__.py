@@ -1,1 +1,1 @@
-"""Looking inside nets: activations, gradients by depth, receptive fields, curves, a learning-rate range test."""
+"""Looking inside nets: activations, gradients, receptive fields, curves, learning-rate tests."""

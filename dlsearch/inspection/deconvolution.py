@@ -19,11 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+from dlsearch.inspection.layers import leaf_layers, run_hooked
+
 RECTIFIED = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Sigmoid)
 IDLE = (nn.Dropout, nn.Identity)
+#: Layers with kernels, which widen a receptive field.
+KERNELS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+
+#: From the signal after a layer to the one before it.
 Undo = Callable[[Tensor], Tensor]
 
 
+# -- the layers -----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Chain:
     """Layers that can be passed backwards, one after another, the first of which sees an image.
@@ -37,14 +44,22 @@ class Chain:
     layers: tuple[nn.Module, ...]
 
     def features(self) -> list[int]:
-        """Indices of what is worth looking at: each convolution's activations, or its sums where it has none."""
-        ends = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Conv2d)][1:]
-        found = []
-        for start, end in zip([0, *ends], [*ends, len(self.layers)], strict=True):
-            block = [
-                i for i in range(start, end) if isinstance(self.layers[i], (*RECTIFIED, nn.Conv2d))
-            ]
-            found += block[-1:]
+        """Indices of what is worth looking at.
+
+        Each convolution's activations, or its sums where it has none.
+        """
+        found: list[int] = []
+        block: list[int] = []
+        seen_convolution = False
+        for index, layer in enumerate(self.layers):
+            if isinstance(layer, nn.Conv2d):
+                if seen_convolution:
+                    found += block[-1:]
+                    block = []
+                seen_convolution = True
+            if isinstance(layer, (*RECTIFIED, nn.Conv2d)):
+                block.append(index)
+        found += block[-1:]
         return found
 
     def run(self, x: Tensor, layer: int) -> Tensor:
@@ -52,6 +67,21 @@ class Chain:
         for module in self.layers[: layer + 1]:
             x = module(x)
         return x
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The same rectangle of (C, H, W)."""
+        rows = slice(self.top, self.top + self.height)
+        columns = slice(self.left, self.left + self.width)
+        return image[:, rows, columns]
 
 
 @dataclass(frozen=True)
@@ -73,14 +103,28 @@ class Geometry:
         row: int,
         column: int,
         sides: Sequence[int],
-    ) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a unit's field, moved into an image of `sides` where it reaches over it."""
-        ends = []
-        for i, place in enumerate((row, column)):
-            size = min(self.size[i], sides[i])
-            low = math.floor(self.start[i] + place * self.jump[i] - (size - 1) / 2)
-            ends.append((min(max(low, 0), sides[i] - size), size))
-        return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+    ) -> Box:
+        """A unit's field, moved into an image of `sides` where it reaches over it."""
+        height = min(self.size[0], sides[0])
+        width = min(self.size[1], sides[1])
+        return Box(
+            top=self._begin(0, row, height, sides[0]),
+            left=self._begin(1, column, width, sides[1]),
+            height=height,
+            width=width,
+        )
+
+    def _begin(
+        self,
+        axis: int,
+        place: int,
+        size: int,
+        side: int,
+    ) -> int:
+        """The first pixel along one axis of the field at a place, cut to `size`."""
+        centre = self.start[axis] + place * self.jump[axis]
+        begin = math.floor(centre - (size - 1) / 2)
+        return min(max(begin, 0), side - size)
 
 
 def geometry(layers: Sequence[nn.Module]) -> Geometry:
@@ -89,22 +133,45 @@ def geometry(layers: Sequence[nn.Module]) -> Geometry:
     jump = [1, 1]
     start = [0.0, 0.0]
     for layer in layers:
-        if not isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        if not isinstance(layer, KERNELS):
             continue
-        for i in (0, 1):
-            kernel, stride, pad = (
-                _at(getattr(layer, key), i) for key in ("kernel_size", "stride", "padding")
-            )
-            reach = (kernel - 1) * _at(getattr(layer, "dilation", 1), i)
-            size[i] += reach * jump[i]
-            start[i] += (reach / 2 - pad) * jump[i]
-            jump[i] *= stride
-    return Geometry((size[0], size[1]), (jump[0], jump[1]), (start[0], start[1]))
+        for axis in (0, 1):
+            kernel = _along(axis, layer.kernel_size)
+            stride = _along(axis, layer.stride)
+            padding = _along(axis, layer.padding)
+            dilation = _along(axis, getattr(layer, "dilation", 1))
+            reach = (kernel - 1) * dilation
+            size[axis] += reach * jump[axis]
+            start[axis] += (reach / 2 - padding) * jump[axis]
+            jump[axis] *= stride
+    return Geometry(
+        size=(size[0], size[1]),
+        jump=(jump[0], jump[1]),
+        start=(start[0], start[1]),
+    )
+
+
+def _along(axis: int, value: Any) -> int:
+    """Of one number for both axes, or one for each."""
+    return int(value if isinstance(value, int) else value[axis])
+
+
+# -- which of a net's layers ----------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Call:
+    """One call of a layer without children."""
+
+    name: str
+    module: nn.Module
+    given: Any
+    out: Any
 
 
 @torch.no_grad()
 def find_chain(net: nn.Module, x: Tensor) -> Chain | None:
-    """The layers with the most convolutions that can be passed backwards to something of an image's shape.
+    """The layers with the most convolutions that can be passed backwards to the image.
+
+    Or to something of an image's shape, as a spatial transformer makes it.
 
     Args:
         net: In evaluation mode.
@@ -125,47 +192,39 @@ def find_chain(net: nn.Module, x: Tensor) -> Chain | None:
         before = made.get(id(call.given))
         if isinstance(call.out, Tensor):
             made[id(call.out)] = place
-        if not _goes_back(call.module) or not isinstance(call.given, Tensor):
+        if not isinstance(call.given, Tensor) or not _goes_back(call.module):
             continue
-        if before is None:
-            if call.given.shape != x.shape:
-                continue
-            ways[place] = [call]
-        elif before in ways:
-            ways[place] = [*ways[before], call]
+        if before is not None:
+            way_before = ways.get(before)
         else:
+            way_before = [] if call.given.shape == x.shape else None
+        if way_before is None:
             continue
-        if _count_convolutions(ways[place]) >= max(1, _count_convolutions(best)):
-            best = ways[place]
+        way = [*way_before, call]
+        ways[place] = way
+        fewest = max(1, _count_convolutions(best))
+        if _count_convolutions(way) >= fewest:
+            best = way
     if not best:
         return None
-    return Chain(tuple(call.name for call in best), tuple(call.module for call in best))
-
-
-class _Call(NamedTuple):
-    """One call of a layer without children."""
-
-    name: str
-    module: nn.Module
-    given: Any
-    out: Any
+    return Chain(
+        names=tuple(call.name for call in best),
+        layers=tuple(call.module for call in best),
+    )
 
 
 def _record_calls(net: nn.Module, x: Tensor) -> list[_Call]:
     """Run a net, and note every call of a layer without children, in order."""
     calls: list[_Call] = []
-    hooks = [
-        module.register_forward_hook(
-            lambda m, i, o, name=name: calls.append(_Call(name, m, i[0], o))
-        )
-        for name, module in net.named_modules()
-        if not next(module.children(), None)
-    ]
-    try:
-        net(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def noting(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note_call(module: nn.Module, inputs: Any, output: Any) -> None:
+            calls.append(_Call(name, module, inputs[0], output))
+
+        return note_call
+
+    hooks = [module.register_forward_hook(noting(name)) for name, module in leaf_layers(net)]
+    run_hooked(net, x, hooks)
     return calls
 
 
@@ -173,6 +232,18 @@ def _count_convolutions(way: list[_Call]) -> int:
     return sum(isinstance(call.module, nn.Conv2d) for call in way)
 
 
+def _goes_back(module: nn.Module) -> bool:
+    """Whether :func:`_pass` knows how a signal passes this layer backwards."""
+    if isinstance(module, nn.Conv2d):
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if isinstance(module, nn.MaxPool2d):
+        return not module.ceil_mode or module.padding == 0
+    if isinstance(module, (nn.AvgPool2d, nn.BatchNorm2d, *RECTIFIED, *IDLE)):
+        return True
+    return hasattr(module, "divisor")
+
+
+# -- there and back -------------------------------------------------------------------------------
 @torch.no_grad()
 def project(
     layers: Sequence[nn.Module],
@@ -200,16 +271,18 @@ def project(
     """
     if not 0 <= layer < len(layers):
         raise ValueError(f"layer: expected 0 to {len(layers) - 1}, got {layer}")
-    back: list[Undo] = []  # from the signal after a layer to the one before it
+    way_back: list[Undo] = []
     for module in list(layers)[: layer + 1]:
-        x, undo = _passed(module, x)
-        back.append(undo)
+        passed = _pass(module, x)
+        x = passed.out
+        way_back.append(passed.undo)
     wanted = [channels] * len(x) if isinstance(channels, int) else list(channels)
-    wrong = next((c for c in wanted if not 0 <= c < x.shape[1]), None)
-    if wrong is not None:
-        raise ValueError(f"channel: expected 0 to {x.shape[1] - 1}, got {wrong}")
+    last = x.shape[1] - 1
+    for channel in wanted:
+        if not 0 <= channel <= last:
+            raise ValueError(f"channel: expected 0 to {last}, got {channel}")
     signal = _keep_strongest(x, wanted)
-    for undo in reversed(back):
+    for undo in reversed(way_back):
         signal = undo(signal)
     return signal
 
@@ -228,62 +301,90 @@ def _keep_strongest(x: Tensor, channels: list[int]) -> Tensor:
     return signal.view(x.shape)
 
 
-def _goes_back(module: nn.Module) -> bool:
+@dataclass(frozen=True)
+class _Passed:
+    """The output of a layer, and how a signal passes it backwards."""
+
+    out: Tensor
+    undo: Undo
+
+
+def _pass(module: nn.Module, x: Tensor) -> _Passed:
+    """Run a layer, and note what its way back needs.
+
+    Raises:
+        ValueError: There is no way back.
+    """
     if isinstance(module, nn.Conv2d):
-        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return _pass_convolution(module, x)
     if isinstance(module, nn.MaxPool2d):
-        return not module.ceil_mode or module.padding == 0
-    return isinstance(module, (nn.AvgPool2d, nn.BatchNorm2d, *RECTIFIED, *IDLE)) or hasattr(
-        module, "divisor"
+        return _pass_max_pool(module, x)
+    if isinstance(module, nn.AvgPool2d):
+        return _Passed(module(x), lambda signal: _transpose(module, x, signal))
+    if isinstance(module, nn.BatchNorm2d):
+        return _pass_batch_norm(module, x)
+    if isinstance(module, RECTIFIED):
+        # one that works in place would change what lies before it
+        return _Passed(module(x.clone()), F.relu)
+    if isinstance(module, IDLE):
+        return _Passed(x, lambda signal: signal)
+    if hasattr(module, "divisor"):  # local response normalisation
+        divisor: Tensor = module.divisor(x)  # type: ignore[operator]
+        return _Passed(x / divisor, lambda signal: signal / divisor)
+    kind = type(module).__name__
+    raise ValueError(
+        f"layers: expected convolutions, pools, activations and normalisations, got {kind}"
     )
 
 
-def _passed(module: nn.Module, x: Tensor) -> tuple[Tensor, Undo]:
-    """The output of a layer, and how a signal passes it backwards."""
-    if isinstance(module, nn.Conv2d):
-        how = (module.stride, module.padding, module.dilation, module.groups)
-        return module(x), lambda signal: conv2d_input(x.shape, module.weight, signal, *how)
-    if isinstance(module, nn.MaxPool2d):
-        pooled, where = F.max_pool2d(
-            x,
-            module.kernel_size,
+def _pass_convolution(module: nn.Conv2d, x: Tensor) -> _Passed:
+    def undo(signal: Tensor) -> Tensor:
+        return conv2d_input(
+            x.shape,
+            module.weight,
+            signal,
             module.stride,
             module.padding,
             module.dilation,
-            module.ceil_mode,
-            return_indices=True,
+            module.groups,
         )
-        empty = torch.zeros_like(x).flatten(2)
-        return pooled, lambda signal: empty.scatter_add(
-            2, where.flatten(2), signal.flatten(2)
-        ).view(x.shape)
-    if isinstance(module, nn.AvgPool2d):
-        return module(x), lambda signal: _transposed(module, x, signal)
-    if isinstance(module, nn.BatchNorm2d):
-        assert module.running_var is not None
-        scale = (module.running_var + module.eps).rsqrt() * (
-            1 if module.weight is None else module.weight
-        )
-        return module(x), lambda signal: signal * scale[:, None, None]
-    if isinstance(module, RECTIFIED):
-        return module(x.clone()), F.relu  # one that works in place would change what lies before it
-    if isinstance(module, IDLE):
-        return x, lambda signal: signal
-    if hasattr(module, "divisor"):  # local response normalisation
-        divisor: Tensor = module.divisor(x)  # type: ignore[operator]
-        return x / divisor, lambda signal: signal / divisor
-    raise ValueError(
-        f"layers: expected convolutions, pools, activations and normalisations, got {type(module).__name__}"
+
+    return _Passed(module(x), undo)
+
+
+def _pass_max_pool(module: nn.MaxPool2d, x: Tensor) -> _Passed:
+    pooled, places = F.max_pool2d(
+        x,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.ceil_mode,
+        return_indices=True,
     )
+    switches = places.flatten(2)
+    empty = torch.zeros_like(x).flatten(2)
+
+    def undo(signal: Tensor) -> Tensor:
+        placed = empty.scatter_add(2, switches, signal.flatten(2))
+        return placed.view(x.shape)
+
+    return _Passed(pooled, undo)
 
 
-def _transposed(module: nn.Module, x: Tensor, signal: Tensor) -> Tensor:
+def _pass_batch_norm(module: nn.BatchNorm2d, x: Tensor) -> _Passed:
+    assert module.running_var is not None
+    scale = (module.running_var + module.eps).rsqrt()
+    if module.weight is not None:
+        scale = scale * module.weight
+    scale_of_channel = scale[:, None, None]
+    return _Passed(module(x), lambda signal: signal * scale_of_channel)
+
+
+def _transpose(module: nn.Module, x: Tensor, signal: Tensor) -> Tensor:
     """A linear layer backwards."""
     with torch.enable_grad():
         given = torch.zeros_like(x, requires_grad=True)
-        (found,) = torch.autograd.grad(module(given), given, signal)
+        out = module(given)
+        (found,) = torch.autograd.grad(out, given, signal)
     return found
-
-
-def _at(value: Any, axis: int) -> int:
-    return int(value if isinstance(value, int) else value[axis])

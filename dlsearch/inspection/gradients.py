@@ -7,18 +7,32 @@ Hochreiter, "Untersuchungen zu dynamischen neuronalen Netzen" (1991); Glorot and
 from __future__ import annotations
 
 import copy
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlsearch.inspection.findings import GradientNorms as NormsOfRecord
+from dlsearch.inspection.findings import round_to_digits
+from dlsearch.inspection.layers import leaf_layers
+
 PREFIX = "gradient/"
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
+
+
+class LayerNorm(NamedTuple):
+    """The Euclidean norm of the loss's gradient by the weights of one layer."""
+
+    layer: str
+    norm: float
 
 
 class GradientNorms(pl.Callback):
-    """Logs the Euclidean norm of the loss's gradient by the weights of each layer, ``gradient/<layer>``.
+    """Logs the Euclidean norm of the gradient by the weights of each layer, ``gradient/<layer>``.
 
     Of single batches, before any clipping. Steps are Lightning's own then, which are a little
     slower than ours.
@@ -33,11 +47,8 @@ class GradientNorms(pl.Callback):
         Raises:
             ValueError: `every_n_steps` is not positive.
         """
-        if (
-            isinstance(every_n_steps, bool)
-            or not isinstance(every_n_steps, int)
-            or every_n_steps < 1
-        ):
+        is_number = isinstance(every_n_steps, int) and not isinstance(every_n_steps, bool)
+        if not is_number or every_n_steps < 1:
             raise ValueError(f"every_n_steps: expected a positive integer, got {every_n_steps!r}")
         self.every_n_steps = every_n_steps
 
@@ -48,26 +59,30 @@ class GradientNorms(pl.Callback):
         optimizer: torch.optim.Optimizer,
     ) -> None:
         """Measure."""
-        if trainer.global_step % self.every_n_steps or trainer.logger is None:
+        step = trainer.global_step
+        if step % self.every_n_steps or trainer.logger is None:
             return
         net = getattr(pl_module, "net", None)
-        norms = weight_norms(net if isinstance(net, nn.Module) else pl_module)
-        trainer.logger.log_metrics(
-            {f"{PREFIX}{name}": norm for name, norm in norms}, step=trainer.global_step
-        )
+        if not isinstance(net, nn.Module):
+            net = pl_module
+        metrics = {f"{PREFIX}{each.layer}": each.norm for each in weight_norms(net)}
+        trainer.logger.log_metrics(metrics, step=step)
 
 
-def weight_norms(net: nn.Module) -> list[tuple[str, float]]:
-    """Layers that have a weight of two or more dimensions, and the norms of its gradient, where there is one."""
-    found = []
+def weight_norms(net: nn.Module) -> list[LayerNorm]:
+    """Norms of the gradients of weights that have one, and two or more dimensions."""
+    found: list[LayerNorm] = []
     for name, module in net.named_modules():
-        weight = dict(module.named_parameters(recurse=False)).get("weight")
-        if weight is not None and weight.dim() > 1 and weight.grad is not None:
-            found.append((name, weight.grad.detach().float().norm().item()))
+        parameters = dict(module.named_parameters(recurse=False))
+        weight = parameters.get("weight")
+        if weight is None or weight.dim() < 2 or weight.grad is None:
+            continue
+        gradient = weight.grad.detach().float()
+        found.append(LayerNorm(name, gradient.norm().item()))
     return found
 
 
-def gradient_norms(net: nn.Module, x: Tensor, y: Tensor) -> list[tuple[str, float]] | None:
+def gradient_norms(net: nn.Module, x: Tensor, y: Tensor) -> list[LayerNorm] | None:
     """Of one batch, by layer, in the order in which the layers run; the net stays as it is.
 
     Batch normalisation takes the batch's statistics, as in training, and dropout drops nothing. The
@@ -81,48 +96,82 @@ def gradient_norms(net: nn.Module, x: Tensor, y: Tensor) -> list[tuple[str, floa
     Returns:
         None where no gradient reaches any weight.
     """
-    net = copy.deepcopy(net).train().requires_grad_(True)
-    order: list[str] = []
-    for name, module in net.named_modules():
-        if isinstance(module, (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)):
+    net = copy.deepcopy(net)
+    net.train()
+    net.requires_grad_(True)
+    for module in net.modules():
+        if isinstance(module, DROPOUTS):
             module.eval()
-        if not next(module.children(), None):
-            module.register_forward_hook(lambda m, i, o, name=name: order.append(name))
+    order = _note_order_of_calls(net)
     with torch.enable_grad():
         outputs = net(x)
         if not isinstance(outputs, Tensor) or not outputs.requires_grad:
             return None
         net.zero_grad(set_to_none=True)
-        loss_of(outputs, y).backward()
-    places = {name: place for place, name in reversed(list(enumerate(order)))}
-    found = sorted(weight_norms(net), key=lambda row: places.get(row[0], len(order)))
-    return found if any(norm > 0 for _, norm in found) else None
+        loss = loss_of(outputs, y)
+        loss.backward()
+    found = _in_order(weight_norms(net), order)
+    reaches_a_weight = any(each.norm > 0 for each in found)
+    return found if reaches_a_weight else None
+
+
+def _note_order_of_calls(net: nn.Module) -> list[str]:
+    """A list that the names of layers without children are added to when they run."""
+    order: list[str] = []
+
+    def noting(name: str) -> Any:
+        return lambda module, inputs, output: order.append(name)
+
+    for name, module in leaf_layers(net):
+        module.register_forward_hook(noting(name))
+    return order
+
+
+def _in_order(norms: list[LayerNorm], order: list[str]) -> list[LayerNorm]:
+    """By the first call of each layer; those that were not called come last."""
+    first_call: dict[str, int] = {}
+    for place, name in enumerate(order):
+        first_call.setdefault(name, place)
+    last = len(order)
+    return sorted(norms, key=lambda each: first_call.get(each.layer, last))
 
 
 def loss_of(outputs: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of logits (B, classes) and whole numbers, else the mean squared error."""
-    if outputs.dim() == 2 and outputs.shape[1] > 1 and not y.is_floating_point():
+    are_logits = outputs.dim() == 2 and outputs.shape[1] > 1
+    if are_logits and not y.is_floating_point():
         return F.cross_entropy(outputs, y.long())
-    return F.mse_loss(outputs.flatten(), y.flatten().to(outputs.dtype))
+    numbers = outputs.flatten()
+    targets = y.flatten().to(outputs.dtype)
+    return F.mse_loss(numbers, targets)
 
 
-def rows(initial: Any, kept: Any) -> dict[str, Any] | None:
+def rows(
+    initial: Sequence[LayerNorm] | None,
+    kept: Sequence[LayerNorm] | None,
+) -> NormsOfRecord | None:
     """Both measurements by layer, for the study's record; None where neither found any gradient."""
     first = dict(initial or [])
     last = dict(kept or [])
-    names = list(last or first)
-    if not names:
+    layers = list(last or first)
+    if not layers:
         return None
     return {
-        "layers": names,
-        "initial": [_short(first.get(name)) for name in names] if first else None,
-        "kept": [_short(last.get(name)) for name in names] if last else None,
+        "layers": layers,
+        "initial": _norms_of(layers, first),
+        "kept": _norms_of(layers, last),
     }
 
 
+def _norms_of(layers: Sequence[str], norms: dict[str, float]) -> list[float | None] | None:
+    """A norm for each layer; None where nothing was measured."""
+    if not norms:
+        return None
+    return [_short(norms.get(layer)) for layer in layers]
+
+
 def _short(value: float | None) -> float | None:
-    return (
-        None
-        if value is None or value != value or value in (float("inf"), float("-inf"))
-        else float(f"{value:.4g}")
-    )
+    """Four digits of a finite number."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round_to_digits(value, 4)

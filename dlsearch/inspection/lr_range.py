@@ -1,7 +1,8 @@
-"""The learning-rate range test (Smith, "Cyclical learning rates for training neural networks", 2015, section 3.3).
+"""The learning-rate range test (Smith, 2015, section 3.3).
 
-One training whose learning rate grows by a constant factor from step to step: the loss falls once
-the rate is large enough to learn, and rises once it is too large. Training data alone are read.
+"Cyclical learning rates for training neural networks". One training whose learning rate grows by a
+constant factor from step to step: the loss falls once the rate is large enough to learn, and rises
+once it is too large. Training data alone are read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint
 
 from dlsearch.core.errors import ConfigError
+from dlsearch.inspection.findings import RangeTestFindings, SuggestedRates, round_to_digits
 from dlsearch.training.fit import build_data, build_task, build_trainer, seed_everything
 from dlsearch.training.run import Run
 
@@ -29,6 +31,14 @@ SMOOTHING = 0.9
 DIVERGED = 4.0
 #: The share of the least loss's fall at which the loss is said to have begun to fall.
 BEGUN = 0.1
+#: A fall to less than this share of the first losses is none.
+LEAST_FALL = 0.01
+#: Fewest steps that say something.
+FEWEST_STEPS = 10
+#: The share of the steps that the first loss is the mean of, and the share in which the test goes
+#: on whatever the loss: one in so many.
+STEPS_PER_FIRST = 20
+STEPS_PER_EARLY = 10
 
 
 class RangeTest(Checkpoint):
@@ -71,8 +81,10 @@ class RangeTest(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Set this step's learning rate, whatever a schedule has set."""
-        rate = self.low * (self.high / self.low) ** (len(self.rates) / (self.steps - 1))
-        for group, ratio in zip(trainer.optimizers[0].param_groups, self._ratios, strict=True):
+        done = len(self.rates) / (self.steps - 1)
+        rate = self.low * (self.high / self.low) ** done
+        groups = trainer.optimizers[0].param_groups
+        for group, ratio in zip(groups, self._ratios, strict=True):
             group["lr"] = rate * ratio
         self.rates.append(rate)
 
@@ -86,17 +98,25 @@ class RangeTest(Checkpoint):
     ) -> None:
         """Note this step's loss; end where it has diverged."""
         loss = float(outputs["loss"])
-        n = len(self.losses)
-        past = self.smooth[-1] * (1 - SMOOTHING**n) if n else 0.0
-        smooth = (SMOOTHING * past + (1 - SMOOTHING) * loss) / (1 - SMOOTHING ** (n + 1))
+        smooth = self._smooth_with(loss)
         if not math.isfinite(smooth):
             self.rates.pop()
             trainer.should_stop = True
             return
+        is_early = len(self.losses) < self.steps // STEPS_PER_EARLY
         self.losses.append(loss)
         self.smooth.append(smooth)
-        if n >= self.steps // 10 and smooth > DIVERGED * min(self.smooth):
+        if not is_early and smooth > DIVERGED * min(self.smooth):
             trainer.should_stop = True
+
+    def _smooth_with(self, loss: float) -> float:
+        """The smoothed loss after one more step; the first losses weigh what they should."""
+        n = len(self.losses)
+        past = 0.0
+        if n:
+            past = self.smooth[-1] * (1 - SMOOTHING**n)
+        weight = 1 - SMOOTHING ** (n + 1)
+        return (SMOOTHING * past + (1 - SMOOTHING) * loss) / weight
 
 
 def range_test(
@@ -107,7 +127,7 @@ def range_test(
     low: float,
     high: float,
     steps: int,
-) -> dict[str, Any]:
+) -> RangeTestFindings:
     """Run the test.
 
     Args:
@@ -121,40 +141,68 @@ def range_test(
     Returns:
         ``rates``, ``losses`` and ``smooth`` by step, whether it ``diverged``, and what
         :func:`suggest` makes of them.
+
+    Raises:
+        ConfigError: The loss is not finite after a few steps.
     """
-    seed_everything(cfg.seed)
-    data = build_data(cfg)
-    task = build_task(cfg)
     test = RangeTest(low, high, steps)
-    cfg = OmegaConf.merge(cfg, {"trainer": {"max_epochs": steps, "limit_val_batches": 0.0}})  # type: ignore[assignment]
-    trainer = build_trainer(cfg, Run(folder, journal, ["train/loss"], ["minimize"]), [test])
-    trainer.fit_loop.epoch_loop.max_steps = steps
-    trainer.fit(task, datamodule=data)
-    if len(test.losses) < 10:
+    _train_with(test, cfg, folder, journal)
+    done = len(test.losses)
+    if done < FEWEST_STEPS:
         raise ConfigError(
             "--low",
-            f"the loss is not finite after {len(test.losses)} steps",
+            f"the loss is not finite after {done} steps",
             "begin with a lower rate",
         )
-    for step, (rate, loss, smooth) in enumerate(
-        zip(test.rates, test.losses, test.smooth, strict=True)
-    ):
-        journal.metrics(
-            {"lr_range/lr": rate, "lr_range/loss": loss, "lr_range/smooth": smooth}, step
-        )
+    _write_steps(test, journal)
+    suggested = suggest(test.rates, test.smooth)
     return {
         "low": low,
         "high": high,
         "steps": steps,
-        "rates": [float(f"{v:.6g}") for v in test.rates],
-        "losses": [float(f"{v:.6g}") for v in test.losses],
-        "smooth": [float(f"{v:.6g}") for v in test.smooth],
-        "diverged": len(test.losses) < steps,
-        **suggest(test.rates, test.smooth),
+        "rates": _six_digits(test.rates),
+        "losses": _six_digits(test.losses),
+        "smooth": _six_digits(test.smooth),
+        "diverged": done < steps,
+        **suggested,
     }
 
 
-def suggest(rates: list[float], smooth: list[float]) -> dict[str, Any]:
+def _train_with(
+    test: RangeTest,
+    cfg: DictConfig,
+    folder: Path,
+    journal: Journal,
+) -> None:
+    """Train for the steps of the test, without validation."""
+    seed_everything(cfg.seed)
+    data = build_data(cfg)
+    task = build_task(cfg)
+    changes = {"trainer": {"max_epochs": test.steps, "limit_val_batches": 0.0}}
+    changed: Any = OmegaConf.merge(cfg, changes)
+    run = Run(folder, journal, ["train/loss"], ["minimize"])
+    trainer = build_trainer(changed, run, [test])
+    trainer.fit_loop.epoch_loop.max_steps = test.steps
+    trainer.fit(task, datamodule=data)
+
+
+def _write_steps(test: RangeTest, journal: Journal) -> None:
+    """A row for each step."""
+    points = zip(test.rates, test.losses, test.smooth, strict=True)
+    for step, (rate, loss, smooth) in enumerate(points):
+        values = {
+            "lr_range/lr": rate,
+            "lr_range/loss": loss,
+            "lr_range/smooth": smooth,
+        }
+        journal.metrics(values, step)
+
+
+def _six_digits(values: list[float]) -> list[float]:
+    return [round_to_digits(value, 6) for value in values]
+
+
+def suggest(rates: list[float], smooth: list[float]) -> SuggestedRates:
     """Learning rates that the curve speaks for.
 
     Args:
@@ -168,15 +216,20 @@ def suggest(rates: list[float], smooth: list[float]) -> dict[str, Any]:
     """
     losses = np.asarray(smooth)
     logs = np.log(rates)
-    at = int(losses.argmin())
-    first = float(losses[: max(1, len(losses) // 20)].mean())
-    fall = first - float(losses[at])
-    if at < 3 or fall <= 0.01 * abs(first):
+    least = int(losses.argmin())
+    n_first = max(1, len(losses) // STEPS_PER_FIRST)
+    first = float(losses[:n_first].mean())
+    fall = first - float(losses[least])
+    if least < 3 or fall <= LEAST_FALL * abs(first):
         return {"begins": None, "least": None, "suggestion": None}
-    begins = int(np.argmax(losses[: at + 1] <= first - BEGUN * fall))
-    slope = np.gradient(losses[: at + 1], logs[: at + 1])
-    steepest = begins + int(slope[begins:].argmin()) if begins < at else at
+    falling = losses[: least + 1]
+    begins = int(np.argmax(falling <= first - BEGUN * fall))
+    steepest = least
+    if begins < least:
+        slope = np.gradient(falling, logs[: least + 1])
+        steepest = begins + int(slope[begins:].argmin())
     return {
-        key: float(f"{rates[i]:.3g}")
-        for key, i in (("begins", begins), ("least", at), ("suggestion", steepest))
+        "begins": round_to_digits(rates[begins], 3),
+        "least": round_to_digits(rates[least], 3),
+        "suggestion": round_to_digits(rates[steepest], 3),
     }

@@ -153,7 +153,7 @@ def test_examples_take_turns_by_class() -> None:
         [(torch.arange(4.0)[:, None], labels[:4]), (torch.arange(4.0, 6.0)[:, None], labels[4:])], 6
     )
     assert got is not None
-    x, y = got
+    x, y = got.inputs, got.targets
     assert y is not None
     assert y.tolist() == [0, 1, 3, 1, 3, 3]
     assert x[:, 0].tolist() == [5, 3, 0, 4, 1, 2]

@@ -40,8 +40,7 @@ def describe(words: list[str]) -> int:
     rows = []
     for row in found["layers"]:
         shapes = [
-            "×".join(str(n) for n in row[side]) if row[side] else ""
-            for side in ("in", "out", "field")
+            "×".join(map(str, shape or ())) for shape in (row["in"], row["out"], row["field"])
         ]
         rows.append([row["name"], row["type"], *shapes, f"{row['params']:,}", f"{row['macs']:,}"])
     left = ("layer", "type", "in", "out", "sees")

@@ -13,6 +13,7 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import inside, plain
 
 if TYPE_CHECKING:
+    from dlsearch.inspection.findings import InsideFindings
     from dlsearch.study.kept_model import Kept
 
 
@@ -73,7 +74,7 @@ def look(words: list[str]) -> int:
 
 def _look_at_untrained(
     overrides: list[str], options: Any
-) -> tuple[dict[str, Any], str, Path, Path | None]:
+) -> tuple[InsideFindings, str, Path, Path | None]:
     from dlsearch.config.compose import compose_config
     from dlsearch.report.look_page import LOOK, check_out
 
@@ -97,7 +98,7 @@ def _look_at_untrained(
 
 def _look_at_trained(
     overrides: list[str], options: Any
-) -> tuple[dict[str, Any], str, Path, Path | None]:
+) -> tuple[InsideFindings, str, Path, Path | None]:
     kept, folder = _find_model(overrides, options.name)
     from omegaconf import OmegaConf
 
@@ -167,7 +168,7 @@ def _read_files(kept: Kept, words: list[str]) -> tuple[Any, dict[str, Any]]:
     return torch.from_numpy(np.stack(inputs)), spec
 
 
-def _require_findings(found: dict[str, Any]) -> dict[str, Any]:
+def _require_findings(found: InsideFindings) -> InsideFindings:
     if not found:
         raise ConfigError(
             "data",
@@ -177,7 +178,7 @@ def _require_findings(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _take_logged_gradients(found: dict[str, Any], folder: Path) -> None:
+def _take_logged_gradients(found: InsideFindings, folder: Path) -> None:
     """Gradients that the training logged itself take the place of those that were measured now."""
     from dlsearch.inspection.curves import logged
     from dlsearch.inspection.gradients import PREFIX
@@ -196,7 +197,7 @@ def _take_logged_gradients(found: dict[str, Any], folder: Path) -> None:
     }
 
 
-def _describe_findings(found: dict[str, Any]) -> list[str]:
+def _describe_findings(found: InsideFindings) -> list[str]:
     lines = []
     if found.get("n"):
         lines.append(f"looked at {found['n']} examples of {found['source']}")
@@ -205,9 +206,9 @@ def _describe_findings(found: dict[str, Any]) -> list[str]:
         width = max(map(len, rows["layers"]))
         names = rows.get("names") or ["as initialised", "as kept"]
         columns = [
-            (name, rows[key])
-            for key, name in zip(("initial", "kept"), names, strict=True)
-            if rows[key]
+            (name, norms)
+            for name, norms in zip(names, (rows["initial"], rows["kept"]), strict=True)
+            if norms
         ]
         lines.append(
             f"{'gradient norm':<{width}}  " + "  ".join(f"{name:>14}" for name, _ in columns)

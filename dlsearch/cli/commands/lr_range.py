@@ -13,6 +13,8 @@ from dlsearch.core.errors import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from dlsearch.inspection.findings import RangeTestFindings
+
 
 def lr_range(words: list[str]) -> int:
     """Train once with a growing learning rate, and say which rates the loss speaks for."""
@@ -90,7 +92,7 @@ def lr_range(words: list[str]) -> int:
     return 0
 
 
-def _run_range_test(cfg: DictConfig, options: Any) -> tuple[dict[str, Any], Path]:
+def _run_range_test(cfg: DictConfig, options: Any) -> tuple[RangeTestFindings, Path]:
     from omegaconf import OmegaConf
 
     from dlsearch.app.prepare import check_store
@@ -129,6 +131,7 @@ def _run_range_test(cfg: DictConfig, options: Any) -> tuple[dict[str, Any], Path
             raise
         if found["suggestion"] is not None:
             keys = ("begins", "suggestion", "least")
-            journal.metrics({f"lr_range/{key}": found[key] for key in keys}, len(found["rates"]))
+            suggested: Any = {f"lr_range/{key}": dict(found)[key] for key in keys}
+            journal.metrics(suggested, len(found["rates"]))
         journal.status(layout.FINISHED)
     return found, folder
