@@ -39,15 +39,15 @@ from omegaconf import DictConfig
 from dlsearch.config.compose import CONFIG_NAME, config_dir
 from dlsearch.config.register import register
 from dlsearch.tracking.journal import Journal
-from dlsearch.training.callbacks import RunCallback
-from dlsearch.training.fit import (
+from dlsearch.training.building import (
     build_callbacks,
     build_data,
     build_task,
     build_trainer,
-    quick_cuda_check,
     seed_everything,
 )
+from dlsearch.training.callbacks import RunCallback
+from dlsearch.training.cuda_check import quick_cuda_check
 from dlsearch.training.run import Run
 from dlsearch.training.test_guard import Seal
 

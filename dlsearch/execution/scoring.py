@@ -20,9 +20,10 @@ from dlsearch.study.states import AttemptState
 from dlsearch.tracking.journal import Journal
 from dlsearch.training import portable
 from dlsearch.training.checkpoints import is_whole
-from dlsearch.training.fit import fit, open_test_set, report_of
+from dlsearch.training.fit import fit
 from dlsearch.training.restoring import Expected, Restored, has_loader, of_result, restore
 from dlsearch.training.run import Run
+from dlsearch.training.test_set import open_test_set, report_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dlsearch.execution.forkserver import Channel
     from dlsearch.execution.scoring import Trained
     from dlsearch.tracking.journal import Journal
-    from dlsearch.training.run import FitResult
+    from dlsearch.training.run import FitResult, StartNote
 
 
 class _Control:
@@ -96,7 +96,7 @@ class _Control:
             )["prune"]
         )
 
-    def began(self, what: dict[str, Any]) -> None:
+    def began(self, what: StartNote) -> None:
         """Tell the worker what is unusual about this attempt, if anything is."""
         if what["resumption"] is not None or what["micro_batches"] > 1:
             with contextlib.suppress(OSError):  # that it is gone is noticed at the first batch
@@ -182,7 +182,7 @@ def _failed(
     journal: Journal,
     packages: Sequence[str],
 ) -> FitResult:
-    from dlsearch.training.fit import is_out_of_memory
+    from dlsearch.training.failures import is_out_of_memory
     from dlsearch.training.run import FitResult
 
     try:
@@ -342,8 +342,7 @@ def check_built(
     import torch
 
     from dlsearch.tracking.journal import Journal
-    from dlsearch.training.evaluation.kinds import kind_of
-    from dlsearch.training.fit import (
+    from dlsearch.training.building import (
         build_callbacks,
         build_data,
         build_task,
@@ -351,6 +350,7 @@ def check_built(
         check_optimizer,
         check_refit,
     )
+    from dlsearch.training.evaluation.kinds import kind_of
     from dlsearch.training.progress import check_length, unit_of
     from dlsearch.training.run import Run
 

@@ -46,7 +46,7 @@ from dlsearch.inspection.tiles import (
     shrink_tiles,
     stretch_tiles,
 )
-from dlsearch.training.fit import build_data, build_task, seed_everything
+from dlsearch.training.building import build_data, build_task, seed_everything
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

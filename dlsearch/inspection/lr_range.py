@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.inspection.findings import RangeTestFindings, SuggestedRates, round_to_digits
-from dlsearch.training.fit import build_data, build_task, build_trainer, seed_everything
+from dlsearch.training.building import build_data, build_task, build_trainer, seed_everything
 from dlsearch.training.run import Run
 
 if TYPE_CHECKING:

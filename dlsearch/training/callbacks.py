@@ -1,4 +1,7 @@
-"""Callbacks of every training: report and prune, stop, keep the last and best checkpoints with all RNG states."""
+"""Callbacks of every training.
+
+They report and prune, stop, and keep the last and best checkpoints with all RNG states.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import random
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pytorch_lightning as pl
+    from torch import Tensor
+
+    from dlsearch.training.loading import StateDict
 
 
 class EarlyStopping(LightningEarlyStopping):
@@ -47,7 +53,7 @@ class EarlyStopping(LightningEarlyStopping):
         min_delta: float = 0.0,
         strict: bool = True,
     ) -> None:
-        """As Lightning's, but quiet about non-finite values: the trial's own callback reports these."""
+        """As Lightning's, but quiet about non-finite values, which the trial's own callback reports."""
         super().__init__(
             monitor=monitor,
             mode=mode,
@@ -58,18 +64,66 @@ class EarlyStopping(LightningEarlyStopping):
         )
 
 
-def rng_state() -> dict[str, Any]:
-    """The state of every random number generator, of types that ``weights_only`` loads."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # user code draws from the global
-    state: dict[str, Any] = {
+class RngState(TypedDict):
+    """The state of every random number generator, of types that ``weights_only`` loads.
+
+    Args:
+        python: Of the module ``random``: version, internal state, next Gaussian number.
+        numpy: Of the global generator: its kind, keys as int64, position, whether a Gaussian number
+            is kept, and this number.
+        torch: Of the CPU.
+        cuda: Of each GPU, where CUDA is in use.
+    """
+
+    python: tuple[Any, ...]
+    numpy: tuple[str, Tensor, int, int, float]
+    torch: Tensor
+    cuda: NotRequired[list[Tensor]]
+
+
+class BestState(TypedDict):
+    """:class:`BestPoint` as a checkpoint holds it; an older dlsearch wrote no ``position``."""
+
+    value: float | None
+    position: NotRequired[int]
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+
+
+class RunState(TypedDict):
+    """What :class:`RunCallback` puts into a checkpoint; an older dlsearch wrote less.
+
+    Args:
+        rng: Of every generator: Lightning saves none.
+        best: The best report so far.
+        history: (position, first objective) of every report so far.
+        metrics_sha256: Digest of the metrics of all validated epochs so far.
+        epoch: Position of the last report.
+        step: Global step of the last report.
+        final: The metrics of the last report.
+        stopped: Whether the training was over with it.
+    """
+
+    rng: RngState
+    best: BestState | None
+    history: NotRequired[list[list[float]]]
+    metrics_sha256: NotRequired[str]
+    epoch: NotRequired[int]
+    step: NotRequired[int]
+    final: NotRequired[dict[str, float]]
+    stopped: NotRequired[bool]
+
+
+def rng_state() -> RngState:
+    """Take the state of every random number generator."""
+    # user code draws from NumPy's global generator
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    kind, keys, position, has_gauss, cached = numpy_state
+    numpy_keys = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    state: RngState = {
         "python": random.getstate(),
-        "numpy": (
-            str(kind),
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            position,
-            has_gauss,
-            cached,
-        ),
+        "numpy": (str(kind), numpy_keys, position, has_gauss, cached),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -77,15 +131,17 @@ def rng_state() -> dict[str, Any]:
     return state
 
 
-def restore_rng(state: Mapping[str, Any]) -> None:
+def restore_rng(state: RngState) -> None:
     """Put back what :func:`rng_state` took."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    numpy_keys = keys.numpy().astype(np.uint32)
+    np.random.set_state((kind, numpy_keys, position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+        on_cpu = [each.cpu() for each in state["cuda"]]
+        torch.cuda.set_rng_state_all(on_cpu)
 
 
 @dataclass
@@ -146,7 +202,7 @@ class RunCallback(Checkpoint):
         self._epoch_started = 0.0
         self._batch_ended = 0.0
         self._waited = 0.0
-        self._rng_to_restore: Mapping[str, Any] | None = None
+        self._rng_to_restore: RngState | None = None
         self._last_reported_step = -1
 
     # -- time and interruption ---------------------------------------------------------------------
@@ -231,12 +287,14 @@ class RunCallback(Checkpoint):
             if completed >= self.run.refit_epochs:
                 trainer.should_stop = True
             return
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
+        # its logger connector sets it
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.enable_validation or not every:
             return
-        step = trainer.global_step
         metrics = _metrics_of(trainer)
-        is_due = step // every > max(0, self._last_reported_step) // every
+        intervals = trainer.global_step // every
+        reported_intervals = max(0, self._last_reported_step) // every
+        is_due = intervals > reported_intervals
         if is_due and self.run.monitor in metrics:
             self._validated = True
             self._report_progress(trainer, completed - 1, metrics)
@@ -248,15 +306,24 @@ class RunCallback(Checkpoint):
         task: pl.LightningModule,
         metrics: dict[str, float],
     ) -> None:
-        """Keep the epoch of a training on train + validation, and end it where it is as long as it is to be."""
+        """Keep the epoch of a training on train + validation; end it where it is long enough."""
         if self._check_finite(trainer, metrics):
             return
-        is_epoch = self._unit is ProgressUnit.EPOCH
-        completed = trainer.current_epoch + 1 if is_epoch else completed_units(trainer, task)
+        if self._unit is ProgressUnit.EPOCH:
+            completed = trainer.current_epoch + 1
+        else:
+            completed = completed_units(trainer, task)
         position = completed - 1
-        self.best = BestPoint(None, position, trainer.current_epoch, trainer.global_step, metrics)
+        self.best = BestPoint(
+            value=None,
+            position=position,
+            epoch=trainer.current_epoch,
+            step=trainer.global_step,
+            metrics=metrics,
+        )
         assert self.run.refit_epochs is not None
-        trainer.should_stop = trainer.should_stop or completed >= self.run.refit_epochs
+        if completed >= self.run.refit_epochs:
+            trainer.should_stop = True
         self._keep_checkpoint(trainer, position, metrics)
 
     def _report_progress(
@@ -307,25 +374,35 @@ class RunCallback(Checkpoint):
         if self.run.monitor not in metrics:
             known = ", ".join(sorted(metrics)) or "nothing"
             raise ConfigError(
-                "study.objective", f"{self.run.monitor!r} is not logged", f"the module logs {known}"
+                "study.objective",
+                f"{self.run.monitor!r} is not logged",
+                f"the module logs {known}",
             )
         value = metrics[self.run.monitor]
         self.history.append([position, value])
         if self._is_better(value):
-            step = trainer.global_step
-            self.best = BestPoint(value, position, trainer.current_epoch, step, metrics)
+            self.best = BestPoint(
+                value=value,
+                position=position,
+                epoch=trainer.current_epoch,
+                step=trainer.global_step,
+                metrics=metrics,
+            )
 
     def _is_better(self, value: float) -> bool:
         if self.best is None or self.best.value is None:
             return True
-        return value > self.best.value if self.run.mode == "max" else value < self.best.value
+        if self.run.mode == "max":
+            return value > self.best.value
+        return value < self.best.value
 
     # -- what a resumption needs -------------------------------------------------------------------
-    def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint: the best so far, the metrics' digest, and every RNG (Lightning saves none)."""
-        return {
+    def state_dict(self) -> StateDict:
+        """Into the checkpoint: the best so far, the metrics' digest, and every RNG."""
+        best = None if self.best is None else cast("BestState", asdict(self.best))
+        state: RunState = {
             "rng": rng_state(),
-            "best": None if self.best is None else asdict(self.best),
+            "best": best,
             "history": self.history,
             "metrics_sha256": self.metrics_sha256,
             "epoch": self._position,
@@ -333,27 +410,36 @@ class RunCallback(Checkpoint):
             "final": self.final,
             "stopped": self._stopped,
         }
+        return cast("StateDict", state)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The best so far. The RNGs come back in :meth:`on_train_start`, after all set-up that draws from them."""
-        self.best = _best_of_state(state_dict["best"])
-        self.metrics_sha256 = state_dict.get("metrics_sha256", "")
-        self.history = state_dict.get("history", [])
-        self.final = state_dict.get("final", {})
-        self._stopped = state_dict.get("stopped", False)
-        self._position = state_dict.get("epoch", -1)
-        self._step = state_dict.get("step", -1)
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Take over the best so far.
+
+        The RNGs come back in :meth:`on_train_start`, after all set-up that draws from them.
+        """
+        state = cast("RunState", state_dict)
+        self.best = _best_of_state(state["best"])
+        self.metrics_sha256 = state.get("metrics_sha256", "")
+        self.history = state.get("history", [])
+        self.final = state.get("final", {})
+        self._stopped = state.get("stopped", False)
+        self._position = state.get("epoch", -1)
+        self._step = state.get("step", -1)
         self._last_reported_step = self._step
         is_best = self.best is not None and self.best.position == self._position
         if is_best and self.resumption.path is not None:
             # a kill may have come between last.ckpt and best.ckpt
             checkpoints.keep_best(self.resumption.path)
-        self._rng_to_restore = state_dict["rng"]
+        self._rng_to_restore = state["rng"]
         self.resumed_epoch = self._position + 1  # also where nothing is left to train
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Repeat the last report of a resumed run: a kill may have come between its checkpoint and its report."""
-        if self.resumed_epoch is not None and self.final and self.run.refit_epochs is None:
+        """Repeat the last report of a resumed run.
+
+        A kill may have come between its checkpoint and its report.
+        """
+        is_validated = self.run.refit_epochs is None
+        if self.resumed_epoch is not None and self.final and is_validated:
             self.pruned = self.run.report(self._position, self._step, self.final)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -371,16 +457,26 @@ def _metrics_of(trainer: pl.Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _best_of_state(state: Mapping[str, Any] | None) -> BestPoint | None:
-    """The best point as a checkpoint holds it; one of an older dlsearch counts in epochs alone."""
+def _best_of_state(state: BestState | None) -> BestPoint | None:
+    """The best point that a checkpoint holds; one of an older dlsearch counts in epochs alone."""
     if state is None:
         return None
-    return BestPoint(**{"position": state["epoch"], **state})
+    return BestPoint(
+        value=state["value"],
+        position=state.get("position", state["epoch"]),
+        epoch=state["epoch"],
+        step=state["step"],
+        metrics=state["metrics"],
+    )
 
 
 def _not_finite(metrics: Mapping[str, float], objectives: list[str]) -> str | None:
     """``nan`` or ``inf`` where an objective or a loss is."""
     for name, value in metrics.items():
-        if (name in objectives or "loss" in name) and not math.isfinite(value):
-            return "nan" if math.isnan(value) else "inf"
+        if name not in objectives and "loss" not in name:
+            continue
+        if math.isnan(value):
+            return "nan"
+        if math.isinf(value):
+            return "inf"
     return None

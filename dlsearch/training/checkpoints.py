@@ -13,23 +13,44 @@ import contextlib
 import os
 import pickle
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 from dlsearch.console.terminal import warn
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.checksum import Damaged, check, seal
 from dlsearch.core.processes import process_tag
-from dlsearch.training.loading import load_plain
+from dlsearch.training.loading import StateDict, load_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pytorch_lightning as pl
+
+    from dlsearch.training.run import ResumptionNote
 
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 BEST = "best.ckpt"
+
+#: Lightning's name of a callback: the names and the state of each are its own.
+_CallbackStates: TypeAlias = dict[str, Any]
+
+
+class Checkpoint(TypedDict, total=False):
+    """What we read of what Lightning writes.
+
+    Args:
+        state_dict: The weights.
+        epoch: At which it was written.
+        global_step: At which it was written.
+        callbacks: The state of each callback, by its name.
+    """
+
+    state_dict: StateDict
+    epoch: int
+    global_step: int
+    callbacks: _CallbackStates
 
 
 @dataclass
@@ -44,14 +65,12 @@ class Resumption:
     path: Path | None = None
     damaged: list[str] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any] | None:
-        """For the attempt's record: ``from`` and ``damaged``.
-
-        None where there was nothing to go on from.
-        """
+    def to_json(self) -> ResumptionNote | None:
+        """For the attempt's record; None where there was nothing to go on from."""
         if self.path is None and not self.damaged:
             return None
-        return {"from": self.path.name if self.path else "the start", "damaged": self.damaged}
+        source = "the start" if self.path is None else self.path.name
+        return {"from": source, "damaged": self.damaged}
 
 
 def save(trainer: pl.Trainer, folder: Path, *, best: bool) -> None:
@@ -85,7 +104,9 @@ def keep_best(path: Path) -> None:
 
 
 def resume(folder: Path) -> Resumption:
-    """The checkpoint that a training in `folder` resumes from: the last, else the one before, else none.
+    """The checkpoint that a training in `folder` resumes from.
+
+    It is the last, else the one before, else none.
 
     A checkpoint is passed over that is damaged, or whose best checkpoint is damaged or gone: the
     training would end without the weights that it is about.
@@ -107,7 +128,7 @@ def resume(folder: Path) -> Resumption:
     return found
 
 
-def read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def read(path: Path, *, mmap: bool = False) -> Checkpoint:
     """A checkpoint, verified, on the CPU; nothing is unpickled that could run.
 
     Raises:
@@ -116,10 +137,11 @@ def read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """
     check(path)
     try:
-        return dict(load_plain(path, mmap=mmap))
+        found = dict(load_plain(path, mmap=mmap))
     except (RuntimeError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Damaged(f"{path} cannot be read as a checkpoint: {line}") from error
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise Damaged(f"{path} cannot be read as a checkpoint: {lines[0]}") from error
+    return cast("Checkpoint", found)
 
 
 def is_whole(path: Path) -> bool:
@@ -137,7 +159,7 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def weights(path: Path) -> dict[str, Any]:
+def weights(path: Path) -> StateDict:
     """The weights in a checkpoint that a user named.
 
     Raises:
@@ -147,11 +169,13 @@ def weights(path: Path) -> dict[str, Any]:
         return dict(read(path)["state_dict"])
     except Damaged as error:
         raise ConfigError(
-            "checkpoint", str(error), "train it again: dlsearch verify NAME/NUMBER"
+            "checkpoint",
+            str(error),
+            "train it again: dlsearch verify NAME/NUMBER",
         ) from error
 
 
-def _check_best(best: Path, path: Path, state: dict[str, Any]) -> None:
+def _check_best(best: Path, path: Path, state: Checkpoint) -> None:
     """Check that the best checkpoint is the one that the state of another, at `path`, speaks of.
 
     Raises:
@@ -162,26 +186,33 @@ def _check_best(best: Path, path: Path, state: dict[str, Any]) -> None:
         return
     there = _place_of(read(best, mmap=True))
     if there != wanted:
-        raise Damaged(
-            f"{best} is of epoch {there[0]} (step {there[1]}), where {path} needs that of"
-            f" epoch {wanted[0]} (step {wanted[1]})"
-        )
+        raise Damaged(f"{best} is of {there}, where {path} needs that of {wanted}")
 
 
-def _place_of(state: dict[str, Any]) -> tuple[int, int]:
-    """Epoch and global step at which a checkpoint was written."""
-    return int(state["epoch"]), int(state["global_step"])
+@dataclass(frozen=True)
+class _Place:
+    """Where in a training a checkpoint was written."""
+
+    epoch: int
+    global_step: int
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch} (step {self.global_step})"
 
 
-def _place_of_best(state: dict[str, Any]) -> tuple[int, int] | None:
-    """Epoch and global step of the best checkpoint, as our callback noted them.
+def _place_of(state: Checkpoint) -> _Place:
+    """Where a checkpoint was written."""
+    return _Place(int(state["epoch"]), int(state["global_step"]))
 
-    None before there is one.
-    """
+
+def _place_of_best(state: Checkpoint) -> _Place | None:
+    """Where the best checkpoint was written, as our callback noted it; None before there is one."""
     for callback in state.get("callbacks", {}).values():
         if isinstance(callback, dict) and "metrics_sha256" in callback:
             best = callback.get("best")
-            return None if best is None else (int(best["epoch"]), int(best["step"]))
+            if best is None:
+                return None
+            return _Place(int(best["epoch"]), int(best["step"]))
     return None
 
 

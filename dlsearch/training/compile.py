@@ -14,7 +14,9 @@ MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagrap
 
 
 class Compile(pl.Callback):
-    """Compiles a submodule in place, so that the names of its weights, and checkpoints, stay as they are.
+    """Compiles a submodule in place.
+
+    So the names of its weights, and checkpoints, stay as they are.
 
     The first steps of every trial wait for the compiler, seconds to minutes; it pays off in long
     trainings on a GPU. The numbers differ from the plain net's in their last digits. Where shapes

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
 from dlsearch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _REFUSES = re.compile(r"(\S+) does not have a deterministic implementation")
 
@@ -57,9 +59,9 @@ def noted() -> Iterator[list[str]]:
 
 @contextmanager
 def unfilled() -> Iterator[None]:
-    """Do not have every new tensor filled with NaN, as torch does for operations that must be deterministic.
+    """Do not have every new tensor filled with NaN.
 
-    Filling costs a small net two hundredths of its step, and changes what is computed only where a
+    torch does so where operations must be deterministic. Filling costs a small net two hundredths of its step, and changes what is computed only where a
     program reads memory that was never written.
     """
     # The module sets it by a property that its type hints do not know.

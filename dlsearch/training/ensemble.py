@@ -1,4 +1,6 @@
-"""Ensembles: the scores of several trained nets, averaged with weights that are equal, or searched on validation.
+"""Ensembles: the scores of several trained nets, averaged.
+
+The weights are equal, or searched on validation.
 
 Averaging is of probabilities (softmax) or of the scores themselves. Weights are searched by greedy
 selection with replacement (Caruana, Niculescu-Mizil, Crew and Ksikes, 2004: "Ensemble selection
@@ -8,10 +10,9 @@ from libraries of models").
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -22,19 +23,132 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.tracking.journal import Journal
+from dlsearch.training.building import build_task
 from dlsearch.training.evaluation.classification import join_predictions
-from dlsearch.training.fit import build_task, open_test_set
 from dlsearch.training.loading import WeightsMismatchError
 from dlsearch.training.restoring import Expected, Restored, restore
 from dlsearch.training.run import Run
 from dlsearch.training.test_guard import Seal
+from dlsearch.training.test_set import open_test_set
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from omegaconf import DictConfig
+
+Weighting = Literal["equal", "searched"]
 
 BY = ("probabilities", "logits")
 #: Rounds of the greedy selection: a weight is a multiple of one through at most so many.
 ROUNDS = 50
+
+
+class Figures(TypedDict):
+    """How good scores are.
+
+    Args:
+        accuracy: The share of the examples whose class has the highest score.
+        f1: The mean over classes.
+        loss: The cross-entropy, where the scores are logits or logarithms.
+    """
+
+    accuracy: float
+    f1: float
+    loss: NotRequired[float]
+
+
+class Weights(TypedDict):
+    """The weights of the members, in their order; those of either kind sum to 1."""
+
+    equal: list[float]
+    searched: list[float]
+
+
+class Compared(TypedDict):
+    """Figures of the single net, and of the ensemble with either weights."""
+
+    single: Figures
+    equal: Figures
+    searched: Figures
+
+
+class OnValidation(Compared):
+    """What was found on validation.
+
+    Args:
+        n: Examples.
+        each: Figures of every net, by its name.
+    """
+
+    n: int
+    each: dict[str, Figures]
+
+
+class Changes(TypedDict):
+    """Examples that the ensemble gained and lost against the single net."""
+
+    gained: int
+    lost: int
+
+
+class OnTest(Compared, Changes):
+    """What was found on the test set.
+
+    Args:
+        n: Examples.
+    """
+
+    n: int
+
+
+class EnsembleReport(TypedDict):
+    """What an ensemble came to, as plain JSON.
+
+    Args:
+        by: What is averaged.
+        objective: The metric by which weights were searched.
+        members: Names.
+        single: The name of the net that they are compared with.
+        weights: Of the members.
+        validation: Figures on validation.
+        chosen: The weights that are better there.
+        test: Figures on the test set, where it was opened.
+    """
+
+    by: str
+    objective: str
+    members: list[str]
+    single: str
+    weights: Weights
+    validation: OnValidation
+    chosen: Weighting
+    test: NotRequired[OnTest]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a net says of the examples of a split, in order, on the CPU.
+
+    Args:
+        scores: (N, K).
+        labels: (N,), the classes.
+    """
+
+    scores: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """What all nets say of the same examples.
+
+    Args:
+        scores: (N, K) of each net, by its name.
+        labels: (N,).
+    """
+
+    scores: dict[str, Tensor]
+    labels: Tensor
 
 
 @dataclass
@@ -91,13 +205,13 @@ class Ensemble:
         each: Trained,
         restored: Restored,
         split: str,
-    ) -> tuple[Tensor, Tensor]:
-        """Scores (N, K) and classes (N,) of ``val`` or of ``test``, in order, on the CPU.
+    ) -> Outputs:
+        """What a net says of the examples of a split.
 
         Args:
             each: A member, or the single net.
             restored: It, with its weights and data.
-            split: Of which examples.
+            split: ``val`` or ``test``.
 
         Raises:
             ConfigError: The outputs are no scores of classes.
@@ -108,38 +222,33 @@ class Ensemble:
         predictions = join_predictions(parts)
         if predictions is None:
             raise ConfigError(
-                "task", f"{each.name} gives no scores of classes", "an ensemble averages these"
+                "task",
+                f"{each.name} gives no scores of classes",
+                "an ensemble averages these",
             )
         scores, labels = predictions
-        return scores.double(), labels
+        return Outputs(scores.double(), labels)
 
     def combine(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """The weighted mean of scores, (N, K); of probabilities its logarithm."""
         share = torch.tensor(weights, dtype=torch.float64)
         share = share / share.sum()
+        share = share[:, None, None]
         stacked = torch.stack(list(outputs))  # (members, N, K)
         if self.by == "logits":
-            return (share[:, None, None] * stacked).sum(0)
-        return torch.logsumexp(stacked.log_softmax(2) + share.log()[:, None, None], dim=0)
+            return (share * stacked).sum(0)
+        logarithms = stacked.log_softmax(2) + share.log()
+        return torch.logsumexp(logarithms, dim=0)
 
-    def measure(self, scores: Tensor, labels: Tensor) -> dict[str, float]:
-        """``accuracy``, ``f1`` (macro) and, where scores are logits or logarithms, ``loss`` (cross-entropy)."""
-        predicted = scores.argmax(1)
-        found = {
-            "accuracy": float((predicted == labels).double().mean()),
-            "f1": float(
-                multiclass_f1_score(
-                    predicted,
-                    labels,
-                    num_classes=scores.shape[1],
-                    average="macro",
-                )
-            ),
+    def measure(self, scores: Tensor, labels: Tensor) -> Figures:
+        """How good scores (N, K) are for classes (N,)."""
+        figures: Figures = {
+            "accuracy": _accuracy(scores, labels),
+            "f1": _f1(scores, labels),
         }
-        return {
-            **found,
-            **({"loss": float(F.cross_entropy(scores, labels))} if self._logged else {}),
-        }
+        if self._logged:
+            figures["loss"] = float(F.cross_entropy(scores, labels))
+        return figures
 
     def merit(self, scores: Tensor, labels: Tensor) -> tuple[float, ...]:
         """What the search of weights maximises: the objective, then the loss."""
@@ -147,8 +256,8 @@ class Ensemble:
         if self.objective == "loss":
             return (loss,)
         if self.objective == "f1":
-            return self.measure(scores, labels)["f1"], loss
-        return float((scores.argmax(1) == labels).double().mean()), loss
+            return _f1(scores, labels), loss
+        return _accuracy(scores, labels), loss
 
     def search(self, outputs: Sequence[Tensor], labels: Tensor) -> list[float]:
         """Weights of the members, by greedy selection with replacement; they sum to 1.
@@ -158,30 +267,42 @@ class Ensemble:
             labels: (N,).
         """
         counts = [0] * len(outputs)
-        best = None
-        kept = None
+        best: tuple[float, ...] | None = None
+        kept: list[int] = []
         for _ in range(ROUNDS):
-            tried = []
-            for i in range(len(outputs)):
-                counts[i] += 1
-                chosen = [n for n, count in enumerate(counts) if count]
-                mixed = self.combine([outputs[n] for n in chosen], [counts[n] for n in chosen])
-                tried.append(self.merit(mixed, labels))
-                counts[i] -= 1
-            top = max(range(len(tried)), key=lambda i: (tried[i], -i))
+            merits: list[tuple[float, ...]] = []
+            for member in range(len(outputs)):
+                tried = list(counts)
+                tried[member] += 1
+                merits.append(self._merit_of_counts(outputs, tried, labels))
+            top = merits.index(max(merits))
             counts[top] += 1
-            if best is None or tried[top] > best:
-                best = tried[top]
+            if best is None or merits[top] > best:
+                best = merits[top]
                 kept = list(counts)
-        assert kept is not None
-        return [count / sum(kept) for count in kept]
+        total = sum(kept)
+        return [count / total for count in kept]
+
+    def _merit_of_counts(
+        self,
+        outputs: Sequence[Tensor],
+        counts: Sequence[int],
+        labels: Tensor,
+    ) -> tuple[float, ...]:
+        """The merit of the ensemble in which each member stands as often as `counts` says."""
+        chosen = [member for member, count in enumerate(counts) if count]
+        mixed = self.combine(
+            [outputs[member] for member in chosen],
+            [counts[member] for member in chosen],
+        )
+        return self.merit(mixed, labels)
 
     def run(
         self,
         single: Trained,
         folder: Path,
-        unseal: Callable[[dict[str, Any]], None] | None,
-    ) -> dict[str, Any]:
+        unseal: Callable[[EnsembleReport], None] | None,
+    ) -> EnsembleReport:
         """Weigh on validation, then, if asked, score on the test set, which is opened once.
 
         Args:
@@ -189,11 +310,6 @@ class Ensemble:
             folder: Where tries to reach for the test set are written down while it is sealed.
             unseal: Called with what was found, before the test set is opened; None leaves it
                 sealed.
-
-        Returns:
-            ``members``, ``weights`` (``equal`` and ``searched``), ``chosen``, and for ``single``
-            and both weightings their figures under ``validation`` and, where it was opened,
-            ``test``, with ``n``.
 
         Raises:
             ConfigError: The members were not validated on the same examples, or their weights
@@ -204,104 +320,128 @@ class Ensemble:
             _check_predicts(single)
             nets.append(single)
         restored: dict[str, Restored] = {}
-        seen: dict[str, tuple[Tensor, Tensor]] = {}
+        seen: dict[str, Outputs] = {}
         with Seal(folder) as seal:
             for each in nets:
                 restored[each.name] = _restore_member(each, seal)
                 seen[each.name] = self.outputs(each, restored[each.name], "val")
-        outputs, labels = self._align_outputs(seen, "validation")
-        weights = {
-            "equal": [1 / len(self.members)] * len(self.members),
-            "searched": self.search([outputs[each.name] for each in self.members], labels),
-        }
-        found: dict[str, Any] = {
+        validation = self._align_outputs(seen, "validation")
+        weights = self._weigh_members(validation)
+        report: EnsembleReport = {
             "by": self.by,
             "objective": self.objective,
             "members": [each.name for each in self.members],
             "single": single.name,
             "weights": weights,
             "validation": {
-                "n": len(labels),
-                "each": {each.name: self.measure(outputs[each.name], labels) for each in nets},
-                **self._measure_all(outputs, labels, weights, single.name),
+                "n": len(validation.labels),
+                "each": self._measure_each(nets, validation),
+                **self._compare(validation, weights, single.name),
             },
-            "chosen": self._choose(outputs, labels, weights),
+            "chosen": self._choose(validation, weights),
         }
         if unseal is None:
-            return found
-        unseal(found)
+            return report
+        unseal(report)
         for each in nets:
             loaders = restored[each.name].loaders
             open_test_set(loaders)
             loaders.setup("test")
             seen[each.name] = self.outputs(each, restored[each.name], "test")
-        outputs, labels = self._align_outputs(seen, "test")
-        chosen = self._mix_scores(outputs, weights[found["chosen"]])
-        found["test"] = {
-            "n": len(labels),
-            **self._measure_all(outputs, labels, weights, single.name),
-            **_count_changes(outputs[single.name], chosen, labels),
+        test = self._align_outputs(seen, "test")
+        chosen = self._mix_scores(test, weights[report["chosen"]])
+        report["test"] = {
+            "n": len(test.labels),
+            **self._compare(test, weights, single.name),
+            **_count_changes(test.scores[single.name], chosen, test.labels),
         }
-        return found
+        return report
 
-    def _choose(
-        self,
-        outputs: dict[str, Tensor],
-        labels: Tensor,
-        weights: dict[str, list[float]],
-    ) -> str:
+    def _weigh_members(self, validation: _Aligned) -> Weights:
+        scores = [validation.scores[each.name] for each in self.members]
+        count = len(self.members)
+        return {
+            "equal": [1 / count] * count,
+            "searched": self.search(scores, validation.labels),
+        }
+
+    def _choose(self, validation: _Aligned, weights: Weights) -> Weighting:
         """The weights that are better on validation; equal ones where there is no difference."""
-        equal = self.merit(self._mix_scores(outputs, weights["equal"]), labels)
-        searched = self.merit(self._mix_scores(outputs, weights["searched"]), labels)
-        return "searched" if searched > equal else "equal"
+        equal = self._mix_scores(validation, weights["equal"])
+        searched = self._mix_scores(validation, weights["searched"])
+        merit_of_equal = self.merit(equal, validation.labels)
+        merit_of_searched = self.merit(searched, validation.labels)
+        return "searched" if merit_of_searched > merit_of_equal else "equal"
 
-    def _align_outputs(
-        self, seen: dict[str, tuple[Tensor, Tensor]], split: str
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        labels = seen[self.members[0].name][1]
-        for name, (scores, others) in seen.items():
-            if (
-                not torch.equal(labels, others)
-                or scores.shape != seen[self.members[0].name][0].shape
-            ):
-                hint = "their data.split_seed, val_size or classes differ"
-                raise ConfigError(
-                    "data",
-                    f"{name} and {self.members[0].name} have not the same {split} examples",
-                    hint,
-                )
-        return {name: scores for name, (scores, _) in seen.items()}, labels
+    def _align_outputs(self, seen: dict[str, Outputs], split: str) -> _Aligned:
+        """Outputs by net, of examples that are the same.
 
-    def _mix_scores(self, outputs: dict[str, Tensor], share: Sequence[float]) -> Tensor:
-        used = [
-            (outputs[each.name], weight)
-            for each, weight in zip(self.members, share, strict=True)
-            if weight
-        ]
-        return self.combine([scores for scores, _ in used], [weight for _, weight in used])
+        Raises:
+            ConfigError: They are not.
+        """
+        first = self.members[0].name
+        labels = seen[first].labels
+        shape = seen[first].scores.shape
+        for name, outputs in seen.items():
+            if torch.equal(labels, outputs.labels) and outputs.scores.shape == shape:
+                continue
+            raise ConfigError(
+                "data",
+                f"{name} and {first} have not the same {split} examples",
+                "their data.split_seed, val_size or classes differ",
+            )
+        scores = {name: outputs.scores for name, outputs in seen.items()}
+        return _Aligned(scores, labels)
 
-    def _measure_all(
-        self,
-        outputs: dict[str, Tensor],
-        labels: Tensor,
-        weights: dict[str, list[float]],
-        single: str,
-    ) -> dict[str, dict[str, float]]:
-        mixed = {
-            kind: self.measure(self._mix_scores(outputs, share), labels)
-            for kind, share in weights.items()
+    def _mix_scores(self, outputs: _Aligned, weights: Sequence[float]) -> Tensor:
+        """The scores of the ensemble; a member of weight 0 takes no part."""
+        used: list[Tensor] = []
+        share: list[float] = []
+        for each, weight in zip(self.members, weights, strict=True):
+            if weight:
+                used.append(outputs.scores[each.name])
+                share.append(weight)
+        return self.combine(used, share)
+
+    def _measure_each(self, nets: Sequence[Trained], outputs: _Aligned) -> dict[str, Figures]:
+        figures: dict[str, Figures] = {}
+        for net in nets:
+            figures[net.name] = self.measure(outputs.scores[net.name], outputs.labels)
+        return figures
+
+    def _compare(self, outputs: _Aligned, weights: Weights, single: str) -> Compared:
+        labels = outputs.labels
+        equal = self._mix_scores(outputs, weights["equal"])
+        searched = self._mix_scores(outputs, weights["searched"])
+        return {
+            "single": self.measure(outputs.scores[single], labels),
+            "equal": self.measure(equal, labels),
+            "searched": self.measure(searched, labels),
         }
-        return {"single": self.measure(outputs[single], labels), **mixed}
 
 
-def _count_changes(single: Tensor, ensemble: Tensor, labels: Tensor) -> dict[str, int]:
-    """Examples that the ensemble ``gained`` and ``lost`` against the single net."""
+def _accuracy(scores: Tensor, labels: Tensor) -> float:
+    is_right = scores.argmax(1) == labels
+    return float(is_right.double().mean())
+
+
+def _f1(scores: Tensor, labels: Tensor) -> float:
+    """The mean over classes."""
+    found = multiclass_f1_score(
+        scores.argmax(1),
+        labels,
+        num_classes=scores.shape[1],
+        average="macro",
+    )
+    return float(found)
+
+
+def _count_changes(single: Tensor, ensemble: Tensor, labels: Tensor) -> Changes:
     right_alone = single.argmax(1) == labels
     right_together = ensemble.argmax(1) == labels
-    return {
-        "gained": int((right_together & ~right_alone).sum()),
-        "lost": int((right_alone & ~right_together).sum()),
-    }
+    gained = right_together & ~right_alone
+    lost = right_alone & ~right_together
+    return {"gained": int(gained.sum()), "lost": int(lost.sum())}
 
 
 def _check_predicts(each: Trained) -> None:
@@ -331,5 +471,7 @@ def _restore_member(each: Trained, seal: Seal) -> Restored:
         return restore(each.cfg, run, each.checkpoint, each.expected, watch=seal.watch)
     except WeightsMismatchError as error:
         raise ConfigError(
-            "NAME", f"{each.name} cannot take part: {error}", "--top leaves the last ones out"
+            "NAME",
+            f"{each.name} cannot take part: {error}",
+            "--top leaves the last ones out",
         ) from error

@@ -1,4 +1,7 @@
-"""Digests that say whether two trainings were the same: of the weights, and of the sequence of metrics."""
+"""Digests that say whether two trainings were the same.
+
+There is one of the weights, and one of the sequence of metrics.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,16 @@ def state_digest(state_dict: Mapping[str, Any]) -> str:
     for name in sorted(state_dict):
         value = state_dict[name]
         if isinstance(value, Tensor):
-            state.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+            header = f"{name}\0{value.dtype}\0{list(value.shape)}\0"
+            state.update(header.encode())
             state.update(_bytes_of(value))
-        elif isinstance(value, Mapping):
-            state.update(
-                f"{name}\0{state_digest({str(key): item for key, item in value.items()})}\0".encode()
-            )
+            continue
+        if isinstance(value, Mapping):
+            inner = {str(key): item for key, item in value.items()}
+            text = state_digest(inner)
         else:
-            state.update(f"{name}\0{json.dumps(value, sort_keys=True, default=str)}\0".encode())
+            text = json.dumps(value, sort_keys=True, default=str)
+        state.update(f"{name}\0{text}\0".encode())
     return state.hexdigest()
 
 
@@ -45,8 +50,11 @@ def _bytes_of(value: Tensor) -> memoryview:
     """In the order of the indices, whatever the strides."""
     if not value.numel():
         return memoryview(b"")
-    flat = value.detach().to_dense() if value.layout is not torch.strided else value.detach()
-    flat = flat.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    plain = value.detach()
+    if plain.layout is not torch.strided:
+        plain = plain.to_dense()
+    plain = plain.resolve_conj().resolve_neg()
+    flat = plain.cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 
 
@@ -65,11 +73,14 @@ def metrics_digest(rows: Iterable[tuple[int, int, Mapping[str, float]]], before:
         64 hexadecimal digits, or `before` where there are no rows.
     """
     for epoch, step, metrics in rows:
-        kept = {
-            name: float(value).hex()
-            for name, value in metrics.items()
-            if not name.startswith(MACHINE)
-        }
-        row = json.dumps([before, epoch, step, kept], sort_keys=True, separators=(",", ":"))
+        kept: dict[str, str] = {}
+        for name, value in metrics.items():
+            if not name.startswith(MACHINE):
+                kept[name] = float(value).hex()
+        row = json.dumps(
+            [before, epoch, step, kept],
+            sort_keys=True,
+            separators=(",", ":"),
+        )
         before = hashlib.sha256(row.encode()).hexdigest()
     return before

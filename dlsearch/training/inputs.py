@@ -1,4 +1,6 @@
-"""The inputs that a training depends on, as its own process found them, and how two such lists differ.
+"""The inputs that a training depends on, as its own process found them.
+
+Two such lists are compared here.
 
 Imports nothing heavy.
 """
@@ -7,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from dlsearch.config.compose import resolve
 from dlsearch.config.moved import with_former_names
 from dlsearch.core.provenance import digest
 
 if TYPE_CHECKING:
+    from dlsearch.core.types import JsonObject, Params
     from dlsearch.training.restoring import Expected
 
 #: Parts of the config that say where and how many, not what is trained.
@@ -29,6 +32,44 @@ _APART = (
     "tracking",
     "worker",
 )
+
+
+class MachineInputs(TypedDict):
+    """What a machine and its settings add to a training.
+
+    Args:
+        capability: Instructions of the CPU that torch uses.
+        device: ``cpu``, or the name of the GPU.
+        deterministic: ``trainer.deterministic``.
+    """
+
+    capability: str
+    device: str
+    deterministic: bool | str | None
+
+
+class TrainingInputs(MachineInputs):
+    """What a training depends on; its record holds it.
+
+    Args:
+        config: Digest of what its config says about the training.
+        params: Its searched values.
+        seed: Its seed.
+        threads: Of torch.
+        env: Digest of Python, the machine and all packages.
+        code: Digest of the code.
+        weights: Digest of the weights that it began with, where it is a transfer.
+        sha256: Digest of all this.
+    """
+
+    config: str
+    params: Params
+    seed: int
+    threads: int
+    env: str
+    code: str
+    weights: NotRequired[str | None]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +90,7 @@ class Difference:
     def __str__(self) -> str:
         return f"{self.input}: recorded {_short_text(self.recorded)}, now {_short_text(self.now)}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON."""
         return asdict(self)
 
@@ -60,11 +101,15 @@ def _short_text(value: Any) -> str:
 
 
 def config_digest(cfg: Mapping[str, Any]) -> str:
-    """SHA-256 of what a trial's config says about its training, interpolations unresolved, without the seed."""
-    return digest({key: value for key, value in cfg.items() if key not in _APART})
+    """SHA-256 of what a trial's config says about its training.
+
+    Interpolations are unresolved, and the seed is left out.
+    """
+    about_training = {key: value for key, value in cfg.items() if key not in _APART}
+    return digest(about_training)
 
 
-def met(payload: Mapping[str, Any]) -> dict[str, Any]:
+def met(payload: Mapping[str, Any]) -> TrainingInputs:
     """The inputs of the training in this process: what was sent to it, and what it finds here.
 
     Args:
@@ -72,30 +117,35 @@ def met(payload: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
+    cfg = payload["cfg"]
     found = {
-        "config": config_digest(payload["cfg"]),
+        "config": config_digest(cfg),
         "params": payload["params"],
-        "seed": payload["cfg"]["seed"],
+        "seed": cfg["seed"],
         "threads": torch.get_num_threads(),
-        **machine(payload["cfg"]),
+        **machine(cfg),
         **payload["origin"],
     }
-    moved = payload["cfg"].get("transfer") or {}
-    if moved.get("weights") is not None:  # the training refuses any others
-        found["weights"] = moved["sha256"].get(moved["weights"])
-    return {**found, "sha256": digest(found)}
+    transferred = cfg.get("transfer") or {}
+    if transferred.get("weights") is not None:  # the training refuses any others
+        found["weights"] = transferred["sha256"].get(transferred["weights"])
+    found["sha256"] = digest(found)
+    return cast("TrainingInputs", found)
 
 
-def machine(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """``capability`` of the CPU, ``device``, and whether its operations are ``deterministic``."""
+def machine(cfg: Mapping[str, Any]) -> MachineInputs:
+    """What this machine adds to the training of a config."""
     import torch
     from omegaconf import OmegaConf
 
     trainer = resolve(OmegaConf.create(dict(cfg)), "trainer")
-    on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    may_use_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda")
+    device = "cpu"
+    if may_use_gpu and torch.cuda.is_available():
+        device = torch.cuda.get_device_name(0)
     return {
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
+        "device": device,
         "deterministic": trainer.get("deterministic"),
     }
 
@@ -113,14 +163,21 @@ def expected_of(objective: str, result: Mapping[str, Any], cfg: Mapping[str, Any
 
     from dlsearch.training.restoring import Expected
 
-    here = {"threads": torch.get_num_threads(), **machine(cfg)}
+    here = machine(cfg)
     there = result.get("inputs") or {}
-    alike = here["device"] == "cpu" and all(
-        there.get(key) == here[key] for key in ("device", "threads", "capability")
+    same_machine = (
+        here["device"] == "cpu"
+        and there.get("device") == "cpu"
+        and there.get("threads") == torch.get_num_threads()
+        and there.get("capability") == here["capability"]
     )
-    value = result["values"][0] if result.get("values") else None
+    values = result.get("values")
     return Expected(
-        objective, value, result.get("best_epoch"), result.get("state_sha256"), same_machine=alike
+        objective,
+        values[0] if values else None,
+        result.get("best_epoch"),
+        result.get("state_sha256"),
+        same_machine=same_machine,
     )
 
 
@@ -134,32 +191,47 @@ def tampered(
         trial: The trial's row in the record.
         cfg: The trial's config, put together from both.
     """
-    inputs = trial["inputs"]
-    found = []
+    inputs: TrainingInputs = trial["inputs"]
+    found: list[Difference] = []
     if inputs["seed"] != cfg["seed"]:
         found.append(Difference("seed", inputs["seed"], cfg["seed"]))
     found += _find_unequal(inputs["params"], trial["params"])
-    accepted = (config_digest(cfg), config_digest(with_former_names(cfg)))
-    if not found and inputs["config"] not in accepted:
-        keys = changed(document.get("fixed", {}), document["config"], searched=trial["params"])
-        found += keys or [Difference("config", inputs["config"], config_digest(cfg))]
-    whole = digest({key: value for key, value in inputs.items() if key != "sha256"})
-    if not found and inputs["sha256"] != whole:
-        found += _contradicted(document, inputs)
-        found = found or [Difference("inputs", inputs["sha256"], whole)]
-    return found
+    if found:
+        return found
+    found = _changed_config(document, trial, cfg)
+    if found:
+        return found
+    counted = {key: value for key, value in inputs.items() if key != "sha256"}
+    whole = digest(counted)
+    if inputs["sha256"] == whole:
+        return []
+    return _contradicted(document, inputs) or [Difference("inputs", inputs["sha256"], whole)]
 
 
-def _contradicted(document: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[Difference]:
+def _changed_config(
+    document: Mapping[str, Any], trial: Mapping[str, Any], cfg: Mapping[str, Any]
+) -> list[Difference]:
+    """Keys of a trial's config that are not what it was trained with."""
+    recorded = trial["inputs"]["config"]
+    found = config_digest(cfg)
+    if recorded in (found, config_digest(with_former_names(cfg))):
+        return []
+    fixed = document.get("fixed", {})
+    keys = changed(fixed, document["config"], searched=trial["params"])
+    return keys or [Difference("config", recorded, found)]
+
+
+def _contradicted(document: Mapping[str, Any], inputs: TrainingInputs) -> list[Difference]:
     """Inputs of a trial that are not those of its study."""
-    found = [
-        Difference(key, inputs[key], document["sha"][key])
-        for key in ("env", "code")
-        if inputs[key] != document["sha"].get(key)
-    ]
+    found: list[Difference] = []
     threads = document["provenance"].get("threads")
     if threads is not None and threads != inputs["threads"]:
-        found.insert(0, Difference("threads", inputs["threads"], threads))
+        found.append(Difference("threads", inputs["threads"], threads))
+    digests = document["sha"]
+    if inputs["env"] != digests.get("env"):
+        found.append(Difference("env", inputs["env"], digests["env"]))
+    if inputs["code"] != digests.get("code"):
+        found.append(Difference("code", inputs["code"], digests["code"]))
     return found
 
 
@@ -180,9 +252,9 @@ def changed(
     found: list[Difference] = []
     for key, value in old.items():
         name = f"{prefix}{key}"
-        other = new.get(key) if isinstance(new, Mapping) else None
-        if name in (searched or {}):
+        if searched is not None and name in searched:
             continue
+        other = new.get(key) if isinstance(new, Mapping) else None
         if isinstance(value, Mapping) and isinstance(other, Mapping):
             found += changed(value, other, f"{name}.", searched)
         elif value != other:
@@ -203,41 +275,43 @@ def differences(
             (None where the data module knows no digests).
     """
     inputs = trial["inputs"]
-    found = [
-        Difference(key, inputs[key], here[key])
-        for key in ("threads", "capability", "device", "deterministic")
-        if inputs[key] != here[key]
-    ]
-    if inputs.get("weights") != here.get("weights"):
-        found.append(Difference("weights", inputs.get("weights"), here.get("weights")))
+    compared = ("threads", "capability", "device", "deterministic")
+    unequal = [key for key in compared if inputs[key] != here[key]]
+    found = [Difference(key, inputs[key], here[key]) for key in unequal]
+    recorded_weights = inputs.get("weights")
+    present_weights = here.get("weights")
+    if recorded_weights != present_weights:
+        found.append(Difference("weights", recorded_weights, present_weights))
     if inputs["env"] != here["env"]:
-        found += _of_environment(provenance, here) or [
-            Difference("environment", inputs["env"], here["env"])
-        ]
+        packages = _differing_packages(provenance, here)
+        found += packages or [Difference("environment", inputs["env"], here["env"])]
     if inputs["code"] != here["code"]:
-        then = _add_prefix("code ", provenance.get("code") or {})
-        now = _add_prefix("code ", here["files"] or {})
-        found += _find_unequal(then, now) or [Difference("code", inputs["code"], here["code"])]
-    if trial["split_sha256"] is not None and here["splits"] is not None:
-        found += _find_unequal(
-            _add_prefix("data ", trial["split_sha256"]), _add_prefix("data ", here["splits"])
-        )
+        files = _find_unequal(provenance.get("code") or {}, here["files"] or {}, "code ")
+        found += files or [Difference("code", inputs["code"], here["code"])]
+    recorded_splits = trial["split_sha256"]
+    present_splits = here["splits"]
+    if recorded_splits is not None and present_splits is not None:
+        found += _find_unequal(recorded_splits, present_splits, "data ")
     return found
 
 
-def _of_environment(provenance: Mapping[str, Any], here: Mapping[str, Any]) -> list[Difference]:
-    """Python and packages that are of another version here."""
-    then = _add_prefix("package ", provenance.get("installed") or {})
-    now = _add_prefix("package ", here["installed"])
-    then["python"] = provenance.get("python")
-    now["python"] = here["python"]
-    return _find_unequal(then, now)
+def _differing_packages(provenance: Mapping[str, Any], here: Mapping[str, Any]) -> list[Difference]:
+    """Packages, and at the end Python, that are of another version here."""
+    installed = provenance.get("installed") or {}
+    found = _find_unequal(installed, here["installed"], "package ")
+    if provenance.get("python") != here["python"]:
+        found.append(Difference("python", provenance.get("python"), here["python"]))
+    return found
 
 
-def _add_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}{key}": value for key, value in values.items()}
-
-
-def _find_unequal(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    keys = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
-    return [Difference(key, then.get(key), now.get(key)) for key in keys]
+def _find_unequal(
+    then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
+) -> list[Difference]:
+    """The keys that have another value in `now`, in order, each with a prefix."""
+    found: list[Difference] = []
+    for key in sorted({*then, *now}):
+        before = then.get(key)
+        after = now.get(key)
+        if before != after:
+            found.append(Difference(f"{prefix}{key}", before, after))
+    return found

@@ -1,15 +1,21 @@
-"""Weights into modules, strictly: a name that is missing or unexpected is an error, also where torch lets it pass."""
+"""Weights into modules, strictly.
+
+A name that is missing or unexpected is an error, also where torch lets it pass.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torch import nn
+
+#: Tensors by name, and whatever a module keeps beside them as its extra state.
+StateDict: TypeAlias = dict[str, Any]
 
 #: Names that a message lists.
 _SHOWN = 3
@@ -50,7 +56,7 @@ def load_plain(path: Path, *, mmap: bool = False) -> Any:
 
 
 def _check_sizes(value: Any, depth: int) -> None:
-    """Refuse a tensor that is spread from a few stored numbers over an unreasonable amount of memory.
+    """Refuse a tensor that spreads a few stored numbers over an unreasonable amount of memory.
 
     Raises:
         ValueError: There is one.
@@ -65,13 +71,12 @@ def _check_sizes(value: Any, depth: int) -> None:
             raise ValueError(
                 f"it holds a tensor that stands for {size >> 20} MiB, and is not stored as such"
             )
-    for each in (
-        value.values()
-        if isinstance(value, dict)
-        else value
-        if isinstance(value, (list, tuple))
-        else ()
-    ):
+    inner: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, (list, tuple)):
+        inner = value
+    for each in inner:
         _check_sizes(each, depth + 1)
 
 
@@ -90,11 +95,13 @@ def check_names(module: nn.Module, state: Iterable[str]) -> None:
     """
     here = set(module.state_dict())
     there = set(state)
+    unexpected = there - here
+    missing = here - there
     complaints = []
-    if there - here:
-        complaints.append(f"it has no {_list_names(there - here)}, which the checkpoint has")
-    if here - there:
-        complaints.append(f"the checkpoint has no {_list_names(here - there)}, which it has")
+    if unexpected:
+        complaints.append(f"it has no {_list_names(unexpected)}, which the checkpoint has")
+    if missing:
+        complaints.append(f"the checkpoint has no {_list_names(missing)}, which it has")
     if complaints:
         raise WeightsMismatchError(
             f"the weights do not fit {type(module).__name__}: {'; '.join(complaints)}"
@@ -139,12 +146,14 @@ def load_made(task: Any, state: Mapping[str, Any]) -> None:
         except Exception as error:  # user code, which may ask for its trainer or its data
             line = (str(error).splitlines() or [""])[0]
             raise WeightsMismatchError(
-                f"{mismatch}; its hooks cannot make them without data ({type(error).__name__}: {line})"
+                f"{mismatch}; its hooks cannot make them without data"
+                f" ({type(error).__name__}: {line})"
             ) from error
         load_strictly(task, state)
 
 
 def _list_names(names: set[str]) -> str:
     shown = sorted(names)[:_SHOWN]
+    text = ", ".join(shown)
     rest = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest else "")
+    return f"{text} and {rest} more" if rest else text

@@ -10,8 +10,9 @@ other masks.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
@@ -43,9 +44,25 @@ class MicroBatches(pl.Callback):
 
 def can_split(trainer: pl.Trainer, module: pl.LightningModule) -> bool:
     """Whether parts of a batch give the gradient of the whole."""
-    return module.automatic_optimization and not any(
-        hasattr(each, "attach") for each in trainer.optimizers
-    )
+    measures_more = any(hasattr(each, "attach") for each in trainer.optimizers)
+    return module.automatic_optimization and not measures_more
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of ``training_step`` that is still to be made.
+
+    Args:
+        part: Of the batch.
+        share: Of the batch's samples that are in it.
+        arguments: What else the step is given.
+        keywords: What else the step is given by name.
+    """
+
+    part: Any
+    share: float
+    arguments: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = field(default_factory=dict)
 
 
 def split_steps(module: Any, count: int) -> None:
@@ -55,13 +72,16 @@ def split_steps(module: Any, count: int) -> None:
     """
     step = module.training_step
     backward = module.backward
-    rest: list[tuple[Any, float, tuple[Any, ...], dict[str, Any]]] = []
+    waiting: list[_Call] = []
 
     @functools.wraps(step)
     def training_step(batch: Any, *args: Any, **kwargs: Any) -> Any:
         (first, share), *others = parts(batch, count)
-        rest[:] = [(part, its, args, kwargs) for part, its in others]
-        return _weigh_output(step(first, *args, **kwargs), share)
+        waiting.clear()
+        for part, its_share in others:
+            waiting.append(_Call(part, its_share, args, kwargs))
+        output = step(first, *args, **kwargs)
+        return _weigh_output(output, share)
 
     @functools.wraps(backward)
     def whole_backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -69,14 +89,17 @@ def split_steps(module: Any, count: int) -> None:
         trainer = module.trainer
         precision = trainer.strategy.precision_plugin
         scaler = getattr(precision, "scaler", None)
-        while rest:
-            part, share, given, named = rest.pop(0)
+        while waiting:
+            call = waiting.pop(0)
             with _within_step(module), precision.train_step_context():
-                output = step(part, *given, **named)
-            found = output.get("loss") if isinstance(output, Mapping) else output
-            if found is not None:
-                found = found * (share / trainer.accumulate_grad_batches)
-                backward(found if scaler is None else scaler.scale(found), *args, **kwargs)
+                output = step(call.part, *call.arguments, **call.keywords)
+            part_loss = _loss_of(output)
+            if part_loss is None:
+                continue
+            part_loss = part_loss * (call.share / trainer.accumulate_grad_batches)
+            if scaler is not None:
+                part_loss = scaler.scale(part_loss)
+            backward(part_loss, *args, **kwargs)
 
     module.training_step = training_step
     module.backward = whole_backward
@@ -93,36 +116,45 @@ def parts(batch: Any, count: int) -> list[tuple[Any, float]]:
     size = length(batch)
     if size is None or count < 2 or size < 2:
         return [(batch, 1.0)]
-    each = -(-size // count)
-    return [
-        (_cut_part(batch, at, each), min(each, size - at) / size) for at in range(0, size, each)
-    ]
+    part_size = -(-size // count)
+    found: list[tuple[Any, float]] = []
+    for start in range(0, size, part_size):
+        share = min(part_size, size - start) / size
+        found.append((_cut_part(batch, start, part_size), share))
+    return found
 
 
 def length(batch: Any) -> int | None:
     """Samples of a batch; None where its tensors do not agree on it, or there are none."""
     if isinstance(batch, Tensor):
         return len(batch) if batch.ndim else None
-    inner = (
-        batch.values()
-        if isinstance(batch, Mapping)
-        else batch
-        if isinstance(batch, (tuple, list))
-        else ()
-    )
-    found = {length(each) for each in inner if isinstance(each, (Tensor, tuple, list, Mapping))}
-    return found.pop() if len(found) == 1 else None
-
-
-def _cut_part(batch: Any, at: int, size: int) -> Any:
-    if isinstance(batch, Tensor):
-        return batch[at : at + size]
+    inner: Iterable[Any] = ()
     if isinstance(batch, Mapping):
-        return {key: _cut_part(value, at, size) for key, value in batch.items()}
+        inner = batch.values()
+    elif isinstance(batch, (tuple, list)):
+        inner = batch
+    lengths: set[int | None] = set()
+    for each in inner:
+        if isinstance(each, (Tensor, tuple, list, Mapping)):
+            lengths.add(length(each))
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def _cut_part(batch: Any, start: int, size: int) -> Any:
+    if isinstance(batch, Tensor):
+        return batch[start : start + size]
+    if isinstance(batch, Mapping):
+        return {key: _cut_part(value, start, size) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        cut = [_cut_part(each, at, size) for each in batch]
-        return type(batch)(*cut) if hasattr(batch, "_fields") else type(batch)(cut)
+        cut = [_cut_part(each, start, size) for each in batch]
+        is_named_tuple = hasattr(batch, "_fields")
+        return type(batch)(*cut) if is_named_tuple else type(batch)(cut)
     return batch
+
+
+def _loss_of(output: Any) -> Any:
+    """The loss in what a ``training_step`` returned; None where there is none."""
+    return output.get("loss") if isinstance(output, Mapping) else output
 
 
 def _weigh_output(output: Any, share: float) -> Any:
@@ -140,11 +172,8 @@ def _within_step(module: Any) -> Iterator[None]:
     for each in loggers:
         each.muted = True
     try:
-        with (
-            _logging_in_step(module)
-            if is_compared("pytorch_lightning")
-            else _logging_nothing(module)
-        ):
+        known_version = is_compared("pytorch_lightning")
+        with _logging_in_step(module) if known_version else _logging_nothing(module):
             yield
     finally:
         for each in loggers:
@@ -164,7 +193,10 @@ def _logging_in_step(module: Any) -> Iterator[None]:
 
 @contextmanager
 def _logging_nothing(module: Any) -> Iterator[None]:
-    """With an unverified version of Lightning, only the first part logs: its values are the step's, in means too."""
+    """With an unverified version of Lightning, only the first part logs.
+
+    Its values are the step's, in means too.
+    """
     module.log = lambda *_, **__: None
     try:
         yield

@@ -54,7 +54,10 @@ def check_length(cfg: DictConfig, task: Any) -> None:
 
 
 def completed_units(trainer: pl.Trainer, task: Any) -> int:
-    """How many epochs, steps of optimizers, or episodes (``task.episodes``) a training has completed."""
+    """How many epochs, steps of optimizers, or episodes a training has completed.
+
+    A task that counts in episodes says how many in its attribute ``episodes``.
+    """
     unit = unit_of(task)
     if unit is ProgressUnit.EPOCH:
         return int(trainer.current_epoch)

@@ -1,4 +1,6 @@
-"""A finished training's module, as it was trained: made by Lightning's own hooks, loaded strictly, and validated again.
+"""A finished training's module, as it was trained.
+
+It is made by Lightning's own hooks, loaded strictly, and validated again.
 
 A net may be made in ``setup``, ``configure_model`` or ``on_fit_start``: a module as its constructor
 leaves it need not have the weights that its checkpoint holds. So it is taken through
@@ -11,10 +13,8 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -23,9 +23,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from dlsearch.training import checkpoints, transfer
-from dlsearch.training.compile import Compile
-from dlsearch.training.fingerprint import state_digest
-from dlsearch.training.fit import (
+from dlsearch.training.building import (
     build_callbacks,
     build_data,
     build_task,
@@ -33,10 +31,15 @@ from dlsearch.training.fit import (
     include_validation,
     seed_everything,
 )
-from dlsearch.training.loading import WeightsMismatchError, check_names
+from dlsearch.training.compile import Compile
+from dlsearch.training.fingerprint import state_digest
+from dlsearch.training.loading import StateDict, WeightsMismatchError, check_names
 from dlsearch.training.run import Interrupted, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
     from omegaconf import DictConfig
 
     from dlsearch.training.run import FitResult
@@ -107,7 +110,9 @@ class Restored:
         return self.task if self.data is None else self.data
 
     def trainer(self, *observers: pl.Callback) -> pl.Trainer:
-        """One that evaluates: with the config's callbacks, of which some carry weights, in the epoch of the weights.
+        """One that evaluates, in the epoch of the weights.
+
+        It has the config's callbacks, of which some carry weights.
 
         Args:
             observers: Further callbacks, which see everything last.
@@ -120,7 +125,9 @@ class Restored:
         return trainer
 
     def evaluate(self, evaluation: Callable[..., Any], **source: Any) -> Any:
-        """Call ``Trainer.validate``, ``test`` or ``predict``, which loads the checkpoint after all hooks.
+        """Call ``Trainer.validate``, ``test`` or ``predict``.
+
+        It loads the checkpoint after all hooks.
 
         Args:
             evaluation: The method of a trainer of :meth:`trainer`.
@@ -151,9 +158,9 @@ def restore(
     *,
     watch: Callable[[Any], None] = lambda _: None,
 ) -> Restored:
-    """Make a training's module again, load its weights, and check that they give the figure that they gave.
+    """Make a training's module again, and load its weights.
 
-    The test set stays closed.
+    They must give the validation figure that they gave. The test set stays closed.
 
     Args:
         cfg: What was trained.
@@ -185,21 +192,20 @@ def restore(
     _run_setup_hooks(cfg, task, data, run, callbacks)
     epoch = int(checkpoints.read(checkpoint, mmap=True)["epoch"])
     restored = Restored(cfg, task, data, run, checkpoint, epoch)
-    compiled = any(isinstance(callback, Compile) for callback in callbacks)
-    _check_figure(
-        restored,
-        expected,
-        SAME_MACHINE if expected.same_machine and not compiled else OTHER_MACHINE,
-    )
+    is_compiled = any(isinstance(callback, Compile) for callback in callbacks)
+    is_exact = expected.same_machine and not is_compiled
+    _check_figure(restored, expected, SAME_MACHINE if is_exact else OTHER_MACHINE)
     task.eval()
     return restored
 
 
 def _check_digest(checkpoint: Path, expected: Expected) -> None:
+    wanted = expected.state_sha256
     found = state_digest(checkpoints.weights(checkpoint))
-    if expected.state_sha256 not in (None, found):
+    if wanted is not None and wanted != found:
         raise WeightsMismatchError(
-            f"{checkpoint.name} holds the weights {found[:12]}…, the training ended with {expected.state_sha256[:12]}…"
+            f"{checkpoint.name} holds the weights {found[:12]}…,"
+            f" the training ended with {wanted[:12]}…"
         )
 
 
@@ -222,11 +228,7 @@ def _check_figure(restored: Restored, expected: Expected, tolerance: float) -> N
     A training on train + validation has no such figure, and neither has an objective that
     validation alone does not log (a training loss): their weights are known by their digest.
     """
-    task = restored.task
-    validates = is_overridden("validation_step", task, pl.LightningModule) and (
-        has_loader("val_dataloader", restored.data) or has_loader("val_dataloader", task)
-    )
-    if expected.value is None or not validates:
+    if expected.value is None or not _can_validate(restored):
         _load_weights(restored)
         return
     again = _compute_figure(restored, expected.monitor)
@@ -236,25 +238,33 @@ def _check_figure(restored: Restored, expected: Expected, tolerance: float) -> N
         # validation itself is random: no two passes agree, and the digest alone says whose weights
         # these are
         return
+    name = restored.checkpoint.parent.parent.name
     raise WeightsMismatchError(
-        f"{expected.monitor} is {again:.6g} with the weights of {restored.checkpoint.parent.parent.name},"
+        f"{expected.monitor} is {again:.6g} with the weights of {name},"
         f" and was {expected.value:.6g} when they were trained"
     )
+
+
+def _can_validate(restored: Restored) -> bool:
+    task = restored.task
+    if not is_overridden("validation_step", task, pl.LightningModule):
+        return False
+    return has_loader("val_dataloader", restored.data) or has_loader("val_dataloader", task)
 
 
 def has_loader(name: str, source: pl.LightningDataModule | pl.LightningModule | None) -> bool:
     """Whether a data module or a task defines a loader; None has none."""
     if source is None:
         return False
-    parent = (
-        pl.LightningModule if isinstance(source, pl.LightningModule) else pl.LightningDataModule
-    )
-    return is_overridden(name, source, parent)
+    if isinstance(source, pl.LightningModule):
+        return is_overridden(name, source, pl.LightningModule)
+    return is_overridden(name, source, pl.LightningDataModule)
 
 
 def _compute_figure(restored: Restored, name: str) -> float | None:
     trainer = restored.trainer()
-    restored.evaluate(functools.partial(trainer.validate, verbose=False), datamodule=restored.data)
+    validate = functools.partial(trainer.validate, verbose=False)
+    restored.evaluate(validate, datamodule=restored.data)
     value = trainer.callback_metrics.get(name)
     return None if value is None else float(value)
 
@@ -270,30 +280,35 @@ def _figures_agree(again: float, before: float, tolerance: float) -> bool:
 
 def _load_weights(restored: Restored) -> None:
     """Load the weights where nothing is evaluated: strictly, by the module's own hook."""
-    saved = checkpoints.read(restored.checkpoint)
-    restored.task.on_load_checkpoint(saved)
+    saved: Any = checkpoints.read(restored.checkpoint)
+    restored.task.on_load_checkpoint(saved)  # which may change it
     check_names(restored.task, saved["state_dict"])
     restored.task.load_state_dict(saved["state_dict"])
 
 
 def _holds_weights(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a state dict has the tensors of another, in whatever precision it keeps them."""
-    tensors = {name: value for name, value in wanted.items() if isinstance(value, Tensor)}
-    return state_digest(
-        {name: state[name].to(value.dtype) for name, value in tensors.items()}
-    ) == state_digest(tensors)
+    tensors: dict[str, Tensor] = {}
+    held: dict[str, Tensor] = {}
+    for name, value in wanted.items():
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            held[name] = state[name].to(value.dtype)
+    return state_digest(held) == state_digest(tensors)
 
 
 class _StopBeforeTraining(pl.Callback):
     """Ends a fit before its first step."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Everything has been set up by now, but for what the module's own hook of this name does next."""
+        """Stop: all is set up but for what the module's own hook of this name does next."""
         trainer.should_stop = True
 
 
 class _Guard(pl.Callback):
-    """Compares what Lightning loaded with what the checkpoint holds, and ends an evaluation that was asked to stop.
+    """Compares what Lightning loaded with what the checkpoint holds.
+
+    It also ends an evaluation that was asked to stop.
 
     The first of all callbacks: others may put weights of their own into the module.
 
@@ -308,10 +323,10 @@ class _Guard(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        checkpoint: dict[str, Any],
+        checkpoint: StateDict,
     ) -> None:
         """Called by Lightning when the weights have just been loaded."""
-        wanted: Mapping[str, Any] = checkpoint["state_dict"]
+        wanted: StateDict = checkpoint["state_dict"]
         check_names(pl_module, wanted)
         if not _holds_weights(pl_module.state_dict(), wanted):
             raise WeightsMismatchError(

@@ -1,9 +1,12 @@
-"""The interface of one training: where it writes, what it calls, and the result. Imports nothing heavy."""
+"""The interface of one training: where it writes, what it calls, and the result.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from dlsearch.config.progress import ProgressUnit
 
@@ -11,7 +14,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dlsearch.core.types import JsonObject
     from dlsearch.tracking.journal import Journal
+    from dlsearch.training.inputs import TrainingInputs
+
+#: The checkpoint that a training resumed from, or "the start", and the names of damaged ones.
+ResumptionNote = TypedDict("ResumptionNote", {"from": str, "damaged": list[str]})
+
+
+class StartNote(TypedDict):
+    """What is unusual about the start of an attempt.
+
+    Args:
+        micro_batches: Parts in which it is asked to train each batch.
+        resumption: The checkpoint that it resumes from; None where it starts from the beginning.
+    """
+
+    micro_batches: int
+    resumption: ResumptionNote | None
+
+
+class Breach(TypedDict):
+    """One thing that reached for the sealed test set.
+
+    Args:
+        how: The way: ``file``, ``data module`` or ``trainer``.
+        what: The file, or the method that was called.
+        stopped: Whether it was refused.
+    """
+
+    how: str
+    what: str
+    stopped: bool
 
 
 class Interrupted(BaseException):  # like KeyboardInterrupt: no `except Exception` may swallow it
@@ -38,8 +72,7 @@ class Run:
         system_metrics_s: Interval of the process's own metrics; None for none.
         micro_batches: Parts in which each batch is trained (see
             :mod:`dlsearch.training.micro_batches`).
-        began: Called before the first step with the checkpoint that the training resumes from, and
-            the number of parts in which it trains batches.
+        began: Called before the first step.
     """
 
     folder: Path
@@ -54,7 +87,7 @@ class Run:
     progress_bar: bool = False
     system_metrics_s: float | None = None
     micro_batches: int = 1
-    began: Callable[[dict[str, Any]], None] = lambda _: None
+    began: Callable[[StartNote], None] = lambda _: None
 
     @property
     def monitor(self) -> str:
@@ -83,7 +116,8 @@ class FitResult:
         summary: The final and best metrics.
         seconds: Of this attempt.
         resumed_epoch: First epoch of this attempt where it went on from a checkpoint.
-        test: The test report, where the test set was opened.
+        test: The test report, where the test set was opened: ``metrics``, and the facts that the
+            task's kind adds.
         peak_memory_mib: What torch's allocator held on the GPU at the peak, without the CUDA
             context; None on the CPU.
         history: (position, first objective) of every report, those before a resumption included.
@@ -94,8 +128,7 @@ class FitResult:
         inputs: What the training depends on, as found (see :mod:`dlsearch.training.inputs`).
         nondeterministic: Operations without a deterministic implementation that were called
             (``trainer.deterministic=warn``).
-        breaches: What reached for the sealed test set: ``how``, ``what``, whether it was
-            ``stopped``.
+        breaches: What reached for the sealed test set.
         micro_batches: Parts in which each batch was trained.
         halve: Whether it ran out of memory, and might not in twice as many parts.
         resumption: The checkpoint that it resumed from, and those that were damaged; None without
@@ -114,20 +147,20 @@ class FitResult:
     summary: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     resumed_epoch: int | None = None
-    test: dict[str, Any] | None = None
+    test: JsonObject | None = None
     peak_memory_mib: float | None = None
     history: list[list[float]] = field(default_factory=list)
     state_sha256: str | None = None
     metrics_sha256: str | None = None
     split_sha256: dict[str, str] | None = None
-    inputs: dict[str, Any] | None = None
+    inputs: TrainingInputs | None = None
     nondeterministic: list[str] = field(default_factory=list)
-    breaches: list[dict[str, Any]] = field(default_factory=list)
+    breaches: list[Breach] = field(default_factory=list)
     micro_batches: int = 1
     halve: bool = False
-    resumption: dict[str, Any] | None = None
+    resumption: ResumptionNote | None = None
     progress_unit: str = ProgressUnit.EPOCH
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON."""
         return asdict(self)

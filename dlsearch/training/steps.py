@@ -11,8 +11,7 @@ only where :func:`dlsearch.core.versions.is_compared` says that this version was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytorch_lightning as pl
 import torch
@@ -24,6 +23,12 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
 from dlsearch.training.determinism import unfilled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: What hooks at a batch's end are given: ``loss``, and what else a ``training_step`` returned.
+StepOutputs: TypeAlias = dict[str, Any]
 
 #: Hooks that a lean step does not call: a module that defines one of them gets Lightning's step.
 MODULE_HOOKS = (
@@ -95,7 +100,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
 
 
 def is_plain(trainer: Any, data_fetcher: _DataFetcher) -> bool:
-    """Whether steps of this training are batch, forward, zero_grad, backward, clip, step, and nothing else."""
+    """Whether a lean step does all that a step of this training does."""
     return (
         type(data_fetcher) is _PrefetchDataFetcher
         and _has_plain_trainer(trainer)
@@ -242,11 +247,11 @@ class _Step:
         """Whether a batch is tensors on the training device, as those of our loaders are."""
         if isinstance(batch, Tensor):
             return batch.device == self.device
-        return isinstance(batch, tuple | list) and all(
-            isinstance(x, Tensor) and x.device == self.device for x in batch
-        )
+        if not isinstance(batch, tuple | list):
+            return False
+        return all(isinstance(x, Tensor) and x.device == self.device for x in batch)
 
-    def _take_step(self, batch: Any, index: int) -> dict[str, Any]:
+    def _take_step(self, batch: Any, index: int) -> StepOutputs:
         """Forward, zero_grad, backward, clip, step.
 
         Returns what the hooks at the batch's end are given.
@@ -283,7 +288,7 @@ class _Step:
         return outputs
 
 
-def _read_output(output: Any) -> tuple[Tensor | None, dict[str, Any]]:
+def _read_output(output: Any) -> tuple[Tensor | None, StepOutputs]:
     """The loss, and what ``on_train_batch_end`` is given, of what a ``training_step`` returned.
 
     Raises:
@@ -294,5 +299,6 @@ def _read_output(output: Any) -> tuple[Tensor | None, dict[str, Any]]:
     from pytorch_lightning.loops.optimization.automatic import ClosureResult
 
     result = ClosureResult.from_training_step_output(output, 1)
-    outputs: Mapping[str, Any] = {} if result.loss is None else result.asdict()
-    return result.closure_loss, dict(outputs)
+    if result.loss is None:
+        return result.closure_loss, {}
+    return result.closure_loss, dict(result.asdict())

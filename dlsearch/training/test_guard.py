@@ -1,4 +1,6 @@
-"""The seal on the test set while a training runs: what Python can stop is stopped, and every try is written down.
+"""The seal on the test set while a training runs.
+
+What Python can stop is stopped, and every try is written down.
 
 Three things stand in the way: the data module's doors (``test_dataloader``, ``predict_dataloader``,
 ``setup`` for those stages, ``unseal``), ``Trainer.test``, and an audit hook that knows the test
@@ -12,18 +14,23 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from dlsearch.training.run import Breach
+
 FILE = "breaches.jsonl"
-#: what the audit hook listens to
+#: What the audit hook listens to.
 _EVENTS = frozenset({"open", "dlsearch.unseal", "dlsearch.sealed"})
-_MOST = 100  # breaches that are written down
+#: Breaches that are written down.
+_MAX_BREACHES = 100
 
 _current: Seal | None = None
 _hooked = False
@@ -62,29 +69,35 @@ class Seal:
             sys.addaudithook(_audit_event)
             _hooked = True
         trainer_test = pl.Trainer.test
-        pl.Trainer.test = functools.partialmethod(_refused_method, "trainer", "Trainer.test")  # type: ignore[method-assign, assignment]
+        refused = functools.partialmethod(_refused_method, "trainer", "Trainer.test")
+        pl.Trainer.test = refused  # type: ignore[method-assign, assignment]
         self._undo.append(lambda: setattr(pl.Trainer, "test", trainer_test))
         self._holds = True
         return self
 
     def watch(self, data: Any) -> None:
-        """Close the doors of the data module, and watch the files that its ``test_files``, if any, names.
+        """Close the doors of the data module, and watch the files of its test split.
+
+        Its method ``test_files``, if any, names them.
 
         Args:
             data: A data module. It is prepared first where it names files: preparing may read all
                 of them.
         """
         for name in ("test_dataloader", "predict_dataloader"):
-            self._close_door(data, name, functools.partial(refuse, "data module", name))
-        self._close_door(data, "setup", functools.partial(_refuse_test_stages, data.setup))
+            refused = functools.partial(refuse, "data module", name)
+            self._close_door(data, name, refused)
+        setup = functools.partial(_refuse_test_stages, data.setup)
+        self._close_door(data, "setup", setup)
         if not hasattr(data, "test_files"):
             return
         self._holds = False
         with suppress(Exception):  # Lightning prepares again, and has the word if that fails
             data.prepare_data()
             paths = [os.path.realpath(path) for path in data.test_files()]
+            folders = [path for path in paths if Path(path).is_dir()]
             self._files = set(paths)
-            self._folders = tuple(f"{path}{os.sep}" for path in paths if Path(path).is_dir())
+            self._folders = tuple(f"{folder}{os.sep}" for folder in folders)
         self._holds = True
 
     def lift(self) -> None:
@@ -121,10 +134,11 @@ class Seal:
         stopped: bool,
     ) -> None:
         """Write a breach down, once."""
-        if (how, what) in self._seen or len(self._seen) >= _MOST:
+        if (how, what) in self._seen or len(self._seen) >= _MAX_BREACHES:
             return
         self._seen.add((how, what))
-        line = json.dumps({"how": how, "what": what, "stopped": stopped})
+        breach: Breach = {"how": how, "what": what, "stopped": stopped}
+        line = json.dumps(breach)
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
@@ -137,17 +151,19 @@ class Seal:
             TestSetSealed: It would open the test set.
         """
         if event == "open":
-            path = arguments[0]
-            if not self._files or not isinstance(path, (str, bytes)):
-                return
-            name = os.path.realpath(os.fsdecode(path))
-            if name in self._files or name.startswith(self._folders or "\0"):
-                self.note("file", name, stopped=True)
-                raise TestSetSealed("file", name)
+            self._check_file(arguments[0])
         elif event == "dlsearch.unseal":
             refuse("data module", "unseal")
         elif event == "dlsearch.sealed":  # raises by itself
             self.note("data module", str(arguments[0]), stopped=True)
+
+    def _check_file(self, path: Any) -> None:
+        if not self._files or not isinstance(path, (str, bytes)):
+            return
+        name = os.path.realpath(os.fsdecode(path))
+        if name in self._files or name.startswith(self._folders):
+            self.note("file", name, stopped=True)
+            raise TestSetSealed("file", name)
 
 
 def _audit_event(event: str, arguments: tuple[Any, ...]) -> None:
@@ -179,17 +195,14 @@ def _refuse_test_stages(inner: Callable[..., Any], stage: str | None = None) -> 
     return inner(stage)
 
 
-def breaches(folder: Path) -> list[dict[str, Any]]:
-    """What was written down in `folder`: ``how``, ``what``, ``stopped``.
-
-    By all attempts of a trial, each once.
-    """
+def breaches(folder: Path) -> list[Breach]:
+    """What all attempts of a trial wrote down in its folder, each breach once."""
     try:
-        lines = (folder / FILE).read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+        text = (folder / FILE).read_text(encoding="utf-8", errors="backslashreplace")
     except OSError:
         return []
-    found: list[dict[str, Any]] = []
-    for line in dict.fromkeys(lines):
+    found: list[Breach] = []
+    for line in dict.fromkeys(text.splitlines()):
         with suppress(ValueError):  # a line that a kill cut short
             found.append(json.loads(line))
-    return found[:_MOST]
+    return found[:_MAX_BREACHES]

@@ -1,4 +1,6 @@
-"""Transfer learning: a net begins with the weights of another, and parts of it train later, slower, or never.
+"""Transfer learning: a net begins with the weights of another.
+
+Parts of it may train later, slower, or never.
 
 Which tensors are loaded, which start at random and which are left out is decided by names and
 shapes alone, so that it is checked, on the meta device, before anything is written. A tensor that
@@ -7,11 +9,10 @@ is neither loaded nor meant to start at random is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
@@ -23,9 +24,11 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.training import weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _NEW = Rule("new", (), 1.0, 0, "transfer.head")
+#: Characters of a list in a message.
+_MAX_SHOWN = 160
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -47,9 +50,43 @@ class Plan:
 
     def frozen(self, epoch: int) -> set[str]:
         """Names of the tensors that do not train in an epoch."""
-        return {
-            name for name, rule in self.rules.items() if rule.begins is None or rule.begins > epoch
-        }
+        names: set[str] = set()
+        for name, rule in self.rules.items():
+            if rule.begins is None or rule.begins > epoch:
+                names.add(name)
+        return names
+
+
+class TransferNote(TypedDict):
+    """What a transfer was found to do, before anything was trained.
+
+    Args:
+        sha256: Digest of the source.
+        loaded: Names of the tensors that come from the source.
+        new: Names of those that start at random.
+        left_out: Names that the source has and the net does not take.
+        frozen: Names of the tensors that do not train in the first epoch.
+    """
+
+    sha256: str
+    loaded: list[str]
+    new: list[str]
+    left_out: list[str]
+    frozen: list[str]
+
+
+class ParameterGroup(TypedDict):
+    """Parameters that share a learning rate, as an optimizer takes them.
+
+    Args:
+        params: The parameters.
+        name: Of the group, in what is logged.
+        lr_factor: Times the optimizer's rate.
+    """
+
+    params: list[nn.Parameter]
+    name: str
+    lr_factor: float
 
 
 def read_settings(cfg: DictConfig) -> Settings | None:
@@ -82,38 +119,53 @@ def plan(wanted: Settings, net: nn.Module, source: Mapping[str, Tensor]) -> Plan
             the source, or has another shape there; nothing would train; or what starts at random
             never would.
     """
-    state = {
-        name: tuple(value.shape)
-        for name, value in net.state_dict().items()
-        if isinstance(value, Tensor)
-    }
-    head = _names_of_head(wanted.head, net, list(state))
-    loaded = []
-    new = []
-    for name, shape in state.items():
-        if name in head or (name not in source and name.endswith("num_batches_tracked")):
+    shapes = _shapes_of(net)
+    names = list(shapes)
+    head = _names_of_head(wanted.head, net, names)
+    loaded: list[str] = []
+    new: list[str] = []
+    for name, shape in shapes.items():
+        is_counter = name.endswith("num_batches_tracked")
+        if name in head or (is_counter and name not in source):
             new.append(name)
-        elif name not in source:
-            _refuse_source(wanted, f"has no {name}, which this net has")
-        elif tuple(source[name].shape) != shape:
-            _refuse_source(
-                wanted, f"has {name} as {list(source[name].shape)}, this net as {list(shape)}"
-            )
         else:
+            _check_source(wanted, source, name, shape)
             loaded.append(name)
     if not loaded:
         _refuse_source(wanted, "has no tensor for this net but those that begin anew")
     decided = Plan(
         loaded,
         new,
-        [name for name in source if name not in loaded],
-        _assign_rules(wanted, list(state), loaded),
+        left_out=[name for name in source if name not in loaded],
+        rules=_assign_rules(wanted, names, loaded),
     )
     _check_training(decided, net)
     return decided
 
 
-def _refuse_source(wanted: Settings, why: str) -> None:
+def _shapes_of(net: nn.Module) -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = {}
+    for name, value in net.state_dict().items():
+        if isinstance(value, Tensor):
+            shapes[name] = list(value.shape)
+    return shapes
+
+
+def _check_source(
+    wanted: Settings,
+    source: Mapping[str, Tensor],
+    name: str,
+    shape: list[int],
+) -> None:
+    """Refuse a source that has no tensor of this name and shape."""
+    if name not in source:
+        _refuse_source(wanted, f"has no {name}, which this net has")
+    found = list(source[name].shape)
+    if found != shape:
+        _refuse_source(wanted, f"has {name} as {found}, this net as {shape}")
+
+
+def _refuse_source(wanted: Settings, why: str) -> NoReturn:
     hint = "transfer.head names what begins anew; is it the same net?"
     raise ConfigError("transfer.weights", f"{wanted.weights} {why}", hint)
 
@@ -121,51 +173,72 @@ def _refuse_source(wanted: Settings, why: str) -> None:
 def _names_of_head(patterns: tuple[str, ...], net: nn.Module, names: list[str]) -> set[str]:
     if patterns != (LAST,):
         return _match_names(patterns, names, "transfer.head")
-    own = [name for name, _ in net.named_parameters()]
-    layer = own[-1].rpartition(".")[0] if own else ""
-    return {name for name in names if name.rpartition(".")[0] == layer}
+    parameters = [name for name, _ in net.named_parameters()]
+    last_layer = _layer_of(parameters[-1]) if parameters else ""
+    return {name for name in names if _layer_of(name) == last_layer}
+
+
+def _layer_of(name: str) -> str:
+    """The name of the module that a tensor belongs to."""
+    return name.rpartition(".")[0]
 
 
 def _match_names(patterns: Iterable[str], names: Sequence[str], key: str) -> set[str]:
-    found = set()
+    found: set[str] = set()
     for pattern in patterns:
-        hits = {name for name in names if fnmatchcase(name, pattern)}
-        if not hits:
-            some = ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
-            shown = some if len(some) < 160 else f"{some[:160]}…"
-            raise ConfigError(key, f"{pattern!r} matches no tensor of the net", f"it has {shown}")
-        found |= hits
+        matching = {name for name in names if fnmatchcase(name, pattern)}
+        if not matching:
+            raise ConfigError(
+                key,
+                f"{pattern!r} matches no tensor of the net",
+                f"it has {_list_layers(names)}",
+            )
+        found |= matching
     return found
 
 
+def _list_layers(names: Sequence[str]) -> str:
+    """The layers of a net, as far as a message holds them."""
+    layers = dict.fromkeys(_layer_of(name) or name for name in names)
+    text = ", ".join(layers)
+    return text if len(text) < _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
 def _assign_rules(wanted: Settings, names: list[str], loaded: list[str]) -> dict[str, Rule]:
-    rules = {name: wanted.loaded if name in set(loaded) else _NEW for name in names}
-    frozen = wanted.frozen.match
-    chosen = set(loaded) if frozen == (LOADED,) else _match_names(frozen, names, wanted.frozen.key)
-    rules |= dict.fromkeys(chosen, wanted.frozen)
+    rules = dict.fromkeys(names, _NEW)
+    rules |= dict.fromkeys(loaded, wanted.loaded)
+    frozen = wanted.frozen
+    if frozen.match == (LOADED,):
+        frozen_names = set(loaded)
+    else:
+        frozen_names = _match_names(frozen.match, names, frozen.key)
+    rules |= dict.fromkeys(frozen_names, frozen)
     for group in reversed(wanted.groups):  # the first that matches has the last word
-        rules |= dict.fromkeys(_match_names(group.match, names, group.key), group)
-    return {name: rules[name] for name in names}
+        matching = _match_names(group.match, names, group.key)
+        rules |= dict.fromkeys(matching, group)
+    return rules
 
 
 def _check_training(decided: Plan, net: nn.Module) -> None:
     parameters = [name for name, _ in net.named_parameters()]
-    never = next(
-        (n for n in parameters if n in decided.new and decided.rules[n].begins is None), None
-    )
-    if never is not None:
-        key = decided.rules[never].key
-        raise ConfigError(
-            key, f"freezes {never}, which begins anew and would stay random", "transfer.head=null"
-        )
+    for name in parameters:
+        rule = decided.rules[name]
+        if name in decided.new and rule.begins is None:
+            raise ConfigError(
+                rule.key,
+                f"freezes {name}, which begins anew and would stay random",
+                "transfer.head=null",
+            )
     if not any(decided.rules[name].begins == 0 for name in parameters):
         raise ConfigError(
-            "transfer.freeze", "leaves nothing that trains in the first epoch", "transfer.head=last"
+            "transfer.freeze",
+            "leaves nothing that trains in the first epoch",
+            "transfer.head=last",
         )
 
 
 # -- before a study is opened ----------------------------------------------------------------------
-def check(cfg: DictConfig, task: pl.LightningModule, path: Path) -> dict[str, Any]:
+def check(cfg: DictConfig, task: pl.LightningModule, path: Path) -> TransferNote:
     """Plan a transfer without carrying it out; set which of the task's parameters train.
 
     Args:
@@ -173,20 +246,22 @@ def check(cfg: DictConfig, task: pl.LightningModule, path: Path) -> dict[str, An
         task: On any device.
         path: The source.
 
-    Returns:
-        ``sha256`` of the source, and the names of the tensors: ``loaded``, ``new``, ``left_out``,
-        and which are ``frozen`` in the first epoch.
-
     Raises:
         ConfigError: See :func:`plan`.
     """
     wanted = read_settings(cfg)
     assert wanted is not None
     state = weights.read(path)
-    decided = plan(wanted, net_of(task), weights.of_net(state, wanted.prefix))
+    source = weights.of_net(state, wanted.prefix)
+    decided = plan(wanted, net_of(task), source)
     _apply_rules(decided, task)
-    names = {"loaded": decided.loaded, "new": decided.new, "left_out": decided.left_out}
-    return {"sha256": weights.digest(state), **names, "frozen": sorted(decided.frozen(0))}
+    return {
+        "sha256": weights.digest(state),
+        "loaded": decided.loaded,
+        "new": decided.new,
+        "left_out": decided.left_out,
+        "frozen": sorted(decided.frozen(0)),
+    }
 
 
 # -- in a training ---------------------------------------------------------------------------------
@@ -210,12 +285,15 @@ def begin(cfg: DictConfig, task: pl.LightningModule) -> list[pl.Callback]:
     state = weights.read(path)
     if weights.digest(state) != wanted.sha256:
         raise ConfigError(
-            "transfer.weights", f"{path} does not hold the weights that were recorded", "remove it"
+            "transfer.weights",
+            f"{path} does not hold the weights that were recorded",
+            "remove it",
         )
     source = weights.of_net(state, wanted.prefix)
     net = net_of(task)
     decided = plan(wanted, net, source)
-    net.load_state_dict({name: source[name] for name in decided.loaded}, strict=False)
+    loaded = {name: source[name] for name in decided.loaded}
+    net.load_state_dict(loaded, strict=False)
     _apply_rules(decided, task)
     return [Freezing(decided, net, adapt=wanted.adapt)]
 
@@ -228,9 +306,12 @@ def stored(cfg: DictConfig, wanted: Settings) -> Path:
     """
     if wanted.sha256 is None:
         raise ConfigError(
-            "transfer.sha256", f"holds no digest of {wanted.weights}", "it is filled in by dlsearch"
+            "transfer.sha256",
+            f"holds no digest of {wanted.weights}",
+            "it is filled in by dlsearch",
         )
-    return Path(resolve(cfg, "paths.weights")) / f"{wanted.sha256}.ckpt"
+    folder = Path(resolve(cfg, "paths.weights"))
+    return folder / f"{wanted.sha256}.ckpt"
 
 
 def present(cfg: DictConfig) -> str | None:
@@ -239,32 +320,45 @@ def present(cfg: DictConfig) -> str | None:
     None where there are none.
     """
     wanted = read_settings(cfg)
-    path = None if wanted is None else stored(cfg, wanted)
-    return weights.digest(weights.read(path)) if path is not None and path.is_file() else None
+    if wanted is None:
+        return None
+    path = stored(cfg, wanted)
+    if not path.is_file():
+        return None
+    return weights.digest(weights.read(path))
 
 
 def _apply_rules(decided: Plan, task: pl.LightningModule) -> None:
     """Which parameters never train, and which learning rates the others have."""
-    named = dict(net_of(task).named_parameters())
-    rates: dict[str, dict[str, Any]] = {}
-    for name, parameter in named.items():
+    groups = _group_parameters(decided, task)
+    if hasattr(task, "param_groups"):
+        # mypy takes what a module has for submodules
+        task.param_groups = groups  # type: ignore[assignment]
+    elif any(group["lr_factor"] != 1.0 for group in groups):
+        raise ConfigError(
+            "transfer.lr",
+            "this task takes no learning rates by groups",
+            f"give {type(task).__name__} an attribute param_groups, and hand it to the optimiser",
+        )
+
+
+def _group_parameters(decided: Plan, task: pl.LightningModule) -> list[ParameterGroup]:
+    """The parameters that train, by their rules; the others are frozen for good."""
+    groups: dict[str, ParameterGroup] = {}
+    of_net: set[int] = set()
+    for name, parameter in net_of(task).named_parameters():
+        of_net.add(id(parameter))
         rule = decided.rules[name]
         if rule.begins is None:
             parameter.requires_grad_(False)
-        else:
-            group = rates.setdefault(
-                rule.name, {"params": [], "name": rule.name, "lr_factor": rule.lr}
-            )
-            group["params"].append(parameter)
-    ours = {id(parameter) for parameter in named.values()}
-    others = [p for p in task.parameters() if id(p) not in ours and p.requires_grad]
+            continue
+        if rule.name not in groups:
+            groups[rule.name] = {"params": [], "name": rule.name, "lr_factor": rule.lr}
+        groups[rule.name]["params"].append(parameter)
+    others = [p for p in task.parameters() if id(p) not in of_net and p.requires_grad]
     if others:
-        rates["task"] = {"params": others, "name": "task", "lr_factor": 1.0}
-    if hasattr(task, "param_groups"):
-        task.param_groups = list(rates.values())  # type: ignore[assignment]  # no submodule, for all that mypy knows
-    elif any(group["lr_factor"] != 1.0 for group in rates.values()):
-        hint = f"give {type(task).__name__} an attribute param_groups, and hand it to the optimiser"
-        raise ConfigError("transfer.lr", "this task takes no learning rates by groups", hint)
+        groups["task"] = {"params": others, "name": "task", "lr_factor": 1.0}
+    return list(groups.values())
 
 
 class Freezing(pl.Callback):
@@ -302,4 +396,5 @@ class Freezing(pl.Callback):
             return
         for name, module in self.net.named_modules():
             if isinstance(module, _BATCH_NORMS) and module.track_running_stats:
-                module.train(f"{name}.running_mean".removeprefix(".") not in frozen)
+                statistics = f"{name}.running_mean".removeprefix(".")
+                module.train(statistics not in frozen)

@@ -1,4 +1,7 @@
-"""Weights on disk: checkpoints, state dicts, and what torchvision publishes. Nothing is unpickled."""
+"""Weights on disk: checkpoints, state dicts, and what torchvision publishes.
+
+Nothing is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import io
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,16 +16,18 @@ import torch
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.stored import check_stored
 from dlsearch.training.fingerprint import state_digest
-from dlsearch.training.loading import load_plain
+from dlsearch.training.loading import StateDict, load_plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 #: Seconds that a server may keep silent.
 PATIENCE_S = 20.0
 
 
-def read(path: Path, key: str = "transfer.weights") -> dict[str, Any]:
+def read(path: Path, key: str = "transfer.weights") -> StateDict:
     """The state dict in a file: a Lightning checkpoint's, or the file itself.
 
     Args:

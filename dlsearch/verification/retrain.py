@@ -338,7 +338,7 @@ def probe(channel: Channel, payload: dict[str, Any]) -> None:
             ``splits``, or ``error``.
         payload: ``cfg``.
     """
-    from dlsearch.training.fit import build_data
+    from dlsearch.training.building import build_data
     from dlsearch.training.transfer import present
 
     try:

@@ -18,7 +18,8 @@ from dlsearch.systems.shared.supervised import Classification
 from dlsearch.systems.vision.data.image import Digits
 from dlsearch.tracking.journal import Journal
 from dlsearch.training import restoring as module
-from dlsearch.training.fit import build_data, fit
+from dlsearch.training.building import build_data
+from dlsearch.training.fit import fit
 from dlsearch.training.run import Interrupted, Run
 
 

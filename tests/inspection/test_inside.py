@@ -27,7 +27,7 @@ from dlsearch.systems.vision.models.lenet import LeNet5
 from dlsearch.systems.vision.models.resnet import CifarResNet
 from dlsearch.systems.vision.models.stn import STN
 from dlsearch.tracking.journal import Journal, rows
-from dlsearch.training.fit import build_data, build_task, seed_everything
+from dlsearch.training.building import build_data, build_task, seed_everything
 
 SPEC = {"mean": [0.3], "std": [0.4]}
 

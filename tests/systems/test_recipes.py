@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from dlsearch.config.compose import compose_config, config_dir
-from dlsearch.training.fit import build_data, build_task
+from dlsearch.training.building import build_data, build_task
 
 RECIPES = sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml"))
 OWN = ("digits", "diabetes", "truth_table")  # data that need no files

@@ -24,15 +24,15 @@ def outcome(folder: Path, parts: int) -> dict[str, Any]:
     """Train, with each batch in so many parts."""
     from dlsearch.config.compose import compose_config
     from dlsearch.tracking.journal import Journal, rows
-    from dlsearch.training.callbacks import RunCallback
-    from dlsearch.training.fingerprint import state_digest
-    from dlsearch.training.fit import (
+    from dlsearch.training.building import (
         build_callbacks,
         build_data,
         build_task,
         build_trainer,
         seed_everything,
     )
+    from dlsearch.training.callbacks import RunCallback
+    from dlsearch.training.fingerprint import state_digest
     from dlsearch.training.micro_batches import MicroBatches
     from dlsearch.training.run import Run
 

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from dlsearch.training.fit import quick_cuda_check
+from dlsearch.training.cuda_check import quick_cuda_check
 
 KEY = "PYTORCH_NVML_BASED_CUDA_CHECK"
 

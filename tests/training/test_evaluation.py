@@ -72,11 +72,10 @@ def test_a_classification_keeps_so_many_errors_and_shows_them_where_the_data_can
     )
     facts = found.facts()
     assert len(facts["errors"]) == MAX_ERRORS
-    found.illustrate(facts, None)
     assert "image" not in facts["errors"][0]
-    found.illustrate(
-        facts, SimpleNamespace(test_example=lambda index: np.zeros((2, 2, 1), np.uint8))
-    )
+    assert found.facts(SimpleNamespace()) == facts
+    data = SimpleNamespace(test_example=lambda index: np.zeros((2, 2, 1), np.uint8))
+    facts = found.facts(data)
     assert facts["errors"][0]["image"] == {"shape": [2, 2, 1], "data": "AAAAAA=="}
 
 

@@ -16,9 +16,10 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.systems.shared.data_module import SealedTestSet
 from dlsearch.tracking.journal import Journal, rows
 from dlsearch.training import checkpoints
+from dlsearch.training.building import build_data
 from dlsearch.training.callbacks import restore_rng, rng_state
 from dlsearch.training.fingerprint import state_digest
-from dlsearch.training.fit import build_data, fit
+from dlsearch.training.fit import fit
 from dlsearch.training.run import Interrupted, Run
 from dlsearch.training.test_guard import TestSetSealed
 
@@ -408,7 +409,7 @@ def test_every_generator_comes_back():
 
 @pytest.mark.parametrize("value", ["maybe", 2, "true"])
 def test_deterministic_is_true_warn_or_false(tmp_path, config, value):
-    from dlsearch.training.fit import build_trainer
+    from dlsearch.training.building import build_trainer
 
     cfg = config("model=linear")
     cfg.trainer.deterministic = value
@@ -438,7 +439,7 @@ def test_operations_that_refuse_to_be_deterministic_are_noted(
 
 
 def test_settings_of_the_trainer_reach_it(tmp_path, config):
-    from dlsearch.training.fit import build_callbacks, build_trainer
+    from dlsearch.training.building import build_callbacks, build_trainer
 
     cfg = config(
         "trainer.max_epochs=3", "trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=2"

@@ -9,7 +9,8 @@ import torch
 
 from dlsearch.tracking.journal import rows
 from dlsearch.training.checkpoints import read
-from dlsearch.training.fit import fit, is_out_of_memory
+from dlsearch.training.failures import is_out_of_memory
+from dlsearch.training.fit import fit
 from dlsearch.training.micro_batches import length, parts
 from tests.training.test_fit import composed, run_in
 

@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dlsearch.config.compose import compose_config
 from dlsearch.tracking.journal import Journal, rows
-from dlsearch.training.callbacks import RunCallback
-from dlsearch.training.fit import (
+from dlsearch.training.building import (
     build_callbacks,
     build_data,
     build_task,
     build_trainer,
     seed_everything,
 )
+from dlsearch.training.callbacks import RunCallback
 from dlsearch.training.lean_loop import make_lean
 from dlsearch.training.run import Run
 from dlsearch.training.steps import LeanEpochLoop, _Step
@@ -43,7 +43,7 @@ def train(cfg, folder, *, lean, monkeypatch):
     """A whole training; its trainer, and the rows of its journal without times."""
     with monkeypatch.context() as patch:
         if not lean:
-            patch.setattr("dlsearch.training.fit.make_lean", lambda trainer: None)
+            patch.setattr("dlsearch.training.building.make_lean", lambda trainer: None)
         run = Run(folder, Journal(folder / "journal.jsonl"), ["val/accuracy"], ["maximize"])
         seed_everything(cfg.seed)
         trainer = build_trainer(cfg, run, [*build_callbacks(cfg, run), RunCallback(run)])

@@ -15,8 +15,9 @@ from dlsearch.core import permission
 from dlsearch.core.errors import ConfigError
 from dlsearch.systems.shared.data_module import SealedTestSet
 from dlsearch.systems.shared.supervised import Classification
+from dlsearch.training.building import build_data
 from dlsearch.training.callbacks import EarlyStopping
-from dlsearch.training.fit import build_data, fit
+from dlsearch.training.fit import fit
 from dlsearch.training.test_guard import Seal, TestSetSealed, breaches
 from tests.training.test_fit import config, run_in
 

@@ -149,9 +149,8 @@ def _score_members(
 
     objective = study.document["objectives"][0].removeprefix("val/")
     objective = objective if objective in ("accuracy", "f1", "loss") else "accuracy"
-    return Ensemble([trained(each) for each in chosen], by, objective).run(
-        trained(other), folder, unseal
-    )
+    ensemble = Ensemble([trained(each) for each in chosen], by, objective)
+    return dict(ensemble.run(trained(other), folder, unseal))
 
 
 def _publish_result(

@@ -86,7 +86,7 @@ def _look_at_untrained(
     out = page_folder(options.out, place(overrides, options.config_dir).store / "look" / name)
     check_out(out, LOOK)
     from dlsearch.inspection.inside import see
-    from dlsearch.training.fit import build_data, build_task, seed_everything
+    from dlsearch.training.building import build_data, build_task, seed_everything
 
     seed_everything(cfg.seed)
     build_data(cfg)
@@ -114,7 +114,7 @@ def _look_at_trained(
     from dlsearch.inspection.curves import curves, journals
     from dlsearch.inspection.inside import see
     from dlsearch.training import checkpoints
-    from dlsearch.training.fit import build_task
+    from dlsearch.training.building import build_task
     from dlsearch.training.loading import WeightsMismatchError, load_made
 
     task = build_task(cfg)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Evaluation(ABC):
@@ -20,15 +23,12 @@ class Evaluation(ABC):
         """
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """What the report is given beside the metrics, as plain JSON."""
-
-    def illustrate(self, facts: dict[str, Any], data: Any) -> None:  # noqa: B027  # few kinds can
-        """Add to the facts what lets a reader see the examples that they are about.
+    def facts(self, data: Any = None) -> Mapping[str, object]:
+        """What the report is given beside the metrics, as plain JSON.
 
         Args:
-            facts: Of :meth:`facts`; changed in place.
-            data: The data module, unsealed, or None.
+            data: The data module, unsealed, whose examples are shown where the kind can; None
+                leaves them out.
         """
 
 
@@ -38,7 +38,7 @@ class LoggedMetrics(Evaluation):
     def add_batch(self, outputs: Any) -> None:
         """Nothing is kept."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, data: Any = None) -> Mapping[str, object]:
         """None."""
         return {}
 

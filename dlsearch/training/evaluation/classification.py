@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,6 +14,50 @@ from dlsearch.training.evaluation.base import Evaluation
 
 #: Mistakes that are reported.
 MAX_ERRORS = 16
+
+
+class Picture(TypedDict):
+    """An image as the report gets it.
+
+    Args:
+        shape: [height, width, channels].
+        data: Its bytes in base64.
+    """
+
+    shape: list[int]
+    data: str
+
+
+class Mistake(TypedDict):
+    """An example whose class the net got wrong.
+
+    Args:
+        index: Of the example in the test set.
+        label: Its class.
+        prediction: The class that the net takes it for.
+        confidence: The probability of that class, by a softmax of the scores.
+        image: The example, where the data module can show one.
+    """
+
+    index: int
+    label: int
+    prediction: int
+    confidence: float
+    image: NotRequired[Picture]
+
+
+class ClassificationFacts(TypedDict, total=False):
+    """What is said of a classification beside its metrics; empty where there are no scores.
+
+    Args:
+        n: Examples.
+        confusion: How often each label (row) was taken for each class (column).
+        errors: The mistakes of which the net was surest.
+    """
+
+    n: int
+    confusion: list[list[int]]
+    errors: list[Mistake]
 
 
 class ClassificationEvaluation(Evaluation):
@@ -38,52 +82,60 @@ class ClassificationEvaluation(Evaluation):
             self._scores.append(scores.detach())
             self._labels.append(labels.detach())
 
-    def facts(self) -> dict[str, Any]:
-        """``n`` examples, their ``confusion`` matrix (labels by predictions), and the worst ``errors``."""
+    def facts(self, data: Any = None) -> ClassificationFacts:
+        """The confusion matrix, and the worst mistakes."""
         if not self._scores:
             return {}
+        mistakes = self._worst_mistakes()
+        if hasattr(data, "test_example"):
+            for mistake in mistakes:
+                mistake["image"] = _picture_of(data, mistake["index"])
         return {
             "n": sum(len(labels) for labels in self._labels),
             "confusion": self._count_confusion(),
-            "errors": self._worst_errors(),
+            "errors": mistakes,
         }
-
-    def illustrate(self, facts: dict[str, Any], data: Any) -> None:
-        """Add the picture of each error where the data module can show one."""
-        if not hasattr(data, "test_example"):
-            return
-        for error in facts.get("errors", []):
-            pixels = data.test_example(error["index"])
-            error["image"] = {
-                "shape": list(pixels.shape),
-                "data": b64encode(pixels.tobytes()).decode(),
-            }
 
     def _count_confusion(self) -> list[list[int]]:
         num_classes = self._scores[0].shape[1]
         total = torch.zeros(num_classes, num_classes, dtype=torch.long)
         for scores, labels in zip(self._scores, self._labels, strict=True):
-            counts = multiclass_confusion_matrix(scores, labels, num_classes, validate_args=False)
+            counts = multiclass_confusion_matrix(
+                scores,
+                labels,
+                num_classes,
+                validate_args=False,
+            )
             total += counts.cpu()
         found: list[list[int]] = total.tolist()
         return found
 
-    def _worst_errors(self) -> list[dict[str, Any]]:
+    def _worst_mistakes(self) -> list[Mistake]:
         best = [scores.softmax(1).max(1) for scores in self._scores]
-        confidence = torch.cat([each.values for each in best]).cpu()
-        prediction = torch.cat([each.indices for each in best]).cpu()
-        label = torch.cat(self._labels).cpu()
-        wrong = (label != prediction).nonzero().flatten()
-        order = confidence[wrong].argsort(descending=True, stable=True)
-        return [
-            {
+        confidences = torch.cat([each.values for each in best]).cpu()
+        predictions = torch.cat([each.indices for each in best]).cpu()
+        labels = torch.cat(self._labels).cpu()
+        wrong = (labels != predictions).nonzero().flatten()
+        order = confidences[wrong].argsort(descending=True, stable=True)
+        worst = wrong[order[:MAX_ERRORS]]
+        mistakes: list[Mistake] = []
+        for index in worst.tolist():
+            mistake: Mistake = {
                 "index": index,
-                "label": int(label[index]),
-                "prediction": int(prediction[index]),
-                "confidence": float(confidence[index]),
+                "label": int(labels[index]),
+                "prediction": int(predictions[index]),
+                "confidence": float(confidences[index]),
             }
-            for index in wrong[order[:MAX_ERRORS]].tolist()
-        ]
+            mistakes.append(mistake)
+        return mistakes
+
+
+def _picture_of(data: Any, index: int) -> Picture:
+    pixels = data.test_example(index)
+    return {
+        "shape": list(pixels.shape),
+        "data": b64encode(pixels.tobytes()).decode(),
+    }
 
 
 def are_scores_of_classes(scores: Tensor, labels: Tensor) -> bool:
@@ -102,4 +154,6 @@ def join_predictions(parts: Sequence[Any]) -> tuple[Tensor, Tensor] | None:
     """
     scores = torch.cat([part[0] for part in parts]).cpu()
     labels = torch.cat([part[1] for part in parts]).cpu()
-    return (scores, labels) if are_scores_of_classes(scores, labels) else None
+    if not are_scores_of_classes(scores, labels):
+        return None
+    return scores, labels

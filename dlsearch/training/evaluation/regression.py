@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor
 
 from dlsearch.training.evaluation.base import Evaluation
+
+
+class RegressionFacts(TypedDict, total=False):
+    """What is said of a regression beside its metrics; empty where no batch was counted.
+
+    Args:
+        n: Examples.
+    """
+
+    n: int
 
 
 class RegressionEvaluation(Evaluation):
@@ -25,6 +35,6 @@ class RegressionEvaluation(Evaluation):
         if isinstance(targets, Tensor):
             self._n += len(targets)
 
-    def facts(self) -> dict[str, Any]:
-        """``n`` examples."""
+    def facts(self, data: Any = None) -> RegressionFacts:
+        """How many examples there were."""
         return {"n": self._n} if self._n else {}

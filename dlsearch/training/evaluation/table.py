@@ -1,14 +1,19 @@
-"""Which evaluation belongs to which kind of task: a kind that is added gets a file beside this one, and a line here."""
+"""Which evaluation belongs to which kind of task.
+
+A kind that is added gets a file beside this one, and a line here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsearch.training.evaluation.base import Evaluation, LoggedMetrics
 from dlsearch.training.evaluation.classification import ClassificationEvaluation
 from dlsearch.training.evaluation.kinds import Kind, kind_of
 from dlsearch.training.evaluation.regression import RegressionEvaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: By kind. Of those that have none of their own, the logged metrics are reported as they are.
 EVALUATIONS: Mapping[Kind, type[Evaluation]] = {
