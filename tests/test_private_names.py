@@ -21,6 +21,7 @@ GUARDED = {
     "sampling/fast_tpe/sampler.py": "sampling/factory.py: build_sampler",
     "sampling/fast_tpe/parzen.py": "sampling/fast_tpe/sampler.py, which is guarded",
     "sampling/fast_tpe/kernels.py": "sampling/fast_tpe/parzen.py, which is guarded",
+    "sampling/halving.py": "sampling/pruners.py: SuccessiveHalving and Hyperband",
     "storage/optuna_cache.py": "storage: trial_index.py, schema.py, database.py; known_space.py",
     "training/steps.py": "training/lean_loop.py: make_lean",
 }

@@ -2,14 +2,21 @@
 
 Workers report under the epoch's index, from 0. Optuna's halving pruners compare that index with the
 resource, so with ``min_resource=1`` their rungs lie after 2, 4 and 10 epochs instead of 1, 3 and 9.
+
+Optuna reads and sorts what all trials scored for each verdict. Where its version is compared, ours
+come to the same verdicts by what they have read before, see :mod:`dlsearch.sampling.halving`.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
+
+from dlsearch.core.versions import is_compared
+from dlsearch.sampling.rungs import RungValues
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -22,13 +29,29 @@ class SuccessiveHalving(SuccessiveHalvingPruner):
     It takes the same arguments.
     """
 
+    #: What the study that was last asked for has at its rungs.
+    _known: RungValues | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has read nothing yet."""
+        return {**self.__dict__, "_known": None}
+
     def prune(
         self,
         study: Study,
         trial: FrozenTrial,
     ) -> bool:
         """Whether the trial, just reported on, is not among the best at its rung."""
-        return super().prune(study, _with_epoch_counts(trial))
+        counted = _with_epoch_counts(trial)
+        if not is_compared("optuna"):
+            return super().prune(study, counted)
+        from dlsearch.sampling.halving import is_stopped
+
+        known = self._known
+        if known is None or not known.belong_to(study):
+            known = RungValues(study, _only_bracket)
+            self._known = known
+        return is_stopped(self, study, counted, known)
 
 
 class Hyperband(HyperbandPruner):
@@ -38,13 +61,36 @@ class Hyperband(HyperbandPruner):
     is a Hyperband.
     """
 
+    #: What the study that was last asked for has at the rungs of its brackets.
+    _known: RungValues | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has read nothing yet."""
+        return {**self.__dict__, "_known": None}
+
     def prune(
         self,
         study: Study,
         trial: FrozenTrial,
     ) -> bool:
         """Whether the trial, just reported on, is not among its bracket's best at its rung."""
-        return super().prune(study, _with_epoch_counts(trial))
+        counted = _with_epoch_counts(trial)
+        if not is_compared("optuna"):
+            return super().prune(study, counted)
+        from dlsearch.sampling.halving import bracket_of, halving_of, has_brackets, is_stopped
+
+        if not has_brackets(self, study):
+            return False
+        bracket = bracket_of(self, study, trial)
+        known = self._known
+        if known is None or not known.belong_to(study):
+            known = RungValues(study, functools.partial(bracket_of, self))
+            self._known = known
+        return is_stopped(halving_of(self, bracket), study, counted, known, bracket)
+
+
+def _only_bracket(_study: Study, _trial: FrozenTrial) -> int:
+    return 0
 
 
 def _with_epoch_counts(trial: FrozenTrial) -> FrozenTrial:
