@@ -31,7 +31,7 @@ class Outcome:
         err: Its standard error.
         acts: What it did outside: dictionaries with ``what`` (read, write, delete, execute,
             connect, unpickle, environment), ``event``, ``detail``, ``at``.
-        seconds: Wall time, without what other programs had of the processor.
+        seconds: Processor time of all its processes.
         memory_mb: At most, of all its processes, above the warm parent's.
         killed: ``time`` or ``memory``, where it passed that limit.
         left: Processes that it left behind.
@@ -118,7 +118,8 @@ class Runner:
             writable: Folders that the command may write, relative to the sandbox; the store by
                 default.
             environment: More environment variables.
-            seconds: How long it may take.
+            seconds: How much processor time it may take; it may last longer than that, on a machine
+                that has other things to do.
             memory_mb: How much it may take.
             call: Instead of a command ``module:function``, called with the sandbox's folder.
             watched: Whether the marker files are watched and compared, too.
