@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dlsearch.config.compose import seconds
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_root, plain
+from dlsearch.storage.gated_sqlite import connect
 from dlsearch.tracking import layout
 
 if TYPE_CHECKING:
@@ -264,6 +265,6 @@ def check_storage(url: str) -> None:
 def _read_sqlite_tables(path: Path) -> set[str]:
     """The names of a SQLite database's tables."""
     uri = f"file:{path}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)) as connection:
+    with closing(connect(uri, uri=True, timeout=_BUSY_SECONDS)) as connection:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
         return {row[0] for row in rows}

@@ -24,6 +24,7 @@ from sqlalchemy.engine import make_url
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_schema
 from dlsearch.storage import schema
+from dlsearch.storage.gated_sqlite import connect
 from dlsearch.storage.location import mask, refuse_foreign
 from dlsearch.storage.tables import VERSION
 
@@ -166,7 +167,7 @@ def _file_beside(path: Path, suffix: str) -> Path:
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
     uri = f"file:{quote(str(path))}?mode=ro&readonly_shm=1"
-    connection = sqlite3.connect(
+    connection = connect(
         uri,
         uri=True,
         timeout=BUSY_S,
@@ -195,8 +196,8 @@ def _copy_to_memory(path: Path) -> sqlite3.Connection:
         except ConfigError as error:
             expected = error.expected.replace(str(copy), str(path))
             raise ConfigError(error.key, expected, error.hint) from error
-        memory = sqlite3.connect(":memory:", check_same_thread=False)
-        with closing(sqlite3.connect(copy)) as source:
+        memory = connect(":memory:", check_same_thread=False)
+        with closing(connect(copy)) as source:
             source.backup(memory)
     return memory
 
@@ -211,7 +212,7 @@ def _copy_file(path: Path, copy: Path) -> None:
         if _is_open(path):
             with (
                 closing(_connect_read_only(path)) as source,
-                closing(sqlite3.connect(copy)) as target,
+                closing(connect(copy)) as target,
             ):
                 source.backup(target)
             return

@@ -7,7 +7,6 @@ database.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from dlsearch.core.files.inside import check_schema
 from dlsearch.core.files.locks import file_lock
 from dlsearch.core.versions import is_compared
 from dlsearch.storage.availability import ConnectionLostError, is_away
+from dlsearch.storage.gated_sqlite import GatedConnection, connect
 from dlsearch.storage.location import check_storage, refuse_foreign
 from dlsearch.storage.tables import VERSION, VERSION_TABLE
 
@@ -71,7 +71,7 @@ def connection_arguments(url: str) -> dict[str, Any]:
     """
     parts = make_url(url)
     if parts.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": BUSY_SECONDS}}
+        return {"connect_args": {"timeout": BUSY_SECONDS, "factory": GatedConnection}}
     timeouts = {
         name: value for name, value in _POSTGRESQL_TIMEOUTS.items() if name not in parts.query
     }
@@ -207,7 +207,7 @@ def _prepare_sqlite(url: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         file_lock(lock_path(path)),
-        closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection,
+        closing(connect(path, timeout=BUSY_SECONDS)) as connection,
     ):
         connection.execute("PRAGMA journal_mode=WAL")
 
