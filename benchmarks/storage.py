@@ -392,10 +392,17 @@ def measure(
                 *row,
                 f"{tell:.1f}",
                 f"{statistics.median(last.rate):.0f}",
+                ratio_of_rates(last, cells[Plain, given.workers[-1]]),
                 f"{statistics.median(openings):.2f}",
             ]
         )
     return rows
+
+
+def ratio_of_rates(cell: Cell, plain: Cell) -> str:
+    """How many trials a second, by those of plain Optuna in the same rounds."""
+    ratios = [own / other for own, other in zip(cell.rate, plain.rate, strict=True)]
+    return f"{statistics.median(ratios):.2f}"
 
 
 def milliseconds(seconds: list[float]) -> str:
@@ -463,6 +470,7 @@ def main() -> None:
                 "–",
                 "–",
                 "–",
+                "–",
             ]
         )
     headings = ["storage", "sampler", "trials there", "contender"]
@@ -472,6 +480,7 @@ def main() -> None:
     headings += [
         "of it tell, 1 worker, ms p50",
         f"trials/s, {given.workers[-1]} workers",
+        "× Optuna",
         "reading the trials first, s",
     ]
     n = f"six dimensions, {given.rounds} × about {given.claims} trials a cell"

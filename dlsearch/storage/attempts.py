@@ -15,8 +15,10 @@ its lease says.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,6 +122,55 @@ class Contact:
         return self.first is not None and self.first > moment
 
 
+@dataclass(frozen=True)
+class _Statements:
+    """What is written at every claim and every end.
+
+    Args:
+        insert: The next attempt at a trial, by the columns' names; returns what the database adds.
+        end: Ends the live attempt of a token; returns the time.
+    """
+
+    insert: sa.Executable
+    end: sa.Executable
+
+
+@functools.cache
+def _make_statements(is_sqlite: bool) -> _Statements:
+    """The statements; the clock is an argument on SQLite, and the server's elsewhere."""
+    clock: sa.ColumnElement[float] = sa.bindparam("clock", type_=sa.Double)
+    if not is_sqlite:
+        clock = sa.cast(
+            sa.literal_column("extract(epoch FROM clock_timestamp())"),
+            sa.Double,
+        )
+    last_ordinal = (
+        sa.select(sa.func.coalesce(sa.func.max(Attempt.attempt), 0))
+        .where(
+            Attempt.study == sa.bindparam("its_study"),
+            Attempt.kind == sa.bindparam("its_kind"),
+            Attempt.number == sa.bindparam("its_number"),
+        )
+        .scalar_subquery()
+    )
+    insert = (
+        sa.insert(Attempt)
+        .values(
+            attempt=last_ordinal + 1,
+            started=clock,
+            lease_until=clock + sa.bindparam("lease_s", type_=sa.Double),
+        )
+        .returning(Attempt.id, Attempt.attempt, Attempt.started)
+    )
+    end = (
+        sa.update(Attempt)
+        .where(Attempt.token == sa.bindparam("its_token"), Attempt.state == LIVE)
+        .values(ended=clock, lease_until=clock)
+        .returning(Attempt.ended)
+    )
+    return _Statements(insert, end)
+
+
 class Leases:
     """The attempts of one study.
 
@@ -143,6 +194,7 @@ class Leases:
         self.lease_s = lease_s
         self._patience_s = max(storage.patience_s, patience_s)
         self.contact = Contact(lease_s)
+        self._statements = _make_statements(storage.sqlite)
         #: Tokens of attempts that were opened, and may be in the database although nothing came of
         #: them; see :meth:`forget`.
         self.unsure: set[str] = set()
@@ -177,47 +229,35 @@ class Leases:
         token = uuid.uuid4().hex
         self.unsure.add(token)
         process = holder.process
+        arguments = {
+            "study": self.study,
+            "kind": kind,
+            "number": number,
+            "token": token,
+            "state": LIVE,
+            "worker": holder.worker,
+            "host": holder.host,
+            "pid": holder.pid,
+            "slot": holder.slot,
+            "device": holder.device,
+            "proposed": proposed,
+            "pid_space": None if process is None else process.space,
+            "pid_born": None if process is None else process.born,
+            "its_study": self.study,
+            "its_kind": kind,
+            "its_number": number,
+            "lease_s": self.lease_s,
+        }
         with self.storage.begin() as connection:
-            now = self._read_clock(connection)
-            ordinal = self._count_attempts(connection, kind, number) + 1
-            insert = (
-                sa.insert(Attempt)
-                .values(
-                    study=self.study,
-                    kind=kind,
-                    number=number,
-                    attempt=ordinal,
-                    token=token,
-                    state=LIVE,
-                    worker=holder.worker,
-                    host=holder.host,
-                    pid=holder.pid,
-                    slot=holder.slot,
-                    device=holder.device,
-                    started=now,
-                    lease_until=now + self.lease_s,
-                    proposed=proposed,
-                    pid_space=None if process is None else process.space,
-                    pid_born=None if process is None else process.born,
-                )
-                .returning(Attempt.id)
-            )
-            row_id = connection.execute(insert).scalar_one()
-        return OpenedAttempt(row_id, ordinal, token)
+            found = connection.execute(self._statements.insert, arguments | self._clock()).one()
+        self.contact.note_answer(found.started)
+        return OpenedAttempt(found.id, found.attempt, token)
 
-    def _count_attempts(
-        self,
-        connection: Connection,
-        kind: str,
-        number: int,
-    ) -> int:
-        """The ordinal of the last attempt at a trial; 0 where there is none."""
-        query = sa.select(sa.func.max(Attempt.attempt)).where(
-            Attempt.study == self.study,
-            Attempt.kind == kind,
-            Attempt.number == number,
-        )
-        return connection.execute(query).scalar() or 0
+    def _clock(self) -> dict[str, float]:
+        """The database's clock as an argument, where a statement does not ask for it itself."""
+        if self.storage.sqlite:
+            return {"clock": time.time()}
+        return {}
 
     def forget(self) -> None:
         """Undo attempts that were opened and came to nothing, where they are in the database."""
@@ -329,23 +369,20 @@ class Leases:
         Returns:
             False where it was not live any more, so that its result does not count.
         """
+        arguments = {
+            "its_token": token,
+            "state": state,
+            "reason": reason,
+            "error": error,
+            "result": _dump_result(result),
+        }
         with self.storage.begin() as connection:
-            now = self._read_clock(connection)
-            update = (
-                sa.update(Attempt)
-                .where(Attempt.token == token, Attempt.state == LIVE)
-                .values(
-                    state=state,
-                    reason=reason,
-                    error=error,
-                    ended=now,
-                    lease_until=now,
-                    result=_dump_result(result),
-                    verdict=verdict,
-                )
-            )
-            ended = connection.execute(update).rowcount
-        return ended == 1
+            ended = connection.execute(self._statements.end, arguments | self._clock())
+            ended_at = ended.scalar_one_or_none()
+        if ended_at is None:
+            return False
+        self.contact.note_answer(ended_at)
+        return True
 
     def was_closed(
         self,

@@ -45,6 +45,7 @@ SCHEMA_VERSION = int(VERSION)
 #: PostgreSQL's advisory lock of a study: this number, and the hash of the study's name.
 _LOCK_STUDY = sa.text("SELECT pg_advisory_lock(7305802, hashtext(:study))")
 _UNLOCK_STUDY = sa.text("SELECT pg_advisory_unlock(7305802, hashtext(:study))")
+_LOCK_STUDY_IN_TRANSACTION = sa.text("SELECT pg_advisory_xact_lock(7305802, hashtext(:study))")
 _CLOCK = sa.text("SELECT extract(epoch FROM clock_timestamp())")
 
 
@@ -179,6 +180,22 @@ class Storage:
             finally:
                 self._thread.joined = None
             self.rdb.remove_session()
+
+    @contextmanager
+    def section(self, study: str) -> Iterator[None]:
+        """The study's critical section as one transaction.
+
+        On PostgreSQL the lock is the transaction's: no question gives it back, and it lasts for as
+        long as the server commits.
+        """
+        if self.sqlite or not is_compared("optuna"):
+            with self.lock(study), self.transaction():
+                yield
+            return
+        with self.transaction():
+            with self.begin() as connection:
+                connection.execute(_LOCK_STUDY_IN_TRANSACTION, {"study": study})
+            yield
 
     @contextmanager
     def _begin_joined(self) -> Iterator[Connection]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import sqlalchemy as sa
 from optuna.distributions import check_distribution_compatibility, distribution_to_json
 from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
+from optuna.storages._rdb.models import StudyModel, TrialModel
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from dlsearch.storage.optuna_tables import PARAMS
+from dlsearch.storage.optuna_tables import SYSTEM_ATTRIBUTES, USER_ATTRIBUTES
+from dlsearch.storage.trial_reading import read_trials, select_changed, select_listed
+from dlsearch.storage.trial_writing import AttributeRow, insert_params, write_attribute
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -77,6 +80,14 @@ def read_all_trials(study: Study) -> list[FrozenTrial]:
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
+def forget_trials_of_ask(study: Study) -> None:
+    """Let the next proposal go by the trials as they are now.
+
+    A study keeps those of the last ask, until the next one.
+    """
+    study._thread_local.cached_all_trials = None
+
+
 # -- the cache -------------------------------------------------------------------------------------
 class _UnwrittenParam(NamedTuple):
     """A suggested parameter that is not in the database yet."""
@@ -85,15 +96,6 @@ class _UnwrittenParam(NamedTuple):
     name: str
     internal_value: float
     distribution: BaseDistribution
-
-
-class _UnwrittenAttribute(NamedTuple):
-    """An attribute of a trial that is not in the database yet, and the method that writes it."""
-
-    write: Callable[[int, str, Any], None]
-    trial_id: int
-    key: str
-    value: Any
 
 
 class TrialCache(_CachedStorage):
@@ -107,7 +109,9 @@ class TrialCache(_CachedStorage):
         #: The trial that is being proposed.
         self._proposed: FrozenTrial | None = None
         self._unwritten_params: list[_UnwrittenParam] = []
-        self._unwritten_attributes: list[_UnwrittenAttribute] = []
+        self._unwritten_attributes: list[AttributeRow] = []
+        #: The largest id of each study's trials that were read.
+        self._newest_ids: dict[int, int] = {}
 
     def __getstate__(self) -> dict[Any, Any]:
         """A copy has cached nothing, and holds no lock."""
@@ -121,6 +125,7 @@ class TrialCache(_CachedStorage):
         super().delete_study(study_id)
         histories = vars(self).get(HISTORIES, {})
         histories.pop(study_id, None)
+        self._newest_ids.pop(study_id, None)
 
     # -- proposing from a snapshot -----------------------------------------------------------------
     @contextmanager
@@ -155,9 +160,9 @@ class TrialCache(_CachedStorage):
             }
             rows.append(row)
         if rows:
-            connection.execute(sa.insert(PARAMS), rows)
+            insert_params(connection, rows)
         for attribute in self._unwritten_attributes:
-            attribute.write(attribute.trial_id, attribute.key, attribute.value)
+            write_attribute(connection, attribute)
         self._forget_unwritten()
 
     def _forget_unwritten(self) -> None:
@@ -182,8 +187,34 @@ class TrialCache(_CachedStorage):
 
     # -- Optuna's interface ------------------------------------------------------------------------
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if not self._is_still():
-            super()._read_trials_from_remote_storage(study_id)
+        """Read the trials that may have changed: those that were open, and newer ones."""
+        if self._is_still():
+            return
+        with self._lock:
+            known = self._studies.setdefault(study_id, _StudyInfo())
+            trials = self._read_changed_trials(study_id, known.unfinished_trial_ids)
+            if not trials:
+                return
+            self._add_trials_to_cache(study_id, trials)
+            for trial in trials:
+                if trial.state.is_finished():
+                    known.unfinished_trial_ids.discard(trial._trial_id)
+                else:
+                    known.unfinished_trial_ids.add(trial._trial_id)
+            self._newest_ids[study_id] = max(self._newest_id(study_id), trials[-1]._trial_id)
+
+    def _read_changed_trials(self, study_id: int, open_ids: set[int]) -> list[FrozenTrial]:
+        with _create_scoped_session(self._backend.scoped_session) as session:
+            connection = session.connection()
+            rows = select_changed(connection, study_id, self._newest_id(study_id), open_ids)
+            if not rows:
+                # There may be no such study (any more): that is an error.
+                StudyModel.find_or_raise_by_id(study_id, session)
+            return read_trials(connection, rows)
+
+    def _newest_id(self, study_id: int) -> int:
+        """The largest id of a study's trials that were read."""
+        return self._newest_ids.get(study_id, -1)
 
     def create_new_trial(
         self,
@@ -215,10 +246,33 @@ class TrialCache(_CachedStorage):
         To read it again would be six queries each time.
         """
         if not self._is_still():
-            return super().get_trial(trial_id)
+            return self._read_trial(trial_id)
         if self._proposed is None or self._proposed._trial_id != trial_id:
-            self._proposed = super().get_trial(trial_id)
+            self._proposed = self._find_running(trial_id) or self._read_trial(trial_id)
         return copy.deepcopy(self._proposed)
+
+    def _find_running(self, trial_id: int) -> FrozenTrial | None:
+        """A trial that was running when the trials were read; its parts are copied."""
+        with self._lock:
+            if trial_id not in self._trial_id_to_study_id_and_number:
+                return None
+            study_id, number = self._trial_id_to_study_id_and_number[trial_id]
+            trial = self._studies[study_id].trials[number]
+        if trial.state is not TrialState.RUNNING:
+            return None  # it has been taken since
+        return copy.deepcopy(trial)
+
+    def _read_trial(self, trial_id: int) -> FrozenTrial:
+        with self._lock:
+            known = self._get_cached_trial(trial_id)
+        if known is not None:
+            return known
+        with _create_scoped_session(self._backend.scoped_session) as session:
+            connection = session.connection()
+            trials = read_trials(connection, select_listed(connection, [trial_id]))
+            if not trials:
+                TrialModel.find_or_raise_by_id(trial_id, session)
+        return trials[0]
 
     def set_trial_param(
         self,
@@ -244,13 +298,12 @@ class TrialCache(_CachedStorage):
         value: Any,
     ) -> None:
         """Note what a sampler wants to find again; later, while all is still."""
-        write = super().set_trial_system_attr
         if not self._is_proposed_here(trial_id):
-            write(trial_id, key, value)
+            super().set_trial_system_attr(trial_id, key, value)
             return
         assert self._proposed is not None
         self._proposed.system_attrs[key] = value
-        attribute = _UnwrittenAttribute(write, trial_id, key, value)
+        attribute = AttributeRow(SYSTEM_ATTRIBUTES, trial_id, key, value)
         self._unwritten_attributes.append(attribute)
 
     def set_trial_user_attr(
@@ -260,13 +313,12 @@ class TrialCache(_CachedStorage):
         value: Any,
     ) -> None:
         """Note what a user wants to find again; later, while all is still."""
-        write = super().set_trial_user_attr
         if not self._is_proposed_here(trial_id):
-            write(trial_id, key, value)
+            super().set_trial_user_attr(trial_id, key, value)
             return
         assert self._proposed is not None
         self._proposed.user_attrs[key] = value
-        attribute = _UnwrittenAttribute(write, trial_id, key, value)
+        attribute = AttributeRow(USER_ATTRIBUTES, trial_id, key, value)
         self._unwritten_attributes.append(attribute)
 
     def get_all_trials(

@@ -24,14 +24,31 @@ def _describe_table(name: str, *columns: str) -> sa.TableClause:
     return sa.table(name, *[sa.column(column) for column in columns])
 
 
-TRIALS = _describe_table("trials", "trial_id", "number", "study_id", "state")
+STUDIES = _describe_table("studies", "study_id", "study_name")
+TRIALS = sa.table(
+    "trials",
+    sa.column("trial_id", sa.Integer),
+    sa.column("number", sa.Integer),
+    sa.column("study_id", sa.Integer),
+    sa.column("state"),
+    sa.column("datetime_start", sa.DateTime),
+    sa.column("datetime_complete", sa.DateTime),
+)
 VALUES = _describe_table("trial_values", "trial_id", "objective", "value", "value_type")
 PARAMS = _describe_table(
     "trial_params",
+    "param_id",
     "trial_id",
     "param_name",
     "param_value",
     "distribution_json",
+)
+INTERMEDIATE_VALUES = _describe_table(
+    "trial_intermediate_values",
+    "trial_id",
+    "step",
+    "intermediate_value",
+    "intermediate_value_type",
 )
 USER_ATTRIBUTES = _describe_table("trial_user_attributes", "trial_id", "key", "value_json")
 SYSTEM_ATTRIBUTES = _describe_table("trial_system_attributes", "trial_id", "key", "value_json")
@@ -45,7 +62,7 @@ _LARGEST_CHUNK = 4096
 _CHUNK_GROWTH = 8
 
 
-def _enum_label(name: str) -> sa.ColumnElement[Any]:
+def enum_label(name: str) -> sa.ColumnElement[Any]:
     """A value of one of Optuna's enums: a literal: PostgreSQL compares none with a string."""
     return sa.literal_column(f"'{name}'")
 
@@ -63,25 +80,6 @@ def count_states(connection: Connection, study_id: int) -> dict[TrialState, int]
     return found
 
 
-def select_states(
-    connection: Connection,
-    study_id: int,
-    newest: int,
-) -> dict[int, TrialState]:
-    """States by number, of unfinished trials and of all after the one of number `newest`."""
-    unfinished = [_enum_label("RUNNING"), _enum_label("WAITING")]
-    is_unfinished = TRIALS.c.state.in_(unfinished)
-    is_newer = TRIALS.c.number > newest
-    query = sa.select(TRIALS.c.number, TRIALS.c.state).where(
-        TRIALS.c.study_id == study_id,
-        sa.or_(is_unfinished, is_newer),
-    )
-    found = {}
-    for number, state in connection.execute(query):
-        found[number] = TrialState[str(state)]
-    return found
-
-
 def select_running(
     connection: Connection,
     study_id: int,
@@ -89,19 +87,28 @@ def select_running(
     value: Any,
 ) -> list[int]:
     """Numbers of the running trials whose user attribute has this value."""
-    is_attribute = sa.and_(
-        USER_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id,
-        USER_ATTRIBUTES.c.key == attribute,
+    arguments = {
+        "its_study": study_id,
+        "its_key": attribute,
+        "its_value": json.dumps(value),
+    }
+    return list(connection.execute(_SELECT_RUNNING, arguments).scalars())
+
+
+_SELECT_RUNNING = (
+    sa.select(TRIALS.c.number)
+    .join(
+        USER_ATTRIBUTES,
+        sa.and_(
+            USER_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id,
+            USER_ATTRIBUTES.c.key == sa.bindparam("its_key"),
+        ),
     )
-    query = (
-        sa.select(TRIALS.c.number)
-        .join(USER_ATTRIBUTES, is_attribute)
-        .where(TRIALS.c.study_id == study_id)
-        .where(TRIALS.c.state == _enum_label("RUNNING"))
-        .where(USER_ATTRIBUTES.c.value_json == json.dumps(value))
-        .order_by(TRIALS.c.number)
-    )
-    return list(connection.execute(query).scalars())
+    .where(TRIALS.c.study_id == sa.bindparam("its_study"))
+    .where(TRIALS.c.state == enum_label("RUNNING"))
+    .where(USER_ATTRIBUTES.c.value_json == sa.bindparam("its_value"))
+    .order_by(TRIALS.c.number)
+)
 
 
 # -- rankings --------------------------------------------------------------------------------------
@@ -149,7 +156,7 @@ def _select_ranking(
         sa.select(TRIALS.c.trial_id, TRIALS.c.number)
         .join(VALUES, is_first_value)
         .where(TRIALS.c.study_id == study_id)
-        .where(TRIALS.c.state == _enum_label("COMPLETE"))
+        .where(TRIALS.c.state == enum_label("COMPLETE"))
         .order_by(*_order_by_value(direction), TRIALS.c.number)
     )
     if without is None:
@@ -166,8 +173,8 @@ def _order_by_value(direction: str) -> list[sa.ColumnElement[Any]]:
     value = VALUES.c.value
     value_type = VALUES.c.value_type
     rank = sa.case(
-        (value_type == _enum_label("INF_POS"), 1),
-        (value_type == _enum_label("INF_NEG"), -1),
+        (value_type == enum_label("INF_POS"), 1),
+        (value_type == enum_label("INF_NEG"), -1),
         else_=0,
     )
     if direction == "maximize":

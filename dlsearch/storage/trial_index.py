@@ -92,6 +92,21 @@ class TrialIndex:
                 found.append(trial)
         return found
 
+    def unproposed(self) -> list[int]:
+        """Numbers of the open trials whose parameters are not known."""
+        return [number for number in sorted(self._open_numbers) if not self.trials[number].params]
+
+    def has_any_with(self, key: str) -> bool:
+        """Whether some trial that did not fail has the parameters of this key.
+
+        Args:
+            key: Of :func:`params_key`.
+        """
+        if key in self._first_with:
+            return True
+        opened = (self.trials[number].params for number in self._open_numbers)
+        return any(params_key(params) == key for params in opened)
+
     def tried(self, key: str) -> int | None:
         """The first trial that was completed or pruned with the parameters of this key.
 
@@ -148,22 +163,69 @@ def best_numbers(
     return [number for _, number in ranking[:count]]
 
 
-def states_since(
+def end_directly(
     storage: Storage,
-    study_id: int,
-    newest: int,
-) -> dict[int, TrialState]:
-    """States by number, of trials that are open and of all after the one of number `newest`."""
-    if is_compared("optuna"):
-        from dlsearch.storage.optuna_tables import select_states
+    trial_id: int,
+    state: TrialState,
+    values: Sequence[float] | None,
+    objectives: int,
+) -> bool:
+    """End a complete or pruned trial without Optuna; False where Optuna must do it.
 
-        with storage.begin() as connection:
-            return select_states(connection, study_id, newest)
-    states = {}
-    for trial in _all_trials(storage, study_id):
-        if not trial.state.is_finished() or trial.number > newest:
-            states[trial.number] = trial.state
-    return states
+    Args:
+        storage: The open storage.
+        trial_id: Optuna's id of the trial.
+        state: COMPLETE or PRUNED.
+        values: Of a complete trial.
+        objectives: How many values a trial has.
+    """
+    if not is_compared("optuna"):
+        return False
+    from dlsearch.storage.trial_writing import end_trial
+
+    with storage.begin() as connection:
+        return end_trial(connection, trial_id, state, values, objectives)
+
+
+def begin_directly(storage: Storage, study: optuna.Study, study_id: int) -> int:
+    """Make a new trial that runs, without Optuna, whose version is compared; returns its number.
+
+    Args:
+        storage: The open storage.
+        study: Optuna's study.
+        study_id: Optuna's id of it.
+    """
+    assert is_compared("optuna")
+    from dlsearch.storage.optuna_cache import forget_trials_of_ask
+    from dlsearch.storage.trial_writing import begin_trial
+
+    forget_trials_of_ask(study)
+    with storage.begin() as connection:
+        return begin_trial(connection, study_id)
+
+
+def may_be_tried(
+    storage: Storage,
+    own_id: int,
+    newest_id: int,
+    trial_ids: Sequence[int],
+    params: Mapping[str, float],
+) -> bool:
+    """Whether a trial that was not read, or was read without parameters, may have these.
+
+    Args:
+        storage: The open storage.
+        own_id: Optuna's id of the trial that has them.
+        newest_id: Optuna's id of the newest trial that was read.
+        trial_ids: Of the trials that had no parameters then.
+        params: Internal representations by name.
+    """
+    if not params or not is_compared("optuna"):
+        return True
+    from dlsearch.storage.trial_writing import is_any_like
+
+    with storage.begin() as connection:
+        return is_any_like(connection, own_id, newest_id, trial_ids, params)
 
 
 def running_with(

@@ -10,8 +10,9 @@ attempt is live; it is written to the attempt and to Optuna's trial in one trans
 
 from __future__ import annotations
 
+import functools
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +30,19 @@ from dlsearch.space.space import Space
 from dlsearch.storage.attempts import Holder, Leases
 from dlsearch.storage.availability import is_away
 from dlsearch.storage.location import patience
+from dlsearch.storage.outlook import Outlook, read_outlook
 from dlsearch.storage.studies import Budget, end_session, names, read_budget, read_row, update_row
 from dlsearch.storage.test_ledger import Ledger
 from dlsearch.storage.trial_index import (
     TrialIndex,
+    begin_directly,
     best_numbers,
     counts,
+    end_directly,
     is_feasible,
+    may_be_tried,
     params_key,
     running_with,
-    states_since,
 )
 from dlsearch.study.documents import StudyDocument, study_document
 from dlsearch.study.models import Claim, Result
@@ -75,9 +79,7 @@ class _Taken:
         attempt: Which try this is, from 1.
         token: The fencing token.
         budget: The study's, when it was taken.
-        states: Of the trials that were open then, by number; None where one of them was being
-            proposed, too.
-        newest: The number of the newest trial then.
+        is_seen: Whether the index has seen it.
         trial: With what was drawn of its parameters already; None where nothing was.
     """
 
@@ -85,8 +87,7 @@ class _Taken:
     attempt: int
     token: str
     budget: Budget
-    states: dict[int, TrialState] | None
-    newest: int
+    is_seen: bool
     trial: optuna.Trial | None
 
 
@@ -135,6 +136,8 @@ class Study:
         self.ledger = Ledger(storage, name)
         self._goes_by_others = goes_by_others(self.typed.sampler)
         self._proposes_under_lock = self._goes_by_others and self.space.function is None
+        #: Whether a new trial is made without Optuna, and without reading the others first.
+        self._takes_directly = is_compared("optuna") and not self._goes_by_others
         self.max_attempts = int(settings["max_attempts"])
         self.max_halvings = int(settings.get("max_halvings", StudyConfig.max_halvings))
         self.finalize = bool(settings["finalize"])
@@ -171,8 +174,12 @@ class Study:
     @contextmanager
     def _section(self) -> Iterator[None]:
         """The study's critical section, as one transaction."""
-        with self.storage.lock(self.name), self._writing():
-            yield
+        try:
+            with self.storage.section(self.name):
+                yield
+        except BaseException:
+            self._void = True  # see above
+            raise
 
     # -- reading ----------------------------------------------------------------------------------
     def trials(self) -> list[FrozenTrial]:
@@ -247,17 +254,15 @@ class Study:
             self._look()
         limits = (deadline, target)
         if not self._proposes_under_lock:
-            return self._claim(
-                holder, limits, lambda: self.storage.lock(self.name), opened, give_up
-            )
+            return self._claim(holder, limits, self._section, opened, give_up)
         with self.storage.lock(self.name):
-            return self._claim(holder, limits, nullcontext, opened, give_up)
+            return self._claim(holder, limits, self._writing, opened, give_up)
 
     def _claim(
         self,
         holder: Holder,
         limits: tuple[float | None, float | None],
-        lock: Callable[[], AbstractContextManager[None]],
+        section: Callable[[], AbstractContextManager[None]],
         opened: Callable[[str], object] | None,
         give_up: Callable[[], bool] | None,
     ) -> Claim | None:
@@ -266,7 +271,7 @@ class Study:
             if taken is None:
                 if give_up is not None and give_up():
                     return None
-                with lock(), self._writing():
+                with section():
                     taken = self._take(holder, limits)
                 self.leases.unsure = set() if taken is None else {taken.token}
             if taken is None:
@@ -275,11 +280,11 @@ class Study:
                 if opened is not None:
                     opened(taken.token)
                 trial, params = self._propose(taken)
-                with lock(), self._writing():
+                with section():
                     claim, following = self._settle(taken, trial, params, holder, limits)
             except BaseException as error:
                 if not is_away(error):  # else the next claim does it, once the database is back
-                    self._withdraw(taken, lock)
+                    self._withdraw(taken, section)
                 raise
             taken = following
             self.leases.unsure = set() if taken is None else {taken.token}
@@ -289,6 +294,11 @@ class Study:
     def _take(self, holder: Holder, limits: tuple[float | None, float | None]) -> _Taken | None:
         """Mend what is left of the dead, and take the next trial, with an attempt at it, where there is one to run."""
         self.leases.forget()
+        if self._takes_directly:
+            outlook = read_outlook(self.storage, self.name, self.id)
+            self.leases.contact.note_answer(outlook.now)
+            if outlook.is_clear:
+                return self._take_new(holder, limits, outlook)
         self.leases.expire()
         if self._mend():
             self._look()
@@ -297,6 +307,24 @@ class Study:
             return None
         self._begin_session(budget)
         return self._next(holder, budget)
+
+    def _take_new(
+        self,
+        holder: Holder,
+        limits: tuple[float | None, float | None],
+        outlook: Outlook,
+    ) -> _Taken | None:
+        """Take a new trial, where the study has room for one; nothing else waits to be done."""
+        budget = outlook.budget
+        self.known_budget = budget
+        if self._is_over(budget, *limits):
+            return None
+        self._begin_session(budget)
+        if outlook.trials >= budget.n_trials:
+            return None
+        number = begin_directly(self.storage, self.optuna, self.id)
+        _, attempt, token = self.leases.open(AttemptKind.TRIAL, number, holder, proposed=False)
+        return _Taken(number, attempt, token, budget, is_seen=False, trial=None)
 
     def _next(self, holder: Holder, budget: Budget) -> _Taken | None:
         """Take the first trial that waits, or a new one, as the index has them.
@@ -318,21 +346,16 @@ class Study:
         _, attempt, token = self.leases.open(
             AttemptKind.TRIAL, asked.number, holder, proposed=False
         )
-        known = [
-            t for state in (TrialState.RUNNING, TrialState.WAITING) for t in self._index.open(state)
-        ]
-        states = {t.number: t.state for t in known} | {asked.number: TrialState.RUNNING}
-        unknown = any(
-            t.state is TrialState.RUNNING and not t.params and DUPLICATE not in t.user_attrs
-            for t in known
-        )
-        newest = max(asked.number, self._index.seen - 1)
-        states_then = None if unknown else states
         drawn = asked if early else None
-        return _Taken(asked.number, attempt, token, budget, states_then, newest, drawn)
+        return _Taken(asked.number, attempt, token, budget, is_seen=True, trial=drawn)
 
     def _propose(self, taken: _Taken) -> tuple[optuna.Trial, dict[str, Any]]:
-        """Ask the sampler. It goes by the trials that were read when the number was taken, and nobody waits for it."""
+        """Ask the sampler, while nobody waits for it.
+
+        It goes by the trials that were read when the number was taken, or now, where none were.
+        """
+        if not taken.is_seen:
+            self._look()
         trial = taken.trial
         if trial is None:
             self.optuna.sampler = self._sampler(taken.number)
@@ -355,12 +378,16 @@ class Study:
             directions=self.directions,
         )
 
-    def _withdraw(self, taken: _Taken, lock: Callable[[], AbstractContextManager[None]]) -> None:
+    def _withdraw(
+        self,
+        taken: _Taken,
+        section: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         """Have a trial wait again whose proposal failed.
 
         Where that fails too, the next claim does it.
         """
-        with suppress(Exception), lock(), self._writing():
+        with suppress(Exception), section():
             if self.leases.withdraw(taken.token):
                 self.leases.unsure.discard(taken.token)
                 self._requeue(taken.number)
@@ -380,8 +407,6 @@ class Study:
         """
         if not self.leases.propose(taken.token, self._notes.proposal):
             return None, None
-        if self._has_changed(taken):
-            self._look()
         with self.storage.begin() as connection:
             self.storage.optuna.write_params(connection)
         if self._duplicates(trial, taken):
@@ -402,15 +427,6 @@ class Study:
             taken.budget.trial_timeout_s,
         )
         return claim, None
-
-    def _has_changed(self, taken: _Taken) -> bool:
-        """Whether others' trials may be others than the index has seen.
-
-        One question, where reading them is seven.
-        """
-        if taken.states is None:  # of one that was being proposed
-            return True
-        return states_since(self.storage, self.id, taken.newest) != taken.states
 
     def withdraw(self, token: str) -> bool:
         """Take back a claim that is being proposed, whatever its sampler does.
@@ -478,6 +494,9 @@ class Study:
         ):
             return False  # it was claimed before: this is a retry
         mine = params_key(trial.params)
+        if not self._may_be_tried(trial, mine):
+            return False
+        self._look()
         running = (
             other.number
             for other in self._index.open(TrialState.RUNNING)
@@ -499,6 +518,26 @@ class Study:
             trial.set_user_attr(DUPLICATE, beside)
         return True
 
+    def _may_be_tried(self, trial: optuna.Trial, mine: str) -> bool:
+        """Whether another trial may have these parameters.
+
+        One question about those that the index does not know, where reading them is two.
+        """
+        if self._index.has_any_with(mine):
+            return True
+        internal_values = {
+            name: distribution.to_internal_repr(trial.params[name])
+            for name, distribution in trial.distributions.items()
+        }
+        unknown = [n for n in self._index.unproposed() if n != trial.number]
+        return may_be_tried(
+            self.storage,
+            self._id_of(trial.number),
+            self._id_of(self._index.seen - 1) if self._index.seen else -1,
+            [self._id_of(number) for number in unknown],
+            internal_values,
+        )
+
     def _was_proposed(self, taken: _Taken) -> bool:
         """Whether an earlier attempt came as far as its parameters."""
         earlier = self.leases.rows(kind=AttemptKind.TRIAL, number=taken.number)
@@ -506,9 +545,32 @@ class Study:
 
     def _copy(self, number: int, other: FrozenTrial) -> None:
         if other.state is TrialState.COMPLETE:
-            self.optuna.tell(number, values=other.values)
+            self._end(number, other.state, other.values)
         else:
             self.optuna.tell(number, state=other.state)
+
+    def _end(self, number: int, state: TrialState, values: list[float] | None) -> None:
+        """End a trial that is complete or pruned; by Optuna, where its sampler is told of it."""
+        if not self._is_sampler_told and end_directly(
+            self.storage,
+            self._id_of(number),
+            state,
+            values,
+            len(self.directions),
+        ):
+            return
+        if state is TrialState.COMPLETE:
+            self.optuna.tell(number, values=values)
+        else:
+            self.optuna.tell(number, state=state)
+
+    @functools.cached_property
+    def _is_sampler_told(self) -> bool:
+        """Whether the sampler has something to do at the end of a trial."""
+        method = type(self._sampler(0)).after_trial
+        if method is optuna.samplers.TPESampler.after_trial:
+            return "constraints_func" in self.typed.sampler
+        return method is not optuna.samplers.BaseSampler.after_trial
 
     def searching(self, deadline: float | None = None, target: float | None = None) -> bool:
         """Whether a trial runs, or one may yet be claimed: until the confirmation can begin.
@@ -584,7 +646,8 @@ class Study:
         """
         result = Result.from_json(result)
         self._reporting.pop(claim.token, None)
-        if claim.kind == AttemptKind.TRIAL and self.optuna.sampler is _NOBODY:
+        is_told = claim.kind == AttemptKind.TRIAL and self._is_sampler_told
+        if is_told and self.optuna.sampler is _NOBODY:
             self.optuna.sampler = self._sampler(claim.number)  # Optuna tells it of the end
         with self._section():
             state = result.state
@@ -610,9 +673,9 @@ class Study:
         values: list[float] | None,
     ) -> None:
         if state is AttemptState.COMPLETE:
-            self.optuna.tell(number, values=values)
+            self._end(number, TrialState.COMPLETE, values)
         elif state is AttemptState.PRUNED:
-            self.optuna.tell(number, state=TrialState.PRUNED)
+            self._end(number, TrialState.PRUNED, None)
         else:
             self.storage.optuna.set_trial_user_attr(self._id_of(number), REASON, reason)
             self.optuna.tell(number, state=TrialState.FAIL)

@@ -408,7 +408,7 @@ def test_a_claim_makes_two_transactions(tmp_path):
     sa.event.listen(study.storage.engine, "before_cursor_execute", note)
     sa.event.listen(study.storage.engine, "commit", commit)
     claim = study.claim(holder())
-    assert [len(each) for each in transactions] == [3, 2], transactions
+    assert [len(each) for each in transactions] == [2, 2], transactions
     assert study.finish(claim, complete())
     study.storage.close()
 
