@@ -1,20 +1,21 @@
 """Running a whole study again from its report alone, in a storage of its own, and comparing.
 
-With an adaptive sampler and several workers the order in which results arrive decides what is
-proposed next, and what is pruned. So a replay takes the recorded parameters, trial by trial under
-the same numbers (and so seeds), and stops each pruned trial where it was stopped. What remains to
-be shown is that the numbers, the winner and its confirmation come out the same. Where proposals
-depend on nothing but the study's seed (random sampling), they are drawn again too.
+Each trial is trained again under its number, and so its seed, with the recorded parameters, and a
+pruned trial ends where it ended. So the trials may run in any order, on any number of workers, and
+what comes out is compared trial by trial. That these parameters and ends are what the sampler and
+the pruner say is shown apart: :mod:`dlsearch.verification.proposals` and
+:mod:`dlsearch.verification.verdicts`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import sqlalchemy as sa
@@ -23,142 +24,171 @@ from optuna.trial import TrialState
 from dlsearch.config.build import check_groups
 from dlsearch.core import permission, provenance
 from dlsearch.core.errors import ConfigError
-from dlsearch.core.files.regular import read_json
-from dlsearch.core.names import is_name
-from dlsearch.sampling.factory import build_sampler
 from dlsearch.space.space import Space
 from dlsearch.storage.database import Storage, StudyRow
 from dlsearch.storage.studies import read_row
-from dlsearch.study.documents import check_document, study_document
+from dlsearch.study.documents import study_document
+from dlsearch.study.states import RecordedTrialState
 from dlsearch.study.study import REASON, Study
 from dlsearch.tracking import layout
 from dlsearch.training.inputs import changed
-from dlsearch.verification.retrain import COMPARED, repeatable
+from dlsearch.verification.retrain import (
+    COMPARED,
+    DifferentValue,
+    find_different_values,
+    repeatable,
+)
 
-#: Samplers whose proposals are a function of the study's seed and the trial's number.
-INDEPENDENT = ("optuna.samplers.RandomSampler",)
+if TYPE_CHECKING:
+    from dlsearch.core.types import JsonObject
+    from dlsearch.verification.report_file import ReplayReport, ReplayRow
+
+_COMPARED_OF_WINNER = ("number", "params", "value")
 _COMPARED_OF_CONFIGURATION = ("trial_number", "default", "params", "mean", "winner")
 _COMPARED_OF_REPLICA = ("replica", "seed", "state", "value", "state_sha256")
 _PRUNER = "dlsearch.sampling.factory.recorded"
-#: What a study in a report must have to be run again.
-_NEEDED = ("config", "options", "space", "sampler", "seed", "objectives")
-_SHOWN_LETTERS = 60
-#: What a report leaves out of a trial to run again where it is null or false.
-_ABSENT: dict[str, Any] = {
-    "reason": None,
-    "values": None,
-    "intermediate": [],
-    "epochs": None,
-    "best_epoch": None,
-    "duplicate_of": None,
-    "default": False,
-    "enqueued": False,
-    "infeasible": False,
-    "resumed_epoch": None,
-    "state_sha256": None,
-    "metrics_sha256": None,
-    "split_sha256": None,
-    "inputs": None,
+#: What is taken over from the reported study as it is.
+_TAKEN_OVER = (
+    "objectives",
+    "directions",
+    "seed",
+    "options",
+    "space",
+    "sampler",
+    "overrides",
+    "command",
+    "data",
+    "model",
+)
+#: Settings of the search that a repetition does without: all trials are there, and run to their
+#: ends.
+_NO_LIMITS = {
+    "timeout": None,
+    "trial_timeout": None,
+    "target": None,
+    "storage": None,
+    "enqueue": None,
 }
 
 
-def load(path: Path) -> dict[str, Any]:
-    """A ``report.json`` that carries enough to run its study again.
+@dataclass(frozen=True)
+class TrialComparison:
+    """What came of one trial.
 
-    Raises:
-        ConfigError: It is none.
+    Args:
+        number: The trial.
+        state: As recorded.
+        verdict: ``equal``, ``different``, ``skipped`` (not run), ``missing``.
+        differs: What came out otherwise.
+        why: Why it was not run; None where it was.
     """
-    try:
-        report = read_json(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "report.json", f"{path} cannot be read: {str(error).splitlines()[0]}"
-        ) from error
-    study = report.get("study") if isinstance(report, dict) else None
-    if not isinstance(study, dict) or report.get("schema") != 1:
-        raise ConfigError("report.json", f"{path} is no report of a study")
-    _check_study(path, report, study)
-    _check_trials(path, report["replay"])
-    return {**report, "replay": [_ABSENT | trial for trial in report["replay"]]}
+
+    number: int
+    state: str
+    verdict: str = "equal"
+    differs: list[DifferentValue] = field(default_factory=list)
+    why: str | None = None
+
+    def to_json(self) -> JsonObject:
+        """As plain JSON."""
+        found = asdict(self)
+        if self.why is None:
+            del found["why"]
+        return found
 
 
-def _check_study(path: Path, report: Mapping[str, Any], study: Mapping[str, Any]) -> None:
-    """Refuse a report that lacks what its study is run from.
+@dataclass(frozen=True)
+class WinnerComparison:
+    """The winner, then and now; None where there is none."""
 
-    Raises:
-        ConfigError: It does.
+    recorded: JsonObject | None
+    again: JsonObject | None
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether it is the same."""
+        return self.recorded == self.again
+
+    def to_json(self) -> JsonObject:
+        """As plain JSON."""
+        return {"recorded": self.recorded, "again": self.again, "equal": self.is_equal}
+
+
+@dataclass(frozen=True)
+class ConfirmationComparison:
+    """What of the confirmation must come out the same, then and now.
+
+    Args:
+        recorded: A row for each configuration; None without a confirmation.
+        again: The same of the repetition.
+        differs: Names of what differs.
     """
-    lacking = [key for key in _NEEDED if key not in study]
-    if lacking or "replay" not in report:
-        raise ConfigError(
-            "report.json",
-            f"{path} lacks {', '.join(lacking or ['replay'])}",
-            "dlsearch report NAME",
-        )
-    if not report["replay"]:
-        raise ConfigError("report.json", f"{path} holds no trial to run again")
-    if not is_name(study.get("name")):  # it becomes a folder's, and a word of a command
-        name = str(study.get("name"))[:_SHOWN_LETTERS]
-        raise ConfigError(
-            "report.json",
-            f"{path} names its study {name!r}: expected letters, digits, '.', '_' and '-'",
-        )
-    check_document(study, str(path))
+
+    recorded: list[JsonObject] | None
+    again: list[JsonObject] | None
+    differs: list[str]
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether it is the same."""
+        return self.recorded is not None and self.recorded == self.again
+
+    def to_json(self) -> JsonObject:
+        """As plain JSON."""
+        return {**asdict(self), "equal": self.is_equal}
 
 
-def _check_trials(path: Path, rows: Any) -> None:
-    """Refuse trials that are not numbered from 0, one after the other.
+@dataclass(frozen=True)
+class Comparison:
+    """What came out the same of a study that ran again.
 
-    Raises:
-        ConfigError: They are not.
+    Args:
+        trials: All of them, by number.
+        winner: The winner.
+        confirmed: The confirmation; None where neither had one.
     """
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ConfigError("report.json", f"{path} lists no trials")
-    if [row.get("number") for row in rows] != list(range(len(rows))):
-        raise ConfigError(
-            "report.json", f"the trials of {path} are not numbered from 0 to {len(rows) - 1}"
-        )
+
+    trials: list[TrialComparison]
+    winner: WinnerComparison
+    confirmed: ConfirmationComparison | None
+
+    def to_json(self) -> JsonObject:
+        """As plain JSON."""
+        return {
+            "trials": [trial.to_json() for trial in self.trials],
+            "winner": self.winner.to_json(),
+            "confirmed": None if self.confirmed is None else self.confirmed.to_json(),
+        }
 
 
-def document_of(report: Mapping[str, Any], threads: int | None = None) -> dict[str, Any]:
+# -- running it again ------------------------------------------------------------------------------
+def document_of(report: ReplayReport, threads: int | None = None) -> JsonObject:
     """The document of the study to run: the reported one, whose pruner stops as recorded.
 
     Args:
-        report: As :func:`load` gives it.
+        report: As :func:`dlsearch.verification.report_file.load` gives it.
         threads: CPU threads of each trial, in place of those that were recorded.
     """
     study = report["study"]
-    config = json.loads(json.dumps(study["config"]))
+    config = copy.deepcopy(study["config"])
     check_groups(config, study["options"])
     permission.require(config["allow_targets"])
-    config["study"] |= {
-        "timeout": None,
-        "trial_timeout": None,
-        "target": None,
-        "storage": None,
-        "enqueue": None,
-    }
-    stops = {
-        str(t["number"]): t["epochs"] - 1
-        for t in report["replay"]
-        if t["state"] == "pruned" and t["epochs"]
-    }
+    config["study"] |= _NO_LIMITS
     here = provenance.collect(
         config=config,
         space=study["space"],
         data={},
         allow_targets=config["allow_targets"],
-        threads=threads
-        or (report["replay"][0]["inputs"]["threads"] if report["replay"][0]["inputs"] else None),
+        threads=threads or _recorded_threads(report["replay"][0]),
     )
-    return {
+    data_name = str(study["data"].get("name") or "data")
+    stops = _find_last_epochs(report)
+    document = {
         "schema": 1,
         "name": study["name"],
         "uuid": uuid.uuid4().hex,
         "replay_of": study["uuid"],
-        "experiment": layout.experiment_name(
-            config["tracking"]["project"], str(study["data"].get("name") or "data")
-        ),
+        "experiment": layout.experiment_name(config["tracking"]["project"], data_name),
         "pruner": {"_target_": _PRUNER, "last_epochs": stops} if stops else None,
         "config": config,
         "allow_targets": config["allow_targets"],
@@ -168,15 +198,31 @@ def document_of(report: Mapping[str, Any], threads: int | None = None) -> dict[s
         "provenance": here["provenance"],
         "threads": here["provenance"]["threads"],
         "sha": {**study["sha"], **provenance.origin(tuple(config["allow_targets"]))},
-        **{
-            key: study[key]
-            for key in ("objectives", "directions", "seed", "options", "space", "sampler")
-        },
-        **{key: study[key] for key in ("overrides", "command", "data", "model")},
     }
+    reported: Mapping[str, Any] = study
+    for key in _TAKEN_OVER:
+        document[key] = reported[key]
+    return document
 
 
-def open_replay(storage: Storage, report: Mapping[str, Any], threads: int | None = None) -> Study:
+def _recorded_threads(row: ReplayRow) -> int | None:
+    inputs = row["inputs"]
+    if not inputs:
+        return None
+    threads: int = inputs["threads"]
+    return threads
+
+
+def _find_last_epochs(report: ReplayReport) -> dict[str, int]:
+    """The last epoch of every pruned trial, by its number."""
+    stops = {}
+    for row in report["replay"]:
+        if row["state"] == RecordedTrialState.PRUNED and row["epochs"]:
+            stops[str(row["number"])] = row["epochs"] - 1
+    return stops
+
+
+def open_replay(storage: Storage, report: ReplayReport, threads: int | None = None) -> Study:
     """Make the study, all its trials waiting; or go on with it.
 
     A trial that failed for a reason outside of it (lost, out of memory, timeout) is taken over as
@@ -186,157 +232,130 @@ def open_replay(storage: Storage, report: Mapping[str, Any], threads: int | None
         ConfigError: The storage has another study of that name.
     """
     name = report["study"]["name"]
-    rows = report["replay"]
     with storage.lock(name):
         row = read_row(storage, name)
-        if row is not None:
-            if study_document(row.document).get("replay_of") != report["study"]["uuid"]:
-                raise ConfigError(
-                    "--store", f"has a study {name!r} already", "name an empty folder"
-                )
-            return Study(storage, name)
-        document = document_of(report, threads)
-        space = Space.from_json(document["space"])
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage.optuna,
-            directions=document["directions"],
-            load_if_exists=True,
-        )
-        for trial in rows[len(study.get_trials(deepcopy=False)) :]:
-            study.add_trial(_waiting(space, trial))
-        with storage.begin() as connection:
-            connection.execute(
-                sa.insert(StudyRow).values(
-                    name=name,
-                    uuid=document["uuid"],
-                    created=time.time(),
-                    n_trials=len(rows),
-                    seconds=0.0,
-                    finished=False,
-                    document=json.dumps(document),
-                )
-            )
+        if row is None:
+            _make_study(storage, report, threads)
+        elif study_document(row.document).get("replay_of") != report["study"]["uuid"]:
+            raise ConfigError("--store", f"has a study {name!r} already", "name an empty folder")
     return Study(storage, name)
 
 
-def _waiting(space: Space, trial: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
-    marks = {key: True for key in ("default", "enqueued") if trial[key]}
-    if repeatable(trial) is not None and trial["duplicate_of"] is None:
-        reason = trial["reason"] or trial["state"]
+def _make_study(storage: Storage, report: ReplayReport, threads: int | None) -> None:
+    """Make the study; its row comes last, so that what a death leaves is made again."""
+    rows = report["replay"]
+    document = document_of(report, threads)
+    space = Space.from_json(document["space"])
+    study = optuna.create_study(
+        study_name=document["name"],
+        storage=storage.optuna,
+        directions=document["directions"],
+        load_if_exists=True,
+    )
+    made = len(study.get_trials(deepcopy=False))
+    for row in rows[made:]:
+        study.add_trial(_make_trial(space, row))
+    insert = sa.insert(StudyRow).values(
+        name=document["name"],
+        uuid=document["uuid"],
+        created=time.time(),
+        n_trials=len(rows),
+        seconds=0.0,
+        finished=False,
+        document=json.dumps(document),
+    )
+    with storage.begin() as connection:
+        connection.execute(insert)
+
+
+def _make_trial(space: Space, row: ReplayRow) -> optuna.trial.FrozenTrial:
+    """The trial, waiting with its recorded parameters; or failed, where it is not run again."""
+    marks = {}
+    if row["default"]:
+        marks["default"] = True
+    if row["enqueued"]:
+        marks["enqueued"] = True
+    if repeatable(row) is not None and row["duplicate_of"] is None:
+        reason = row["reason"] or row["state"]
         return optuna.create_trial(state=TrialState.FAIL, user_attrs={**marks, REASON: reason})
-    fixed = {"fixed_params": space.encode(trial["params"])}
-    violated = {"recorded": 1.0} if trial["infeasible"] else None
     return optuna.create_trial(
         state=TrialState.WAITING,
-        system_attrs=fixed,
+        system_attrs={"fixed_params": space.encode(row["params"])},
         user_attrs=marks,
-        constraints=violated,
+        constraints={"recorded": 1.0} if row["infeasible"] else None,
     )
 
 
-def proposals(report: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Draw the proposals again; those that differ.
-
-    None where proposals are no function of the study's seed alone.
-    """
-    study = report["study"]
-    if study["sampler"].get("_target_") not in INDEPENDENT:
-        return None
-    space = Space.from_json(study["space"])
-    drawn = optuna.create_study(directions=study["directions"])
-    found = []
-    for trial in report["replay"]:
-        drawn.sampler = build_sampler(
-            study["sampler"],
-            space=space,
-            study_seed=study["seed"],
-            number=trial["number"],
-            directions=study["directions"],
-        )
-        params = space.suggest(drawn.ask(), study["config"])
-        given = trial["default"] or trial["enqueued"]
-        if not given and json.loads(json.dumps(params)) != trial["params"]:
-            found.append({"number": trial["number"], "recorded": trial["params"], "again": params})
-    return found
-
-
-def compare(report: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """What came out the same: ``trials``, ``winner`` and ``confirmed``, each with what differs.
+# -- comparing -------------------------------------------------------------------------------------
+def compare(report: ReplayReport, record: Mapping[str, Any]) -> Comparison:
+    """What came out the same, and what differs.
 
     Args:
         report: The ``report.json`` that was run again.
         record: The record of the study that ran.
     """
     again = {trial["number"]: trial for trial in record["trials"]}
-    trials = []
-    for then in report["replay"]:
-        now = again.get(then["number"])
-        reason = repeatable(then)
-        entry = {
-            "number": then["number"],
-            "state": then["state"],
-            "verdict": "equal",
-            "differs": [],
-        }
-        if reason is not None and then["duplicate_of"] is None:
-            entry |= {"verdict": "skipped", "why": reason}
-        elif now is None:
-            entry |= {"verdict": "missing"}
-        else:
-            keys = (
-                ("params", "intermediate", *COMPARED)
-                if then["duplicate_of"] is None
-                else ("params", "values")
-            )
-            entry["differs"] = [
-                {"what": key, "recorded": then[key], "again": now[key]}
-                for key in keys
-                if then[key] != now[key]
-            ]
-            entry["verdict"] = "different" if entry["differs"] else "equal"
-        trials.append(entry)
-    return {
-        "trials": trials,
-        "winner": _winner(report, record),
-        "confirmed": _confirmed(report, record),
-    }
+    trials = [_compare_trial(row, again.get(row["number"])) for row in report["replay"]]
+    return Comparison(
+        trials,
+        _compare_winners(report, record),
+        _compare_confirmations(report, record),
+    )
 
 
-def _winner(report: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    then = report["again"]["winner"]
-    now = record["winner"]
-    keys = ("number", "params", "value")
-    pair = [None if each is None else {key: each.get(key) for key in keys} for each in (then, now)]
-    return {"recorded": pair[0], "again": pair[1], "equal": pair[0] == pair[1]}
+def _compare_trial(row: ReplayRow, now: Mapping[str, Any] | None) -> TrialComparison:
+    number = row["number"]
+    state = row["state"]
+    reason = repeatable(row)
+    is_duplicate = row["duplicate_of"] is not None
+    if reason is not None and not is_duplicate:
+        return TrialComparison(number, state, "skipped", why=reason)
+    if now is None:
+        return TrialComparison(number, state, "missing")
+    keys = ("params", "values") if is_duplicate else ("params", "intermediate", *COMPARED)
+    differs = find_different_values(keys, row, now)
+    return TrialComparison(number, state, "different" if differs else "equal", differs)
 
 
-def _confirmed(report: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The confirmation's configurations: params, means, and the weights of every replica."""
-    then = _outline(report["again"].get("finalization"))
-    now = _outline(record.get("finalization"))
-    if then is None and now is None:
+def _compare_winners(report: ReplayReport, record: Mapping[str, Any]) -> WinnerComparison:
+    recorded = _outline_winner(report["again"]["winner"])
+    again = _outline_winner(record["winner"])
+    return WinnerComparison(recorded, again)
+
+
+def _outline_winner(winner: Mapping[str, Any] | None) -> JsonObject | None:
+    if winner is None:
         return None
-    same = then is not None and now is not None and then == now
-    differs = [] if same or not then or not now else changed({"all": then}, {"all": now})
-    return {
-        "recorded": then,
-        "again": now,
-        "equal": same,
-        "differs": [each.input for each in differs],
-    }
+    return {key: winner.get(key) for key in _COMPARED_OF_WINNER}
 
 
-def _outline(finalization: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
+def _compare_confirmations(
+    report: ReplayReport,
+    record: Mapping[str, Any],
+) -> ConfirmationComparison | None:
+    """The confirmation's configurations: params, means, and the weights of every replica."""
+    recorded = _outline_confirmation(report["again"].get("finalization"))
+    again = _outline_confirmation(record.get("finalization"))
+    if recorded is None and again is None:
+        return None
+    differs = []
+    if recorded and again and recorded != again:
+        differs = [each.input for each in changed({"all": recorded}, {"all": again})]
+    return ConfirmationComparison(recorded, again, differs)
+
+
+def _outline_confirmation(finalization: Mapping[str, Any] | None) -> list[JsonObject] | None:
     """What of a confirmation must come out the same; None without one."""
     if not finalization:
         return None
     outline = []
-    for each in finalization["configurations"]:
-        compared = {key: each.get(key) for key in _COMPARED_OF_CONFIGURATION}
-        compared["replicas"] = [
-            {key: replica.get(key) for key in _COMPARED_OF_REPLICA}
-            for replica in each.get("replicas", [])
-        ]
+    for configuration in finalization["configurations"]:
+        compared = {key: configuration.get(key) for key in _COMPARED_OF_CONFIGURATION}
+        replicas = configuration.get("replicas", [])
+        compared["replicas"] = [_outline_replica(replica) for replica in replicas]
         outline.append(compared)
     return outline
+
+
+def _outline_replica(replica: Mapping[str, Any]) -> JsonObject:
+    return {key: replica.get(key) for key in _COMPARED_OF_REPLICA}

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,12 @@ from dlsearch.core.text import clean_line, clean_value, text_of
 from dlsearch.execution.forkserver import ForkServer
 from dlsearch.execution.preload import preload
 from dlsearch.execution.resources.slots import Slot, cores, gpus
+from dlsearch.study.states import FailureReason, RecordedTrialState
 from dlsearch.study.trial_config import trial_config
 from dlsearch.training.inputs import Difference, differences, machine, tampered
 
 if TYPE_CHECKING:
+    from dlsearch.core.types import ConfigTree, JsonObject
     from dlsearch.execution.forkserver import Channel
 
 #: What must be the same; the rest of a result (times) may not be.
@@ -43,6 +45,31 @@ COMPARED = (
     "metrics_sha256",
     "split_sha256",
 )
+#: Failures that the training itself comes to, and comes to again.
+_REPEATED_FAILURES = (FailureReason.NAN, FailureReason.INF)
+_UNFINISHED = (RecordedTrialState.RUNNING, RecordedTrialState.WAITING)
+#: States of which a sample has a trial each, where there is one.
+_SAMPLED_STATES = (
+    RecordedTrialState.PRUNED,
+    RecordedTrialState.FAILED,
+    RecordedTrialState.COMPLETE,
+)
+_CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class DifferentValue:
+    """A value that came out otherwise.
+
+    Args:
+        what: Its name.
+        recorded: What the record says.
+        again: What came out now.
+    """
+
+    what: str
+    recorded: object
+    again: object
 
 
 @dataclass
@@ -55,8 +82,8 @@ class Verdict:
         resumed: Whether it had gone on from a checkpoint.
         verdict: ``equal``, ``different``, or ``refused`` (not trained: an input differs).
         inputs: Inputs that differ.
-        differs: What came out otherwise: name, recorded, again.
-        again: The digests of the repetition.
+        differs: What came out otherwise.
+        again: What is compared, of the repetition; empty where it was not trained.
         seconds: Of the repetition.
     """
 
@@ -65,23 +92,28 @@ class Verdict:
     resumed: bool
     verdict: str = "refused"
     inputs: list[Difference] = field(default_factory=list)
-    differs: list[dict[str, Any]] = field(default_factory=list)
-    again: dict[str, Any] = field(default_factory=dict)
+    differs: list[DifferentValue] = field(default_factory=list)
+    again: JsonObject = field(default_factory=dict)
     seconds: float = 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON."""
-        return {**vars(self), "inputs": [each.to_json() for each in self.inputs]}
+        inputs = [each.to_json() for each in self.inputs]
+        differs = [asdict(each) for each in self.differs]
+        return {**vars(self), "inputs": inputs, "differs": differs}
 
 
+# -- which trials ----------------------------------------------------------------------------------
 def repeatable(trial: Mapping[str, Any]) -> str | None:
     """Why a trial of the record cannot be trained again and compared; None where it can."""
+    state = trial["state"]
+    reason = trial["reason"]
     if trial["duplicate_of"] is not None:
         return f"took over the result of trial {trial['duplicate_of']}: verify that one"
-    if trial["state"] in ("running", "waiting"):
-        return f"is {trial['state']}"
-    if trial["state"] == "failed" and trial["reason"] not in ("nan", "inf"):
-        return f"failed({trial['reason']}), which is no result to compare with"
+    if state in _UNFINISHED:
+        return f"is {state}"
+    if state == RecordedTrialState.FAILED and reason not in _REPEATED_FAILURES:
+        return f"failed({reason}), which is no result to compare with"
     if trial["state_sha256"] is None or trial["inputs"] is None:
         return "has no digests in its record: an older dlsearch ran it"
     return None
@@ -100,18 +132,30 @@ def sample(trials: Sequence[Mapping[str, Any]], size: int, seed: int) -> list[in
         size: How many; all where there are fewer.
         seed: Of the draw.
     """
-    pool = [t for t in trials if repeatable(t) is None]
+    pool = [trial for trial in trials if repeatable(trial) is None]
     order = random.Random(seed).sample(pool, len(pool))
-    kinds = [next((t for t in order if resumed(t)), None)]
-    kinds += [
-        next((t for t in order if t["state"] == state), None)
-        for state in ("pruned", "failed", "complete")
-    ]
-    first = {t["number"]: None for t in kinds if t is not None}
-    chosen = [*first, *(t["number"] for t in order if t["number"] not in first)]
+    chosen: list[int] = []
+    for number in _iterate_sample(order):
+        if number not in chosen:
+            chosen.append(number)
     return sorted(chosen[:size])
 
 
+def _iterate_sample(order: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """Numbers of trials in the order in which they are chosen: first one of each kind."""
+    went_on = next(filter(resumed, order), None)
+    if went_on is not None:
+        yield went_on["number"]
+    for state in _SAMPLED_STATES:
+        of_state = (trial for trial in order if trial["state"] == state)
+        first = next(of_state, None)
+        if first is not None:
+            yield first["number"]
+    for trial in order:
+        yield trial["number"]
+
+
+# -- training again --------------------------------------------------------------------------------
 class Again:
     """Trains trials of one study again; a context manager around its processes and folders.
 
@@ -140,36 +184,41 @@ class Again:
         """Start the fork server."""
         self._temporary = tempfile.TemporaryDirectory(prefix="dlsearch-verify-")
         self._folder = Path(self._temporary.name)
-        options = self.document.get("options", {}).values()
+        allowed = self.document["allow_targets"]
         check_groups(self.document["config"], self.document.get("options"))
-        permission.require(self.document["allow_targets"])
-        configs = [
-            self.document["config"],
-            *({"model": option} for each in options for option in each.values()),
-        ]
-        self._server = ForkServer.start(preload(configs))
-        self._here = {
-            **provenance.origin(tuple(self.document["allow_targets"])),
-            **provenance.present(self.document["allow_targets"]),
-        }
+        permission.require(allowed)
+        self._server = ForkServer.start(preload(self._list_configs()))
+        self._here = {**provenance.origin(tuple(allowed)), **provenance.present(allowed)}
         return self
+
+    def _list_configs(self) -> list[ConfigTree]:
+        """The study's config, and each option that is searched in place of a part of it."""
+        configs = [self.document["config"]]
+        for group in self.document.get("options", {}).values():
+            configs += [{"model": option} for option in group.values()]
+        return configs
 
     def __exit__(self, *_: object) -> None:
         """End all processes, remove all folders."""
         self._server.stop()
         self._temporary.cleanup()
 
-    def config(self, trial: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    def config(self, trial: Mapping[str, Any], seed: int) -> ConfigTree:
         """The trial's config, with this machine's places."""
-        paths = {"store": self._folder, "data": self._data, "cache": self._folder / "cache"}
-        paths["weights"] = self._weights or self._folder / "weights"
+        paths = {
+            "store": str(self._folder),
+            "data": str(self._data),
+            "cache": str(self._folder / "cache"),
+            "weights": str(self._weights or self._folder / "weights"),
+        }
         cfg = trial_config(
             self.document,
             trial["params"],
             seed=seed,
-            paths={key: str(path) for key, path in paths.items()},
+            paths=paths,
         )
-        cfg["tracking"] = {**cfg.get("tracking", {}), "system_metrics_s": None}
+        tracking = cfg.get("tracking", {})
+        cfg["tracking"] = {**tracking, "system_metrics_s": None}
         return cfg
 
     def look(self, trial: Mapping[str, Any]) -> list[Difference]:
@@ -182,19 +231,26 @@ class Again:
         found = tampered(self.document, trial, cfg)
         if found:
             return found
-        channel = self._child("dlsearch.verification.retrain:probe", {"cfg": cfg}, trial, None)
+        channel = self._start_child(
+            "dlsearch.verification.retrain:probe",
+            {"cfg": cfg},
+            trial,
+            None,
+        )
         answer = channel.receive()
         channel.close()
         if answer is None:
             raise RuntimeError("the process that looked at the inputs died; its message is above")
         if "error" in answer:
             raise ConfigError(*answer["error"])
-        threads = self._threads or trial["inputs"]["threads"]
-        return differences(
-            self.document["provenance"], trial, {**self._here, **answer, "threads": threads}
-        )
+        here = {**self._here, **answer, "threads": self._threads_of(trial)}
+        return differences(self.document["provenance"], trial, here)
 
-    def train(self, trial: Mapping[str, Any]) -> dict[str, Any]:
+    def _threads_of(self, trial: Mapping[str, Any]) -> int:
+        recorded: int = trial["inputs"]["threads"]
+        return self._threads or recorded
+
+    def train(self, trial: Mapping[str, Any]) -> JsonObject:
         """Train it again; returns the result, with ``intermediate`` as the record has it.
 
         Raises:
@@ -202,55 +258,65 @@ class Again:
         """
         folder = self._folder / f"{trial['number']:05d}"
         folder.mkdir()
-        payload = {
+        log = folder / "log.txt"
+        channel = self._start_child(
+            "dlsearch.execution.trial_main:run_trial",
+            self._describe_training(trial, folder),
+            trial,
+            log,
+        )
+        try:
+            result = self._supervise(trial, channel)
+        finally:
+            channel.close()
+        if result is None:
+            raise RuntimeError(
+                f"the process of trial {trial['number']} died: {_read_last_line(log)}"
+            )
+        return result
+
+    def _describe_training(self, trial: Mapping[str, Any], folder: Path) -> JsonObject:
+        """What the process of a trial is sent."""
+        return {
             "cfg": self.config(trial, trial["seed"]),
             "folder": str(folder),
             "journal": str(folder / "journal.jsonl"),
             "objectives": self.document["objectives"],
             "directions": self.document["directions"],
-            "threads": self._threads or trial["inputs"]["threads"],
+            "threads": self._threads_of(trial),
             "epochs": None,
             "params": trial["params"],
             "micro_batches": trial.get("micro_batches") or 1,
             "origin": provenance.origin(tuple(self.document["allow_targets"])),
         }
-        channel = self._child(
-            "dlsearch.execution.trial_main:run_trial", payload, trial, folder / "log.txt"
-        )
-        curve: list[list[Any]] = []
-        objective = self.document["objectives"][0]
-        try:
-            while (message := channel.receive()) is not None:
-                if message["type"] == "done":
-                    return {**message["result"], "intermediate": curve}
-                if message["type"] == "began":
-                    continue
-                epoch = message["epoch"]
-                curve.append([epoch, message["metrics"].get(objective)])
-                stop = trial["state"] == "pruned" and epoch + 1 >= trial["epochs"]
-                channel.send({"prune": stop})
-        finally:
-            channel.close()
-        log = (
-            (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-            if folder.is_dir()
-            else []
-        )
-        raise RuntimeError(
-            f"the process of trial {trial['number']} died: {log[-1] if log else 'it said nothing'}"
-        )
 
-    def _child(
+    def _supervise(self, trial: Mapping[str, Any], channel: Channel) -> JsonObject | None:
+        """The result of a trial that trains, stopped where it was stopped; None where it died."""
+        objective = self.document["objectives"][0]
+        is_pruned = trial["state"] == RecordedTrialState.PRUNED
+        curve: list[tuple[int, float | None]] = []
+        while (message := channel.receive()) is not None:
+            if message["type"] == "done":
+                return {**message["result"], "intermediate": curve}
+            if message["type"] == "began":
+                continue
+            epoch = message["epoch"]
+            value = message["metrics"].get(objective)
+            curve.append((epoch, value))
+            channel.send({"prune": is_pruned and epoch + 1 >= trial["epochs"]})
+        return None
+
+    def _start_child(
         self,
         target: str,
-        payload: dict[str, Any],
+        payload: JsonObject,
         trial: Mapping[str, Any],
         log: Path | None,
     ) -> Channel:
-        devices = gpus() if trial["inputs"]["device"] != "cpu" else []
-        slot = Slot(
-            0, devices[0] if devices else "cpu:0", self._threads or trial["inputs"]["threads"]
-        )
+        """Start a process on the kind of device that the trial was trained on."""
+        devices = gpus() if trial["inputs"]["device"] != _CPU else []
+        device = devices[0] if devices else f"{_CPU}:0"
+        slot = Slot(0, device, self._threads_of(trial))
         child = self._server.spawn(
             target,
             payload,
@@ -261,7 +327,7 @@ class Again:
 
     def verify(self, trial: Mapping[str, Any], *, anyway: bool = False) -> Verdict:
         """Look, train, compare."""
-        found = Verdict(trial["number"], trial["state"], resumed(trial), inputs=self.look(trial))
+        found = _begin_verdict(trial, self.look(trial))
         if found.inputs and not anyway:
             return found
         result = self.train(trial)
@@ -277,7 +343,7 @@ class Again:
         *,
         anyway: bool,
         jobs: int | None,
-        say: Any,
+        say: Callable[[Verdict], object],
     ) -> None:
         """Verify several, some at a time.
 
@@ -289,12 +355,11 @@ class Again:
             say: Called with each verdict, in the order of `trials`.
         """
         if jobs is None:
-            on_gpu = any(t["inputs"]["device"] != "cpu" for t in trials)
-            jobs = 1 if on_gpu else max(1, cores() // max(t["inputs"]["threads"] for t in trials))
+            jobs = _count_jobs(trials)
         # The data are decoded by the first, for all of them.
         first = self.look(trials[0])
         if first and not anyway:
-            say(Verdict(trials[0]["number"], trials[0]["state"], resumed(trials[0]), inputs=first))
+            say(_begin_verdict(trials[0], first))
             trials = trials[1:]
         pool = ThreadPoolExecutor(jobs)
         try:
@@ -304,33 +369,62 @@ class Again:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def compare(trial: Mapping[str, Any], result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What of a result differs from the record, as ``what``, ``recorded``, ``again``.
+def _begin_verdict(trial: Mapping[str, Any], inputs: list[Difference]) -> Verdict:
+    """The verdict on a trial that is not trained yet."""
+    return Verdict(
+        trial["number"],
+        trial["state"],
+        resumed(trial),
+        inputs=inputs,
+    )
+
+
+def _count_jobs(trials: Sequence[Mapping[str, Any]]) -> int:
+    """How many trials may run at a time: as the cores and their threads allow, one on a GPU."""
+    inputs = [trial["inputs"] for trial in trials]
+    if any(each["device"] != _CPU for each in inputs):
+        return 1
+    most_threads: int = max(each["threads"] for each in inputs)
+    return max(1, cores() // most_threads)
+
+
+def _read_last_line(log: Path) -> str:
+    """The last line of a log that a process may have left."""
+    if not log.is_file():
+        return "it said nothing"
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def find_different_values(
+    keys: Sequence[str],
+    recorded: Mapping[str, Any],
+    again: Mapping[str, Any],
+) -> list[DifferentValue]:
+    """The keys whose values differ."""
+    differing = [key for key in keys if recorded[key] != again[key]]
+    return [DifferentValue(key, recorded[key], again[key]) for key in differing]
+
+
+def compare(trial: Mapping[str, Any], result: Mapping[str, Any]) -> list[DifferentValue]:
+    """What of a result differs from the record.
 
     Where the objective began to differ comes last.
     """
-    result = json.loads(json.dumps(result))
-    found = [
-        {"what": key, "recorded": trial[key], "again": result[key]}
-        for key in COMPARED
-        if trial[key] != result[key]
-    ]
-    if found:
-        then = {epoch: value for epoch, value in trial["intermediate"]}  # noqa: C416  # pairs are lists
-        for epoch, value in result["intermediate"]:
-            if epoch in then and then[epoch] != value:
-                found.append(
-                    {
-                        "what": f"objective after epoch {epoch}",
-                        "recorded": then[epoch],
-                        "again": value,
-                    }
-                )
-                break
+    again = json.loads(json.dumps(result))
+    found = find_different_values(COMPARED, trial, again)
+    if not found:
+        return []
+    recorded = dict(trial["intermediate"])
+    for epoch, value in again["intermediate"]:
+        if epoch in recorded and recorded[epoch] != value:
+            what = f"objective after epoch {epoch}"
+            found.append(DifferentValue(what, recorded[epoch], value))
+            break
     return found
 
 
-def probe(channel: Channel, payload: dict[str, Any]) -> None:
+def probe(channel: Channel, payload: JsonObject) -> None:
     """In a child: what this machine is, and what the data are today.
 
     Args:
@@ -346,13 +440,15 @@ def probe(channel: Channel, payload: dict[str, Any]) -> None:
         data = build_data(cfg)
         if data is not None:
             data.prepare_data()
-        described = data.describe() if data is not None and hasattr(data, "describe") else {}
+        described: JsonObject = {}
+        if data is not None and hasattr(data, "describe"):
+            described = data.describe()
         splits = clean_value(described.get("digests"))  # as the trial's own process sent them
         channel.send({**machine(payload["cfg"]), "weights": present(cfg), "splits": splits})
     except ConfigError as error:
         channel.send({"error": [error.key, error.expected, error.hint]})
     except (ValueError, OSError, RuntimeError) as error:
-        line = clean_line((text_of(error).splitlines() or [""])[0] or type(error).__name__)
-        channel.send(
-            {"error": ["data", line, "paths.data or DLSEARCH_DATA names where data sets lie"]}
-        )
+        lines = text_of(error).splitlines() or [""]
+        line = clean_line(lines[0] or type(error).__name__)
+        hint = "paths.data or DLSEARCH_DATA names where data sets lie"
+        channel.send({"error": ["data", line, hint]})

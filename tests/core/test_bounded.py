@@ -22,7 +22,7 @@ from dlsearch.study.study import Study
 from dlsearch.tracking.destination import recall
 from dlsearch.tracking.journal import MAX_ROW, Journal, read, rows, run_id, shipped_path
 from dlsearch.tracking.tail import Tail
-from dlsearch.verification.reproduce import load as load_record
+from dlsearch.verification.report_file import load as load_record
 from tests.study import studies
 
 

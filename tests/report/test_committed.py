@@ -10,7 +10,7 @@ import pytest
 
 from dlsearch.app.serve import preload
 from dlsearch.config.compose import compose_config
-from dlsearch.verification import reproduce
+from dlsearch.verification import report_file, reproduce
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted(path.parent for path in (ROOT / "experiments").glob("*/report.json"))
@@ -48,6 +48,6 @@ def test_make_experiments_makes_studies_that_are_named_like_their_experiments() 
 
 @pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
 def test_it_can_be_run_again(folder: Path) -> None:
-    report = reproduce.load(folder / "report.json")
+    report = report_file.load(folder / "report.json")
     document = reproduce.document_of(report)
     assert preload([document["config"]])[2:], "its nets are admitted"

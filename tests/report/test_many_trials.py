@@ -12,7 +12,7 @@ from dlsearch.report import build
 from dlsearch.report.figures.inputs import SlotBar
 from dlsearch.report.figures.search.occupancy import Clock, busy_level, merge_bars
 from dlsearch.report.figures.search.timeline import MOST_DRAWN
-from dlsearch.verification import reproduce
+from dlsearch.verification import report_file
 from tests.report.conftest import study_record
 
 
@@ -87,7 +87,7 @@ def test_what_is_left_out_of_a_trial_to_run_again_comes_back(tmp_path: Path) -> 
         }
     build(record, tmp_path / "report")
     (tmp_path / "whole.json").write_text(json.dumps({"schema": 1, "study": record["study"], "replay": [
-        {key: trial.get(key) for key in reproduce._ABSENT | {"number": 0, "params": 0, "seed": 0, "state": 0}}
+        {key: trial.get(key) for key in report_file.ABSENT | {"number": 0, "params": 0, "seed": 0, "state": 0}}
         for trial in record["trials"]
     ]}))  # fmt: skip
     written = json.loads((tmp_path / "report/report.json").read_text("utf-8"))["replay"]
@@ -96,5 +96,5 @@ def test_what_is_left_out_of_a_trial_to_run_again_comes_back(tmp_path: Path) -> 
     )
     assert [trial["best_epoch"] for trial in written] == [0] * 20
     assert written[0]["default"] is True
-    again = reproduce.load(tmp_path / "report/report.json")["replay"]
-    assert again == reproduce.load(tmp_path / "whole.json")["replay"]
+    again = report_file.load(tmp_path / "report/report.json")["replay"]
+    assert again == report_file.load(tmp_path / "whole.json")["replay"]

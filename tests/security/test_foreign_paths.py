@@ -23,7 +23,7 @@ from dlsearch.planning.transfer_sources import kept_files
 from dlsearch.storage.location import check_folders
 from dlsearch.storage.studies import names
 from dlsearch.study.study import Study
-from dlsearch.verification import reproduce
+from dlsearch.verification import report_file
 from tests.study.studies import complete, draft, holder, opened
 
 TRIALS = 4
@@ -372,7 +372,7 @@ def test_a_report_names_a_study(name, tmp_path):
     study = dict.fromkeys(("config", "options", "space", "sampler", "seed", "objectives"))
     path.write_text(json.dumps({"schema": 1, "study": {"name": name, **study}, "replay": [{}]}))
     with pytest.raises(ConfigError, match="expected letters"):
-        reproduce.load(path)
+        report_file.load(path)
 
 
 def test_a_store_behind_a_link_is_read_and_served(store, home, capsys):

@@ -11,6 +11,7 @@ from dlsearch.core import provenance
 from dlsearch.core.errors import ConfigError
 from dlsearch.study.trial_config import trial_config
 from dlsearch.training import inputs
+from dlsearch.verification import report_file as reports
 from dlsearch.verification import reproduce
 from dlsearch.verification.retrain import compare, repeatable, sample
 
@@ -185,12 +186,12 @@ def test_results_are_compared_without_their_times():
 )
 def test_whatever_differs_is_named(key):
     (found,) = compare(RESULT, {**RESULT, key: "other"})
-    assert (found["what"], found["recorded"], found["again"]) == (key, RESULT[key], "other")
+    assert (found.what, found.recorded, found.again) == (key, RESULT[key], "other")
 
 
 def test_where_it_began_is_named():
     again = {**RESULT, "state_sha256": "c", "intermediate": [[0, 0.25], [1, 0.4]], "values": [0.4]}
-    assert [each["what"] for each in compare(RESULT, again)] == [
+    assert [each.what for each in compare(RESULT, again)] == [
         "values",
         "state_sha256",
         "objective after epoch 1",
@@ -220,11 +221,11 @@ def report_file(tmp_path, **changes):
 ])  # fmt: skip
 def test_a_file_that_is_no_whole_report(tmp_path, changes, said):
     with pytest.raises(ConfigError, match=r"^report\.json: ") as error:
-        reproduce.load(report_file(tmp_path, **changes))
+        reports.load(report_file(tmp_path, **changes))
     assert said in str(error.value)
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
-        reproduce.load(tmp_path / "broken.json")
+        reports.load(tmp_path / "broken.json")
 
 
 def confirmation(mean, digest="a"):
@@ -239,19 +240,21 @@ def confirmation(mean, digest="a"):
 def test_confirmed_means_and_weights_are_compared(now, equal):
     winner = {"number": 0, "params": {}, "value": 0.5}
     report = {"replay": [], "again": {"winner": winner, "finalization": confirmation(0.5)}}
-    found = reproduce.compare(report, {"trials": [], "winner": winner, "finalization": now})
+    found = reproduce.compare(
+        report, {"trials": [], "winner": winner, "finalization": now}
+    ).to_json()
     assert found["winner"]["equal"] is True
     assert found["confirmed"]["equal"] is equal
     found = reproduce.compare(
         report, {"trials": [], "winner": {**winner, "number": 1}, "finalization": now}
-    )
+    ).to_json()
     assert found["winner"]["equal"] is False
 
 
 def test_no_confirmation_is_no_difference():
     found = reproduce.compare(
         {"replay": [], "again": {"winner": None}}, {"trials": [], "winner": None}
-    )
+    ).to_json()
     assert (found["confirmed"], found["winner"]["equal"]) == (None, True)
 
 
@@ -266,8 +269,8 @@ def test_no_confirmation_is_no_difference():
 def test_the_trials_of_two_studies_are_compared_one_by_one(change, verdict, what):
     then = {**trained(), **RESULT, "duplicate_of": None, "resumed_epoch": None}
     record = {"trials": [{**then, **change}], "winner": None}
-    (found,) = reproduce.compare({"replay": [then], "again": {"winner": None}}, record)["trials"]
-    assert (found["number"], found["verdict"], [d["what"] for d in found["differs"]]) == (
+    (found,) = reproduce.compare({"replay": [then], "again": {"winner": None}}, record).trials
+    assert (found.number, found.verdict, [each.what for each in found.differs]) == (
         3,
         verdict,
         what,
@@ -292,8 +295,7 @@ def test_what_could_not_be_repeated_is_told_and_a_duplicate_compared_by_its_valu
         "state_sha256": None,
     }
     report = {"replay": [lost, twin], "again": {"winner": None}}
-    found = reproduce.compare(report, {"trials": [lost, {**twin, "epochs": None}], "winner": None})[
-        "trials"
-    ]
-    assert [each["verdict"] for each in found] == ["skipped", "equal"]
-    assert "lost" in found[0]["why"]
+    record = {"trials": [lost, {**twin, "epochs": None}], "winner": None}
+    found = reproduce.compare(report, record).trials
+    assert [each.verdict for each in found] == ["skipped", "equal"]
+    assert "lost" in found[0].why

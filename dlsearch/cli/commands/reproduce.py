@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlsearch.cli.arguments import Place, parser, place, print_json, print_lines, split
 from dlsearch.cli.retraining import (
@@ -16,11 +16,22 @@ from dlsearch.cli.retraining import (
     name_differences,
     typed_threads,
 )
+from dlsearch.core import permission
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import inside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import argparse
+    from collections.abc import Sequence
+
+    from dlsearch.training.inputs import Difference
+    from dlsearch.verification.proposals import ProposalCheck
+    from dlsearch.verification.report_file import ReplayReport
+    from dlsearch.verification.reproduction import Reproduction
+    from dlsearch.verification.verdicts import VerdictCheck
+
+#: What a pruner says, by whether the trial is to stop.
+_VERDICTS = {True: "stop", False: "go on"}
 
 
 def reproduce(words: list[str]) -> int:
@@ -54,9 +65,9 @@ def reproduce(words: list[str]) -> int:
     where = place(overrides)
     path = _find_report(options.target, where)
     from dlsearch.app.prepare import check_store
-    from dlsearch.verification import reproduce as replay
+    from dlsearch.verification.report_file import load
 
-    report = replay.load(path)
+    report = load(path)
     store = check_store(options.store)
     if store == where.store:
         raise ConfigError("--store", "expected another store than the study's own", "--store again")
@@ -73,13 +84,11 @@ def reproduce(words: list[str]) -> int:
             )
         return REFUSED
     found = _run_again(report, store, where, options, overrides)
-    found["inputs"] = inputs
-    found["equal"] = _is_equal(found)
     if options.json:
-        print_json(found)
+        print_json({**found.to_json(), "inputs": inputs})
     else:
-        print_lines(*_describe_comparison(found))
-    return DONE if found["equal"] else DIFFERENT
+        print_lines(*_describe_reproduction(found))
+    return DONE if found.is_equal else DIFFERENT
 
 
 def _find_report(target: str, where: Place) -> Path:
@@ -94,30 +103,18 @@ def _find_report(target: str, where: Place) -> Path:
     return path
 
 
-def _is_equal(found: Mapping[str, Any]) -> bool:
-    """Whether all that was run again came out as recorded."""
-    confirmed = found["confirmed"]
-    return (
-        not _unequal_trials(found)
-        and found["winner"]["equal"]
-        and (confirmed is None or confirmed["equal"])
-        and not found["proposals"]
-    )
-
-
-def _unequal_trials(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [trial for trial in found["trials"] if trial["verdict"] not in ("equal", "skipped")]
-
-
 def _find_differing_inputs(
-    report: Mapping[str, Any], where: Place, overrides: Sequence[str]
-) -> list[Any]:
+    report: ReplayReport,
+    where: Place,
+    overrides: Sequence[str],
+) -> list[Difference]:
     """What differs here from the inputs of the first trial."""
     from dlsearch.verification.retrain import Again, repeatable
 
     study = report["study"]
     document = {**study, "allow_targets": study["config"]["allow_targets"]}
-    first = next((trial for trial in report["replay"] if repeatable(trial) is None), None)
+    runnable = (trial for trial in report["replay"] if repeatable(trial) is None)
+    first = next(runnable, None)
     if first is None:
         raise ConfigError("report.json", "holds no trial that can be trained again and compared")
     with Again(
@@ -130,13 +127,13 @@ def _find_differing_inputs(
 
 
 def _run_again(
-    report: Mapping[str, Any],
+    report: ReplayReport,
     store: Path,
     where: Place,
-    options: Any,
+    options: argparse.Namespace,
     overrides: Sequence[str],
-) -> dict[str, Any]:
-
+) -> Reproduction:
+    """Draw the proposals and judge the trials again, then run the study, and compare."""
     from dlsearch.app.reporting import write_report
     from dlsearch.app.serve import serve
     from dlsearch.config.compose import compose_config
@@ -147,14 +144,19 @@ def _run_again(
     from dlsearch.storage.location import storage_url
     from dlsearch.study.study import Study
     from dlsearch.verification import reproduce as replay
+    from dlsearch.verification.proposals import draw_again
+    from dlsearch.verification.reproduction import Reproduction
+    from dlsearch.verification.verdicts import judge_again
 
+    permission.require(report["study"]["config"]["allow_targets"])
+    proposals = draw_again(report)
+    verdicts = judge_again(report)
     store.mkdir(parents=True, exist_ok=True)
     url = storage_url(store, None)
     name = report["study"]["name"]
     storage = Storage(url)
-    threads = typed_threads(overrides) or next(
-        t["inputs"]["threads"] for t in report["replay"] if t["inputs"]
-    )
+    recorded_inputs = (row["inputs"] for row in report["replay"] if row["inputs"])
+    threads = typed_threads(overrides) or next(recorded_inputs)["threads"]
     replay.open_replay(storage, report, threads)
     storage.close()
     slots = options.jobs or max(1, cores() // threads)
@@ -184,45 +186,85 @@ def _run_again(
     record = json.loads(json.dumps(read_record(study)))
     storage.close()
     folder = write_report(name, url, store)
-    return {
-        "study": name,
-        **replay.compare(report, record),
-        "proposals": replay.proposals(report),
-        "report": str(folder / "index.html"),
-    }
+    return Reproduction(
+        name,
+        replay.compare(report, record),
+        proposals,
+        verdicts,
+        folder / "index.html",
+    )
 
 
-def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
+# -- saying what came of it ------------------------------------------------------------------------
+def _describe_reproduction(found: Reproduction) -> list[str]:
+    comparison = found.comparison
     lines = []
-    for trial in _unequal_trials(found):
-        lines.append(f"trial {trial['number']} ({trial['state']}): {trial['verdict']}")
+    for trial in found.unequal_trials:
+        lines.append(f"trial {trial.number} ({trial.state}): {trial.verdict}")
         lines += [
-            f"  {each['what']}: recorded {each['recorded']}, again {each['again']}"
-            for each in trial["differs"]
+            f"  {value.what}: recorded {value.recorded}, again {value.again}"
+            for value in trial.differs
         ]
-    skipped = [trial for trial in found["trials"] if trial["verdict"] == "skipped"]
-    equal = sum(trial["verdict"] == "equal" for trial in found["trials"])
-    run = len(found["trials"]) - len(skipped)
-    lines.append(f"reproduce {found['study']}: {equal} of {run} trials bit-equal")
-    lines += [f"  trial {trial['number']} was not run: it {trial['why']}" for trial in skipped]
-    winner = found["winner"]
-    if winner["equal"]:
+    skipped = [trial for trial in comparison.trials if trial.verdict == "skipped"]
+    equal = sum(trial.verdict == "equal" for trial in comparison.trials)
+    run = len(comparison.trials) - len(skipped)
+    lines.append(f"reproduce {found.study}: {equal} of {run} trials bit-equal")
+    lines += [f"  trial {trial.number} was not run: it {trial.why}" for trial in skipped]
+    winner = comparison.winner
+    if winner.is_equal:
         lines.append("  winner: the same")
     else:
-        lines.append(f"  winner: {winner['again']}, recorded {winner['recorded']}")
-    confirmed = found["confirmed"]
-    if confirmed is not None:
-        same = "the same means and weights" if confirmed["equal"] else "NOT the same"
+        lines.append(f"  winner: {winner.again}, recorded {winner.recorded}")
+    if comparison.confirmed is not None:
+        is_equal = comparison.confirmed.is_equal
+        same = "the same means and weights" if is_equal else "NOT the same"
         lines.append(f"  confirmation: {same}")
     return [
         *lines,
-        f"  proposals: {_describe_proposals(found['proposals'])}",
-        "  parameters and the ends of pruned trials were taken from the report",
-        f"report: {found['report']}",
+        *_describe_proposals(found.proposals),
+        *_describe_verdicts(found.verdicts),
+        "  trials were trained with the report's parameters, and pruned where it says",
+        f"report: {found.report}",
     ]
 
 
-def _describe_proposals(differing: Sequence[Any] | None) -> str:
-    if differing is None:
-        return "not checked: the sampler adapts, so they depend on the order in which results came"
-    return f"{len(differing)} differ" if differing else "the same, drawn again"
+def _describe_proposals(found: ProposalCheck) -> list[str]:
+    if found.why_not is not None:
+        return [f"  proposals: not drawn again: {found.why_not}"]
+    alike = found.drawn - len(found.differs)
+    line = f"  proposals: {alike} of {found.drawn} drawn again alike"
+    if found.given:
+        line += f" ({found.given} more were given)"
+    lines = [line]
+    lines += [
+        f"    trial {each.number}: recorded {each.recorded}, drawn {each.again}"
+        for each in found.differs
+    ]
+    if found.unknown:
+        listed = _list_numbers(found.unknown)
+        lines.append(f"    not drawn: the record does not say what trial {listed} saw")
+    return lines
+
+
+def _describe_verdicts(found: VerdictCheck) -> list[str]:
+    if found.why_not is not None:
+        return [f"  verdicts of the pruner: not repeated: {found.why_not}"]
+    if not found.judged:
+        return []
+    alike = found.judged - len(found.differs)
+    line = f"  verdicts of the pruner: {alike} of {found.judged} repeated alike"
+    lines = [f"{line}, {found.stops} of them stopped a trial"]
+    for each in found.differs:
+        recorded = _VERDICTS[each.recorded]
+        again = _VERDICTS[each.again]
+        lines.append(
+            f"    trial {each.number} after epoch {each.epoch}: recorded {recorded}, now {again}"
+        )
+    if found.unknown:
+        listed = _list_numbers(found.unknown)
+        lines.append(f"    not repeated: the record has no verdict on trial {listed}")
+    return lines
+
+
+def _list_numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))

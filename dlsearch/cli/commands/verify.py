@@ -166,7 +166,7 @@ def _describe_verdict(verdict: Verdict) -> list[str]:
         return [f"{head}equal, bit for bit: {same}{splits} ({verdict.seconds:.1f} s)", *notes]
     lines = [f"{head}NOT equal ({verdict.seconds:.1f} s)", *notes]
     return lines + [
-        f"  {d['what']}: recorded {d['recorded']}, again {d['again']}" for d in verdict.differs
+        f"  {each.what}: recorded {each.recorded}, again {each.again}" for each in verdict.differs
     ]
 
 

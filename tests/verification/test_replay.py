@@ -1,0 +1,232 @@
+"""Proposals are drawn, and verdicts repeated, from what they saw; whoever proposed beside them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+
+import pytest
+
+from dlsearch.core.errors import ConfigError
+from dlsearch.records.record import read_record
+from dlsearch.report.load import REPLAY
+from dlsearch.verification.proposals import draw_again
+from dlsearch.verification.report_file import ABSENT
+from dlsearch.verification.verdicts import judge_again
+from tests.study.studies import complete, draft, failed, holder, opened
+
+EPOCHS = 9
+SPACE = [
+    "optimizer.lr=tag(log, interval(1e-4, 1e-1))",
+    "model.dropout=choice(0.0, 0.25, 0.5)",
+    "optimizer.momentum=interval(0.0, 0.99)",
+]
+TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 4, "multivariate": True,
+       "group": True, "constant_liar": True}  # fmt: skip
+CMAES = {"_target_": "optuna.samplers.CmaEsSampler", "n_startup_trials": 1, "popsize": 4,
+         "warn_independent_sampling": False}  # fmt: skip
+QMC = {"_target_": "optuna.samplers.QMCSampler", "scramble": True}
+NSGA2 = {"_target_": "optuna.samplers.NSGAIISampler", "population_size": 4}
+RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
+GRID = {"_target_": "dlsearch.sampling.factory.grid"}
+HALVING = {"_target_": "dlsearch.sampling.pruners.SuccessiveHalving", "min_resource": 1,
+           "reduction_factor": 3}  # fmt: skip
+HYPERBAND = {"_target_": "dlsearch.sampling.pruners.Hyperband", "min_resource": 1,
+             "max_resource": EPOCHS, "reduction_factor": 3}  # fmt: skip
+MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 3}
+PATIENT = {"_target_": "optuna.pruners.PatientPruner", "patience": 0, "min_delta": 0.15,
+           "wrapped_pruner": HALVING}
+
+
+def value_of(params, epoch):
+    """What a trial scores after an epoch: curves that cross, without any training."""
+    distance = abs(math.log10(params["optimizer.lr"]) + 2.5) + params["optimizer.momentum"] / 3
+    return 1 / (1 + distance) - 0.5 ** (epoch + 1 + 4 * params["model.dropout"])
+
+
+class Search:
+    """A study that several handles serve, one step at a time in an order that a seed draws."""
+
+    def __init__(self, folder, workers, n_trials, seed=0, **config):
+        given = draft(n_trials, space=config.pop("space", SPACE), config={
+            "sampler": config.pop("sampler", TPE), "pruner": config.pop("pruner", None),
+            "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu"},
+        }, **config)  # fmt: skip
+        self.studies = [opened(folder, given) for _ in range(workers)]
+        self.claimers = [opened(folder, given) for _ in range(workers)]  # as a worker's threads
+        self.held = [None] * workers
+        self.random = random.Random(seed)
+
+    def run(self):
+        working = list(range(len(self.held)))
+        while working:
+            which = self.random.choice(working)
+            if not self.step(which):
+                working.remove(which)
+        return self.report()
+
+    def step(self, which):
+        study = self.studies[which]
+        if self.held[which] is None:
+            claim = self.claimers[which].claim(holder(f"w{which}"))
+            if claim is None:
+                return False
+            self.held[which] = [claim, 0]
+            return True
+        claim, epoch = self.held[which]
+        chance = self.random.random()
+        if chance < 0.02:
+            assert study.release(claim)
+        elif chance < 0.04:
+            assert study.finish(claim, failed("nan"))
+        elif study.report(claim, epoch, value_of(claim.params, epoch)):
+            assert study.finish(claim, {**complete(), "state": "pruned", "values": None})
+        elif epoch + 1 == EPOCHS:
+            assert study.finish(claim, complete(value_of(claim.params, epoch)))
+        else:
+            self.held[which][1] += 1
+            return True
+        self.held[which] = None
+        return True
+
+    def report(self):
+        record = json.loads(json.dumps(read_record(self.studies[0])))
+        rows = [
+            ABSENT | {key: trial[key] for key in REPLAY if trial.get(key) is not None}
+            for trial in record["trials"]
+        ]
+        return {"study": record["study"], "replay": rows, "again": {"winner": record["winner"]}}
+
+    def close(self):
+        for study in [*self.studies, *self.claimers]:
+            study.storage.close()
+
+
+@pytest.fixture
+def search(tmp_path):
+    made = []
+
+    def make(*arguments, **named):
+        made.append(Search(tmp_path, *arguments, **named))
+        return made[-1].run()
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "workers"),
+    [(TPE, 4), (CMAES, 4), (RANDOM, 4), (QMC, 1), (NSGA2, 1)],
+    ids=["tpe", "cmaes", "random", "qmc", "nsga2"],
+)
+def test_proposals_are_drawn_again_alike(search, sampler, workers):
+    report = search(workers, 24, seed=workers, sampler=sampler, pruner=MEDIAN)
+    found = draw_again(report)
+    assert (found.why_not, found.differs, found.unknown) == (None, [], [])
+    assert found.drawn == 24
+    assert "running" in json.dumps(report["replay"]) or workers == 1
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [MEDIAN, HALVING, HYPERBAND, PATIENT],
+    ids=["median", "halving", "hyperband", "patient"],
+)
+def test_verdicts_are_repeated_alike(search, pruner):
+    report = search(4, 24, pruner=pruner)
+    found = judge_again(report)
+    assert (found.why_not, found.differs, found.unknown) == (None, [], [])
+    assert found.stops == sum(row["state"] == "pruned" for row in report["replay"]) > 0
+    assert found.judged > found.stops, "also those that let a trial go on"
+    assert draw_again(report).differs == []
+
+
+def test_a_changed_parameter_is_found(search):
+    report = search(4, 16)
+    changed = copy.deepcopy(report)
+    row = next(row for row in changed["replay"][6:] if row["state"] == "complete")
+    row["params"]["optimizer.momentum"] /= 2
+    found = draw_again(changed)
+    assert row["number"] in [each.number for each in found.differs]
+    (own,) = [each for each in found.differs if each.number == row["number"]]
+    assert own.recorded == row["params"]
+    assert own.again == report["replay"][row["number"]]["params"]
+
+
+def test_a_changed_report_of_another_trial_is_found(search):
+    report = search(4, 24, pruner=MEDIAN)
+    for row in report["replay"]:
+        if row["state"] == "complete":
+            row["intermediate"] = [[epoch, -1.0] for epoch, _ in row["intermediate"]]
+    found = judge_again(report)
+    assert found.differs
+    assert all(each.recorded and not each.again for each in found.differs)
+
+
+def test_given_trials_and_duplicates_count_apart(search):
+    space = ["optimizer.lr=choice(0.001, 0.01)", "optimizer.momentum=choice(0.0, 0.5)",
+             "model.dropout=choice(0.0, 0.25, 0.5)"]  # fmt: skip
+    given = {"optimizer.lr": 0.01, "optimizer.momentum": 0.5, "model.dropout": 0.0}
+    report = search(3, 20, space=space, enqueue=[given])
+    found = draw_again(report)
+    assert (found.why_not, found.differs, found.unknown) == (None, [], [])
+    assert any(row["duplicate_of"] is not None and row["seen"] for row in report["replay"])
+    assert (found.given, found.drawn) == (1, 19)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "reason"),
+    [
+        ({"_target_": "mine.Sampler"}, "nothing is known of what mine.Sampler goes by"),
+        (NSGA2, "optuna.samplers.NSGAIISampler goes by what workers wrote at the same time"),
+    ],
+    ids=["foreign", "nsga2"],
+)
+def test_a_sampler_that_cannot_be_repeated_is_named(search, sampler, reason):
+    report = search(4, 12, sampler=NSGA2)
+    report["study"]["sampler"] = sampler
+    found = draw_again(report)
+    assert found.why_not is not None
+    assert found.why_not.startswith(reason)
+    assert found.differences_to_json() is None
+
+
+def test_an_older_record_says_nothing(search):
+    report = search(2, 12, pruner=MEDIAN, sampler=CMAES)
+    for row in report["replay"]:
+        row["seen"] = row["verdict"] = None
+    assert draw_again(report).why_not == "the record does not say what they saw"
+    report["study"]["pruner"] = HALVING
+    pruned = [row["number"] for row in report["replay"] if row["state"] == "pruned"]
+    assert judge_again(report).unknown == pruned
+
+
+def test_a_part_that_an_older_version_proposed_is_left_out(search):
+    report = search(2, 12)
+    report["replay"][3]["seen"] = None
+    found = draw_again(report)
+    assert (found.drawn, found.unknown, found.differs) == (11, [3], [])
+    report["study"]["sampler"] = CMAES
+    assert "does not say what trial 3 saw" in str(draw_again(report).why_not)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [{"trials": 99}, {"trials": 5, "running": "7"}, {"trials": 5, "running": "0-99999999999"},
+     {"trials": 5, "running": "3,2"}, {"trials": -1}, {"trials": 5, "waiting": ["1"]}, [], "5"],
+)  # fmt: skip
+def test_what_cannot_have_been_seen_is_refused(search, seen):
+    report = search(1, 6)
+    report["replay"][4]["seen"] = seen
+    with pytest.raises(ConfigError, match="what trial 4 saw cannot be"):
+        draw_again(report)
+
+
+def test_a_claim_stores_little_however_many_trials_there_are(search):
+    report = search(4, 40, sampler=RANDOM, pruner=MEDIAN)
+    longest = max(len(json.dumps(row["seen"])) for row in report["replay"])
+    assert longest < 80
+    assert max(len(json.dumps(row["verdict"])) for row in report["replay"]) < 200
