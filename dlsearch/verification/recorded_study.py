@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from dlsearch.core.errors import ConfigError
 from dlsearch.space.space import Space
 from dlsearch.study.states import RecordedTrialState
 
@@ -346,22 +347,45 @@ class RecordedStudy:
         elif state is TrialState.PRUNED and values:
             last = values[max(values)]
             fields["value"] = None if last != last else last  # Optuna takes no NaN
-        own = FrozenTrial(**self._describe(number, TrialState.RUNNING))
-        own.system_attrs = {_FIXED_PARAMS: self.space.encode(row["params"])}
         if row["params"]:
-            given = self._suggest(own, [own], RandomSampler(seed=0), None)
-            fields["params"] = {
-                name: value
-                for name, value in given.suggested.items()
-                if name in own.system_attrs[_FIXED_PARAMS]
-            }
-            fields["distributions"] = {name: given.distributions[name] for name in fields["params"]}
+            given = self._suggest_recorded(row)
+            fields["params"] = given.suggested
+            fields["distributions"] = given.distributions
             fields["user_attrs"] = given.user_attrs
-            fields["system_attrs"] = {
-                key: value for key, value in given.system_attrs.items() if key != _FIXED_PARAMS
-            }
+            fields["system_attrs"] = given.system_attrs
         fields["system_attrs"] = {**fields["system_attrs"], **self._fixed_params_of(number)}
         return FrozenTrial(**fields)
+
+    def _suggest_recorded(self, row: ReplayRow) -> Proposal:
+        """The recorded parameters as if a sampler had proposed them.
+
+        A function of the trial is asked too: it says which parameters there are, and constraints.
+
+        Raises:
+            ConfigError: No sampler proposes such a value.
+        """
+        recorded = self.space.encode(row["params"])
+        own = FrozenTrial(**self._describe(row["number"], TrialState.RUNNING))
+        own.system_attrs = {_FIXED_PARAMS: recorded}
+        try:
+            given = self._suggest(own, [own], RandomSampler(seed=0), None)
+        except ConfigError:
+            raise  # of a function of the trial
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                "report.json", f"trial {row['number']} has values that were not searched: {reason}"
+            ) from error
+        names = [name for name in given.suggested if name in recorded]
+        system_attrs = dict(given.system_attrs)
+        del system_attrs[_FIXED_PARAMS]
+        return Proposal(
+            given.params,
+            {name: given.suggested[name] for name in names},
+            {name: given.distributions[name] for name in names},
+            system_attrs,
+            given.user_attrs,
+        )
 
     def _describe(self, number: int, state: TrialState) -> dict[str, Any]:
         """The fields of a trial of which nothing is known but its state."""

@@ -436,7 +436,7 @@ def probe(channel: Channel, payload: JsonObject) -> None:
     from dlsearch.training.transfer import present
 
     try:
-        cfg = OmegaConf.create(payload["cfg"])
+        cfg = OmegaConf.create(dict(payload["cfg"]))
         data = build_data(cfg)
         if data is not None:
             data.prepare_data()

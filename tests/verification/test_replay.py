@@ -225,8 +225,15 @@ def test_what_cannot_have_been_seen_is_refused(search, seen):
         draw_again(report)
 
 
+def test_a_value_that_was_not_searched_is_refused(search):
+    report = search(1, 6)
+    report["replay"][4]["params"]["model.dropout"] = 0.33
+    with pytest.raises(ConfigError, match=r"trial 4 has values that were not searched: '0\.33'"):
+        draw_again(report)
+
+
 def test_a_claim_stores_little_however_many_trials_there_are(search):
-    report = search(4, 40, sampler=RANDOM, pruner=MEDIAN)
+    report = search(4, 24, sampler=RANDOM, pruner=MEDIAN)
     longest = max(len(json.dumps(row["seen"])) for row in report["replay"])
     assert longest < 80
     assert max(len(json.dumps(row["verdict"])) for row in report["replay"]) < 200
