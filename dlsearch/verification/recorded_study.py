@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner
@@ -17,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from dlsearch.core.errors import ConfigError
+from dlsearch.core.types import JsonObject
 from dlsearch.space.space import Space
 from dlsearch.study.states import RecordedTrialState
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from dlsearch.study.seen import SeenTrials
     from dlsearch.verification.report_file import ReplayRow, ReportedStudy
 
-_FINISHED_STATES = {
+_FINISHED_STATES: dict[str, TrialState] = {
     RecordedTrialState.COMPLETE: TrialState.COMPLETE,
     RecordedTrialState.PRUNED: TrialState.PRUNED,
     RecordedTrialState.FAILED: TrialState.FAIL,
@@ -37,8 +39,8 @@ _SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 #: System attribute of a trial that was enqueued: the parameters that are given.
 _FIXED_PARAMS = "fixed_params"
 
-#: Attributes of Optuna's trials, plain JSON by name.
-Attributes = dict[str, Any]
+#: Attributes of Optuna's trials by name: JSON whose shape samplers and pruners decide.
+Attributes: TypeAlias = JsonObject
 
 
 @dataclass
@@ -215,7 +217,7 @@ class RecordedStudy:
             sampler: A new one.
             pruner: The study's, by which Optuna may show the sampler fewer trials.
         """
-        own = FrozenTrial(**self._describe(number, TrialState.RUNNING))
+        own = _make_trial(number, TrialState.RUNNING)
         own.system_attrs = self._fixed_params_of(number)
         return self._suggest(own, trials, sampler, pruner)
 
@@ -306,18 +308,18 @@ class RecordedStudy:
         steps = []
         if last_step is not None:
             steps = [step for step in base.intermediate_values if step <= last_step]
-        fields = self._describe(number, state)
-        fields["params"] = base.params
-        fields["distributions"] = base.distributions
-        fields["system_attrs"] = base.system_attrs
-        fields["intermediate_values"] = {step: base.intermediate_values[step] for step in steps}
-        return FrozenTrial(**fields)
+        trial = _make_trial(number, state)
+        trial.params = base.params
+        trial.distributions = base.distributions
+        trial.system_attrs = base.system_attrs
+        trial.intermediate_values = {step: base.intermediate_values[step] for step in steps}
+        return trial
 
     def _without_params(self, number: int, state: TrialState) -> FrozenTrial:
         """An open trial that has no parameters yet."""
-        fields = self._describe(number, state)
-        fields["system_attrs"] = self._fixed_params_of(number)
-        return FrozenTrial(**fields)
+        trial = _make_trial(number, state)
+        trial.system_attrs = self._fixed_params_of(number)
+        return trial
 
     def note(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Note what a sampler or a pruner keeps with a trial, for those that see it later."""
@@ -337,24 +339,22 @@ class RecordedStudy:
     def _rebuild(self, row: ReplayRow) -> FrozenTrial:
         """The trial as the record has it."""
         number = row["number"]
-        state = _FINISHED_STATES.get(RecordedTrialState(row["state"]), TrialState.RUNNING)
-        fields = self._describe(number, state)
-        values = {int(step): _to_float(value) for step, value in row["intermediate"]}
-        fields["intermediate_values"] = values
+        state = _FINISHED_STATES.get(row["state"], TrialState.RUNNING)
+        trial = _make_trial(number, state)
+        for step, value in row["intermediate"] or []:
+            trial.intermediate_values[int(step)] = _to_float(value)
         if state is TrialState.COMPLETE:
-            fields["value"] = None
-            fields["values"] = row["values"]
-        elif state is TrialState.PRUNED and values:
-            last = values[max(values)]
-            fields["value"] = None if last != last else last  # Optuna takes no NaN
+            trial.values = row["values"]
+        elif state is TrialState.PRUNED:
+            trial.value = _last_finite_value(trial)
         if row["params"]:
             given = self._suggest_recorded(row)
-            fields["params"] = given.suggested
-            fields["distributions"] = given.distributions
-            fields["user_attrs"] = given.user_attrs
-            fields["system_attrs"] = given.system_attrs
-        fields["system_attrs"] = {**fields["system_attrs"], **self._fixed_params_of(number)}
-        return FrozenTrial(**fields)
+            trial.params = given.suggested
+            trial.distributions = given.distributions
+            trial.user_attrs = given.user_attrs
+            trial.system_attrs = given.system_attrs
+        trial.system_attrs = {**trial.system_attrs, **self._fixed_params_of(number)}
+        return trial
 
     def _suggest_recorded(self, row: ReplayRow) -> Proposal:
         """The recorded parameters as if a sampler had proposed them.
@@ -365,7 +365,7 @@ class RecordedStudy:
             ConfigError: No sampler proposes such a value.
         """
         recorded = self.space.encode(row["params"])
-        own = FrozenTrial(**self._describe(row["number"], TrialState.RUNNING))
+        own = _make_trial(row["number"], TrialState.RUNNING)
         own.system_attrs = {_FIXED_PARAMS: recorded}
         try:
             given = self._suggest(own, [own], RandomSampler(seed=0), None)
@@ -387,21 +387,31 @@ class RecordedStudy:
             given.user_attrs,
         )
 
-    def _describe(self, number: int, state: TrialState) -> dict[str, Any]:
-        """The fields of a trial of which nothing is known but its state."""
-        return {
-            "number": number,
-            "trial_id": number,
-            "state": state,
-            "value": None,
-            "datetime_start": _SOME_TIME,
-            "datetime_complete": _SOME_TIME if state.is_finished() else None,
-            "params": {},
-            "distributions": {},
-            "user_attrs": {},
-            "system_attrs": {},
-            "intermediate_values": {},
-        }
+
+def _make_trial(number: int, state: TrialState) -> FrozenTrial:
+    """A trial of which nothing is known but its state."""
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=state,
+        value=None,
+        datetime_start=_SOME_TIME,
+        datetime_complete=_SOME_TIME if state.is_finished() else None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def _last_finite_value(trial: FrozenTrial) -> float | None:
+    """What Optuna takes for the value of a pruned trial: its last report."""
+    values = trial.intermediate_values
+    if not values:
+        return None
+    last = values[max(values)]
+    return None if math.isnan(last) else last
 
 
 def is_given(row: ReplayRow) -> bool:

@@ -156,3 +156,29 @@ def _check_trials(path: Path, rows: object) -> None:
     if numbers != list(range(len(rows))):
         last = len(rows) - 1
         raise ConfigError("report.json", f"the trials of {path} are not numbered from 0 to {last}")
+    for row in rows:
+        if not _is_well_formed(row):
+            raise ConfigError("report.json", f"trial {row['number']} of {path} is no record of one")
+
+
+def _is_well_formed(row: Mapping[str, Any]) -> bool:
+    """Whether what a trial is rebuilt from has its types."""
+    if not isinstance(row.get("params"), dict) or not isinstance(row.get("state"), str):
+        return False
+    values = row.get("values") or []
+    if not isinstance(values, list) or not all(map(_is_number, values)):
+        return False
+    reports = row.get("intermediate") or []
+    return isinstance(reports, list) and all(map(_is_report, reports))
+
+
+def _is_report(report: object) -> bool:
+    """Whether it is a step with its value; null stands for a value that is no number."""
+    if not isinstance(report, list) or len(report) != 2:
+        return False
+    step, value = report
+    return type(step) is int and (value is None or _is_number(value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
