@@ -234,7 +234,7 @@ def _describe_proposals(found: ProposalCheck) -> list[str]:
     alike = found.drawn - len(found.differs)
     line = f"  proposals: {alike} of {found.drawn} drawn again alike"
     if found.given:
-        line += f" ({found.given} more were given)"
+        line += f"; parameters that were given: {found.given}"
     lines = [line]
     lines += [
         f"    trial {each.number}: recorded {each.recorded}, drawn {each.again}"
