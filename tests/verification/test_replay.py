@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import random
+import sys
 
 import pytest
 
+from dlsearch.core import permission
 from dlsearch.core.errors import ConfigError
 from dlsearch.records.record import read_record
 from dlsearch.report.load import REPLAY
+from dlsearch.space.space import Space
 from dlsearch.verification.proposals import draw_again
 from dlsearch.verification.report_file import ABSENT
 from dlsearch.verification.verdicts import judge_again
@@ -30,6 +34,8 @@ CMAES = {"_target_": "optuna.samplers.CmaEsSampler", "n_startup_trials": 1, "pop
 QMC = {"_target_": "optuna.samplers.QMCSampler", "scramble": True}
 NSGA2 = {"_target_": "optuna.samplers.NSGAIISampler", "population_size": 4}
 RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
+GP = {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 4,
+      "warn_independent_sampling": False}  # fmt: skip
 GRID = {"_target_": "dlsearch.sampling.factory.grid"}
 HALVING = {"_target_": "dlsearch.sampling.pruners.SuccessiveHalving", "min_resource": 1,
            "reduction_factor": 3}  # fmt: skip
@@ -49,11 +55,13 @@ def value_of(params, epoch):
 class Search:
     """A study that several handles serve, one step at a time in an order that a seed draws."""
 
-    def __init__(self, folder, workers, n_trials, seed=0, **config):
+    def __init__(self, folder, workers, n_trials, seed=0, function=None, **config):
         given = draft(n_trials, space=config.pop("space", SPACE), config={
             "sampler": config.pop("sampler", TPE), "pruner": config.pop("pruner", None),
             "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu"},
         }, **config)  # fmt: skip
+        if function is not None:
+            given = dataclasses.replace(given, space=function)
         self.studies = [opened(folder, given) for _ in range(workers)]
         self.claimers = [opened(folder, given) for _ in range(workers)]  # as a worker's threads
         self.held = [None] * workers
@@ -119,8 +127,15 @@ def search(tmp_path):
 
 @pytest.mark.parametrize(
     ("sampler", "workers"),
-    [(TPE, 4), (CMAES, 4), (RANDOM, 4), (QMC, 1), (NSGA2, 1)],
-    ids=["tpe", "cmaes", "random", "qmc", "nsga2"],
+    [
+        (TPE, 4),
+        (CMAES, 4),
+        pytest.param(RANDOM, 4, marks=pytest.mark.storm),
+        pytest.param(QMC, 1, marks=pytest.mark.storm),
+        pytest.param(NSGA2, 1, marks=pytest.mark.storm),
+        pytest.param(GP, 4, marks=pytest.mark.storm),  # it imports torch
+    ],
+    ids=["tpe", "cmaes", "random", "qmc", "nsga2", "gp"],
 )
 def test_proposals_are_drawn_again_alike(search, sampler, workers):
     report = search(workers, 16, seed=workers, sampler=sampler, pruner=MEDIAN)
@@ -132,7 +147,12 @@ def test_proposals_are_drawn_again_alike(search, sampler, workers):
 
 @pytest.mark.parametrize(
     "pruner",
-    [MEDIAN, HALVING, HYPERBAND, PATIENT],
+    [
+        MEDIAN,
+        HALVING,
+        pytest.param(HYPERBAND, marks=pytest.mark.storm),
+        pytest.param(PATIENT, marks=pytest.mark.storm),
+    ],
     ids=["median", "halving", "hyperband", "patient"],
 )
 def test_verdicts_are_repeated_alike(search, pruner):
@@ -166,6 +186,13 @@ def test_a_changed_report_of_another_trial_is_found(search):
     assert all(each.recorded and not each.again for each in found.differs)
 
 
+def test_a_grid_is_drawn_again_alike(search):
+    space = ["optimizer.lr=choice(0.001, 0.01)", "optimizer.momentum=choice(0.0, 0.5)",
+             "model.dropout=choice(0.0, 0.25)"]  # fmt: skip
+    found = draw_again(search(3, 8, space=space, sampler=GRID))
+    assert (found.why_not, found.differs, found.drawn) == (None, [], 8)
+
+
 def test_given_trials_and_duplicates_count_apart(search):
     space = ["optimizer.lr=choice(0.001, 0.01)", "optimizer.momentum=choice(0.0, 0.5)",
              "model.dropout=choice(0.0, 0.25, 0.5)"]  # fmt: skip
@@ -175,6 +202,33 @@ def test_given_trials_and_duplicates_count_apart(search):
     assert (found.why_not, found.differs, found.unknown) == (None, [], [])
     assert any(row["duplicate_of"] is not None and row["seen"] for row in report["replay"])
     assert (found.given, found.drawn) == (1, 19)
+
+
+@pytest.fixture
+def function(tmp_path, monkeypatch):
+    """A space of parameters that exist or not, with a constraint, as a function of the trial."""
+    (tmp_path / "conditional.py").write_text(
+        "def space(trial, cfg):\n"
+        "    lr = trial.suggest_float('optimizer.lr', 1e-4, 1e-1, log=True)\n"
+        "    trial.suggest_categorical('model.dropout', [0.0, 0.25, 0.5])\n"
+        "    if trial.suggest_categorical('optimizer.nesterov', [True, False]):\n"
+        "        trial.suggest_float('optimizer.momentum', 0.0, 0.99)\n"
+        "        trial.set_constraint('slow', lr - 0.03)\n"
+        "        return {'optimizer.name': 'sgd'}\n"
+        "    return {'optimizer.momentum': 0.0}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    permission.grant(["conditional"])
+    yield Space((), "conditional.space", ("conditional",))
+    sys.modules.pop("conditional", None)
+
+
+def test_so_are_those_of_a_function_with_conditions_and_constraints(search, function):
+    report = search(3, 20, pruner=HALVING, function=function)
+    assert any(row["infeasible"] for row in report["replay"])
+    found = draw_again(report)
+    assert (found.why_not, found.differs, found.drawn) == (None, [], 20)
+    assert judge_again(report).differs == []
 
 
 @pytest.mark.parametrize(
