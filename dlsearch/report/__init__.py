@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dlsearch.report.figures.inputs import ReportFacts
+    from dlsearch.report.facts.contents import Report
 
 __all__ = ["build"]
 
@@ -59,7 +59,7 @@ def _render_files(record: Mapping[str, Any], *, interactive: bool) -> dict[str, 
     document = json_by_lines(facts(view(record)))
     files = {_DOCUMENT: document}
     # Pages and figures read the file's own content: what is not in report.json cannot be on a page.
-    report = cast("ReportFacts", json.loads(document))
+    report = cast("Report", json.loads(document))
     if interactive:  # first: where plotly is missing, the figures need not be drawn to learn it
         from dlsearch.report.interactive import render_interactive_page
 

@@ -23,7 +23,7 @@ from dlsearch.report.markup import csp_digest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlsearch.report.figures.inputs import FinalistRow, ObjectiveRow, ReportFacts, TrialRow
+    from dlsearch.report.facts.contents import FinalistRow, ObjectiveRow, Report, TrialRow
     from dlsearch.report.figures.scales import Scale
 
 _PAGE = """<!doctype html>
@@ -87,7 +87,7 @@ class _Figure:
     layout: Json
 
 
-def render_interactive_page(report: ReportFacts) -> str:
+def render_interactive_page(report: Report) -> str:
     """The whole page as text, the same for the same facts and the same plotly.
 
     Raises:
@@ -172,7 +172,7 @@ def _titled_axis(title: str) -> Json:
     return {"title": {"text": title}}
 
 
-def _course_figure(report: ReportFacts) -> _Figure | None:
+def _course_figure(report: Report) -> _Figure | None:
     """All trials by number, with the best so far."""
     objective = report["objectives"][0]
     traces: list[Json] = []
@@ -210,7 +210,7 @@ def _state_trace(state: str, trials: Sequence[TrialRow], objective: ObjectiveRow
     }
 
 
-def _best_so_far_trace(report: ReportFacts) -> Json:
+def _best_so_far_trace(report: Report) -> Json:
     steps = report["course"]["best_so_far"]
     last_trial = report["trials"][-1]["number"]
     last_value = steps[-1][1]
@@ -229,11 +229,11 @@ def _best_so_far_trace(report: ReportFacts) -> Json:
     }
 
 
-def _leaders_last(report: ReportFacts, trials: Sequence[TrialRow]) -> list[TrialRow]:
+def _leaders_last(report: Report, trials: Sequence[TrialRow]) -> list[TrialRow]:
     return sorted(trials, key=lambda trial: trial["number"] in report["leaders"])
 
 
-def _line_look(trial: TrialRow, report: ReportFacts) -> Json:
+def _line_look(trial: TrialRow, report: Report) -> Json:
     """The leaders in colour and in the legend, the others pale."""
     if trial["number"] in report["leaders"]:
         return {
@@ -248,7 +248,7 @@ def _line_look(trial: TrialRow, report: ReportFacts) -> Json:
     }
 
 
-def _parameters_figure(report: ReportFacts) -> _Figure | None:
+def _parameters_figure(report: Report) -> _Figure | None:
     """A line a completed trial, through all its values.
 
     Plain lines: plotly's own parallel coordinates compile code in the browser, which the page's
@@ -277,7 +277,7 @@ def _parameters_figure(report: ReportFacts) -> _Figure | None:
     return _Figure("Hyperparameters", traces, {"xaxis": names_axis, "yaxis": values_axis})
 
 
-def _parameters_trace(report: ReportFacts, trial: TrialRow, scales: Sequence[Scale]) -> Json:
+def _parameters_trace(report: Report, trial: TrialRow, scales: Sequence[Scale]) -> Json:
     hover_text = _hover_text(trial, report["objectives"][0])
     return {
         "type": "scatter",
@@ -292,7 +292,7 @@ def _parameters_trace(report: ReportFacts, trial: TrialRow, scales: Sequence[Sca
     }
 
 
-def _curves_figure(report: ReportFacts) -> _Figure | None:
+def _curves_figure(report: Report) -> _Figure | None:
     """The learning curves, those of the leaders in colour."""
     objective = report["objectives"][0]
     trials = [trial for trial in report["trials"] if len(trial["intermediate"]) > 1]
@@ -303,7 +303,7 @@ def _curves_figure(report: ReportFacts) -> _Figure | None:
     return _Figure("Learning curves", traces, layout)
 
 
-def _curve_trace(report: ReportFacts, trial: TrialRow) -> Json:
+def _curve_trace(report: Report, trial: TrialRow) -> Json:
     return {
         "type": "scatter",
         "mode": "lines",
@@ -314,7 +314,7 @@ def _curve_trace(report: ReportFacts, trial: TrialRow) -> Json:
     }
 
 
-def _replicas_figure(report: ReportFacts) -> _Figure | None:
+def _replicas_figure(report: Report) -> _Figure | None:
     """Every replica's score, a row a finalist."""
     confirmation = report["confirmation"]
     if confirmation is None:

@@ -20,7 +20,7 @@ from dlsearch.report.output import holds_something_else, indented_json, write_fo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlsearch.report.figures.inputs import InsideFacts, RangeTest
+    from dlsearch.inspection.findings import InsideFindings, RangeTestFindings
     from dlsearch.report.figures.plate import Plate
 
 LOOK = "look.json"
@@ -105,7 +105,7 @@ def _draw_look(found: Findings) -> list[Plate]:
     from dlsearch.report.figures.inside import draw_inside
     from dlsearch.report.figures.inside.weights import draw_weights
 
-    inside = cast("InsideFacts", found)
+    inside = cast("InsideFindings", found)
     weights = draw_weights(inside.get("first_layer"))
     plates = draw_inside(inside)
     return plates if weights is None else [weights, *plates]
@@ -114,7 +114,7 @@ def _draw_look(found: Findings) -> list[Plate]:
 def _draw_range_test(found: Findings) -> list[Plate]:
     from dlsearch.report.figures.rates import draw_rates
 
-    return [draw_rates(cast("RangeTest", found))]
+    return [draw_rates(cast("RangeTestFindings", found))]
 
 
 def _write_page(

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import jinja2
     from markupsafe import Markup
 
-    from dlsearch.report.figures.inputs import ReportFacts, SpaceRow
+    from dlsearch.report.facts.contents import Report
+    from dlsearch.report.figures.inputs import SpaceRow
     from dlsearch.report.figures.plate import Plate
 
 _MARKDOWN_SYNTAX = re.compile(r"([\\`*\[\]<>|{}~$]|(?<!\w)_|_(?!\w)|^[#+-])")
@@ -29,7 +30,7 @@ _MARKDOWN_SYNTAX = re.compile(r"([\\`*\[\]<>|{}~$]|(?<!\w)_|_(?!\w)|^[#+-])")
 _FENCE_TICKS = 3
 
 
-def render_pages(report: ReportFacts, plates: Sequence[Plate]) -> dict[str, str]:
+def render_pages(report: Report, plates: Sequence[Plate]) -> dict[str, str]:
     """Render the files of the report other than ``report.json`` and ``SHA256SUMS``.
 
     Args:
@@ -61,7 +62,7 @@ def render_pages(report: ReportFacts, plates: Sequence[Plate]) -> dict[str, str]
     }
 
 
-def _values_of_templates(report: ReportFacts, plates: Sequence[Plate]) -> Mapping[str, Any]:
+def _values_of_templates(report: Report, plates: Sequence[Plate]) -> Mapping[str, Any]:
     """What both templates read, by name."""
     return {
         "f": report,

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from dlsearch.inspection.findings import FirstLayer, InsideFindings
 
 
 class TrialState(StrEnum):
@@ -259,8 +262,8 @@ class LedgerRow:
     refit_metrics: Metrics | None
     replicas: tuple[TestedReplica, ...]
     ensemble: Json | None
-    first_layer: Json | None
-    inside: Json | None
+    first_layer: FirstLayer | None
+    inside: InsideFindings | None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlsearch.report import build
-from dlsearch.report.figures.inputs import SlotBar
+from dlsearch.report.facts.contents import Bar
 from dlsearch.report.figures.search.occupancy import Clock, busy_level, merge_bars
 from dlsearch.report.figures.search.timeline import MOST_DRAWN
 from dlsearch.verification import report_file
@@ -38,12 +38,12 @@ def test_the_figures_of_thousands_stay_small_and_say_so(folder: Path) -> None:
 def test_each_half_point_shows_what_filled_most_of_it() -> None:
     clock = Clock(0.0, 10.0, [])
     bars = [
-        SlotBar("a", 0.0, 4.0, "complete", 0),
-        SlotBar("a", 4.0, 4.1, "pruned", 1),
-        SlotBar("a", 4.1, 6.0, "complete", 2),
-        SlotBar("a", 8.0, 8.001, "failed", 3),
-        SlotBar("b", 2.0, 9.0, "pruned", 4),
-        SlotBar("b", 10.0, 10.0, "failed", 5),  # began and ended with the study
+        Bar("a", 0.0, 4.0, "complete", 0),
+        Bar("a", 4.0, 4.1, "pruned", 1),
+        Bar("a", 4.1, 6.0, "complete", 2),
+        Bar("a", 8.0, 8.001, "failed", 3),
+        Bar("b", 2.0, 9.0, "pruned", 4),
+        Bar("b", 10.0, 10.0, "failed", 5),  # began and ended with the study
     ]
     # half a point is half a second
     found = merge_bars(bars, {"a": 0, "b": 1}, clock, pixels_per_unit=1.0)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 from dlsearch.report.facts.intervals import Interval, MeanEstimate, PairedEstimate
 
 if TYPE_CHECKING:
+    from dlsearch.inspection.findings import FirstLayer, InsideFindings
     from dlsearch.report.facts.statistics import ExpectedBest, Span
     from dlsearch.report.study import (
         Breach,
@@ -444,8 +445,8 @@ class MainScore(KindFacts):
     refit: Metrics | None
     replicas: list[TestedReplicaRow]
     over_seeds: list[MetricOverSeeds]
-    first_layer: Json | None
-    inside: Json | None
+    first_layer: FirstLayer | None
+    inside: InsideFindings | None
 
 
 class TestFacts(TypedDict):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dlsearch.report.figures.inputs import ReportFacts
+    from dlsearch.report.facts.contents import Report
     from dlsearch.report.figures.plate import Plate
 
 
-def draw_figures(report: ReportFacts) -> list[Plate]:
+def draw_figures(report: Report) -> list[Plate]:
     """Draw every figure that the report gives something for.
 
     Matplotlib is imported here and not before: what reads a report only needs none.

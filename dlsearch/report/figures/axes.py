@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from dlsearch.report.figures.inputs import ObjectiveRow
+    from dlsearch.report.facts.contents import ObjectiveRow
 
 #: A range is cut off where it is this many times as wide as what the better trials need.
 CUT_RATIO = 1.5

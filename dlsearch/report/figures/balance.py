@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import DataFacts, ReportFacts
+    from dlsearch.report.facts.contents import DataFacts, Report
 
 #: Classes up to which each one is drawn and named.
 MOST_NAMED = 24
@@ -65,7 +65,7 @@ class _Balance:
         return self.n_classes <= MOST_NAMED
 
 
-def draw_balance(report: ReportFacts) -> Plate | None:
+def draw_balance(report: Report) -> Plate | None:
     """The share of each class, a mark each split."""
     data = report["data"]
     if data is None:
@@ -83,7 +83,7 @@ def draw_balance(report: ReportFacts) -> Plate | None:
     )
 
 
-def _collect(report: ReportFacts, data: DataFacts) -> _Balance | None:
+def _collect(report: Report, data: DataFacts) -> _Balance | None:
     shares = {
         split: data["balance"][split]["shares"] for split in SPLITS if split in data["balance"]
     }
@@ -101,7 +101,7 @@ def _collect(report: ReportFacts, data: DataFacts) -> _Balance | None:
     )
 
 
-def _class_names(report: ReportFacts, n: int) -> list[str]:
+def _class_names(report: Report, n: int) -> list[str]:
     names = [str(name) for name in report["study"]["data"].get("classes") or []]
     return names if len(names) == n else [str(index) for index in range(n)]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import ReportFacts, TestEvaluation
+    from dlsearch.report.facts.contents import MainScore, Report
     from dlsearch.report.figures.marks import Look
 
 #: Classes up to which each cell carries its count, and up to which cells are drawn one by one.
@@ -40,7 +40,7 @@ def cell_shade(share: float) -> tuple[float, str]:
     return round(0.84 + 0.3 * (share - 0.5), 3), PAPER
 
 
-def draw_confusion_matrix(report: ReportFacts) -> Plate | None:
+def draw_confusion_matrix(report: Report) -> Plate | None:
     """Labels by predictions; errors in colour: all matrices have the diagonal in common."""
     main = report["test"]["main"]
     if main is None or not main["confusion"]:
@@ -67,7 +67,7 @@ def _count_errors(matrix: Sequence[Sequence[int]]) -> int:
     return sum(sum(counts) for counts in _errors_of(matrix))
 
 
-def _drawing(main: TestEvaluation) -> Figure:
+def _drawing(main: MainScore) -> Figure:
     matrix = main["confusion"]
     figure = new_figure(HALF, 410)
     ax = figure.add_subplot()
@@ -189,7 +189,7 @@ def _name_classes(ax: Axes, classes: Sequence[str]) -> None:
     ax.tick_params(length=0, labelcolor=INK)
 
 
-def _alternative_text(main: TestEvaluation, errors: str) -> str:
+def _alternative_text(main: MainScore, errors: str) -> str:
     classes = plural(len(main["classes"]), "class", "classes")
     text = f"Confusion matrix of {classes}, {errors} in {main['n']:,} examples."
     for worst in main["confusions"][:1]:

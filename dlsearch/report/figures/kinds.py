@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from dlsearch.report.facts.contents import MainScore, Report
 from dlsearch.report.figures.classification import draw_confusion_matrix
-from dlsearch.report.figures.inputs import ReportFacts, TestEvaluation
 from dlsearch.report.figures.plate import Plate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Draws one figure; None where the report holds nothing for it.
-FigureOfReport: TypeAlias = Callable[[ReportFacts], Plate | None]
+FigureOfReport: TypeAlias = Callable[[Report], Plate | None]
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class EvaluationKind:
     """
 
     name: str
-    matches: Callable[[TestEvaluation], bool]
+    matches: Callable[[MainScore], bool]
     figures: tuple[FigureOfReport, ...]
     template: str = "evaluation.html.j2"
 
 
-def _has_confusion_matrix(evaluation: TestEvaluation) -> bool:
+def _has_confusion_matrix(evaluation: MainScore) -> bool:
     return bool(evaluation["confusion"])
 
 
@@ -54,7 +54,7 @@ EVALUATION_KINDS: tuple[EvaluationKind, ...] = (CLASSIFICATION,)
 
 
 def kind_of_evaluation(
-    report: ReportFacts,
+    report: Report,
     kinds: Sequence[EvaluationKind] = EVALUATION_KINDS,
 ) -> EvaluationKind | None:
     """The kind that the report's test is of; None where there is none or none matches."""
@@ -65,7 +65,7 @@ def kind_of_evaluation(
 
 
 def draw_evaluation(
-    report: ReportFacts,
+    report: Report,
     kinds: Sequence[EvaluationKind] = EVALUATION_KINDS,
 ) -> list[Plate]:
     """The figures of the kind that the report's test is of."""

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dlsearch.report.figures.canvas import ACCENT, BAD, INK, MUTED, PAPER
-from dlsearch.report.figures.inputs import TrialRow, standing_of
+from dlsearch.report.figures.inputs import standing_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
+
+    from dlsearch.report.facts.contents import TrialRow
 
 #: Keyword arguments of a matplotlib artist.
 Look: TypeAlias = Mapping[str, Any]

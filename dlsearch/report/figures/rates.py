@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import RangeTest
+    from dlsearch.inspection.findings import RangeTestFindings
 
 #: One step in so many counts as the start of the test.
 STEPS_PER_STARTING_ONE = 20
 
 
-def draw_rates(found: RangeTest) -> Plate:
+def draw_rates(found: RangeTestFindings) -> Plate:
     """The loss by the learning rate: as measured, smoothed, and what it suggests."""
     caption = _caption(found)
     return Plate(
@@ -46,7 +46,7 @@ def _range_shown(smooth: list[float]) -> Range:
     return Range(low - pad, high + 2 * pad)
 
 
-def _drawing(found: RangeTest, width: int) -> Figure:
+def _drawing(found: RangeTestFindings, width: int) -> Figure:
     shown = _range_shown(found["smooth"])
     figure = new_figure(width, 300)
     ax = figure.add_subplot()
@@ -66,7 +66,7 @@ def _drawing(found: RangeTest, width: int) -> Figure:
     return figure
 
 
-def _shade_falling_part(ax: Axes, found: RangeTest) -> None:
+def _shade_falling_part(ax: Axes, found: RangeTestFindings) -> None:
     if found["begins"] is None or found["least"] is None:
         return
     ax.axvspan(
@@ -78,7 +78,7 @@ def _shade_falling_part(ax: Axes, found: RangeTest) -> None:
     )
 
 
-def _draw_losses(ax: Axes, found: RangeTest, shown: Range) -> None:
+def _draw_losses(ax: Axes, found: RangeTestFindings, shown: Range) -> None:
     steps = zip(found["rates"], found["losses"], strict=True)
     inside = [(rate, loss) for rate, loss in steps if not shown.is_outside(loss)]
     ax.plot(
@@ -101,7 +101,7 @@ def _draw_losses(ax: Axes, found: RangeTest, shown: Range) -> None:
 
 def _mark_suggestion(
     ax: Axes,
-    found: RangeTest,
+    found: RangeTestFindings,
     suggestion: float,
     shown: Range,
 ) -> None:
@@ -131,7 +131,7 @@ def _mark_suggestion(
     )
 
 
-def _set_axes(ax: Axes, found: RangeTest, width: int) -> None:
+def _set_axes(ax: Axes, found: RangeTestFindings, width: int) -> None:
     first = found["rates"][0]
     last = found["rates"][-1]
     scale = Scale(
@@ -152,7 +152,7 @@ def _set_axes(ax: Axes, found: RangeTest, width: int) -> None:
     remove_frame(ax)
 
 
-def _caption(found: RangeTest) -> str:
+def _caption(found: RangeTestFindings) -> str:
     rates = found["rates"]
     caption = (
         f"Loss of each of {len(rates)} training steps (dots) and its moving average (line), the"

@@ -14,7 +14,8 @@ from dlsearch.report.formats import number, short
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlsearch.report.figures.inputs import ParameterValue, ReportFacts, SpaceRow, TrialRow
+    from dlsearch.report.facts.contents import Report, TrialRow
+    from dlsearch.report.figures.inputs import ParameterValue, SpaceRow
 
 #: A place between 0 and 1, and the label there.
 Tick: TypeAlias = tuple[float, str]
@@ -153,9 +154,10 @@ def _power_label(value: float) -> str:
     return text.replace("e-0", "e-").replace("e+0", "e")
 
 
-def parameter_scales(report: ReportFacts) -> list[Scale]:
+def parameter_scales(report: Report) -> list[Scale]:
     """The scale of every hyperparameter that a trial carries, wide enough for all tried values."""
-    space = {row["name"]: row for row in report["study"].get("space") or []}
+    rows: list[SpaceRow] = report["study"].get("space") or []
+    space = {row["name"]: row for row in rows}
     scales: list[Scale] = []
     for name in report["varied"]:
         tried = [trial["params"][name] for trial in report["trials"] if name in trial["params"]]
@@ -165,7 +167,7 @@ def parameter_scales(report: ReportFacts) -> list[Scale]:
     return scales
 
 
-def by_importance(report: ReportFacts, scales: Sequence[Scale]) -> list[Scale]:
+def by_importance(report: Report, scales: Sequence[Scale]) -> list[Scale]:
     """The scales in order of importance; those without one come last."""
     order = [name for name, _ in report["importances"]["values"]]
     ranks = {name: rank for rank, name in enumerate(order)}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from dlsearch.report.facts.contents import MainScore, Report
 from dlsearch.report.figures.balance import draw_balance
 from dlsearch.report.figures.confirmation.differences import draw_differences
 from dlsearch.report.figures.confirmation.optimism import draw_optimism
 from dlsearch.report.figures.confirmation.replicas import draw_replicas
 from dlsearch.report.figures.confirmation.seed_band import draw_seed_band
-from dlsearch.report.figures.inputs import ReportFacts, TestEvaluation
 from dlsearch.report.figures.inside import draw_inside
 from dlsearch.report.figures.inside.weights import draw_weights
 from dlsearch.report.figures.kinds import FigureOfReport, draw_evaluation
@@ -29,7 +29,7 @@ from dlsearch.report.figures.search.timeline import draw_timeline
 from dlsearch.report.figures.training import draw_gap
 
 #: Draws one figure over the scales of the hyperparameters.
-_FigureOfScales: TypeAlias = Callable[[ReportFacts, Sequence[Scale]], Plate | None]
+_FigureOfScales: TypeAlias = Callable[[Report, Sequence[Scale]], Plate | None]
 
 SEARCH_FIGURES: tuple[FigureOfReport, ...] = (
     draw_timeline,
@@ -54,7 +54,7 @@ TRAINING_FIGURES: tuple[FigureOfReport, ...] = (
 )
 
 
-def draw_all(report: ReportFacts) -> list[Plate]:
+def draw_all(report: Report) -> list[Plate]:
     """Every figure that the report gives something for."""
     draw_search = draw_pareto if len(report["objectives"]) > 1 else draw_course
     plates = [draw_search(report)]
@@ -69,12 +69,12 @@ def draw_all(report: ReportFacts) -> list[Plate]:
     return [plate for plate in plates if plate is not None]
 
 
-def _draw_parameters(report: ReportFacts) -> list[Plate | None]:
+def _draw_parameters(report: Report) -> list[Plate | None]:
     scales = parameter_scales(report)
     plates = [draw(report, scales) for draw in PARAMETER_FIGURES]
     return [*plates, *draw_slices(report, scales)]
 
 
-def _draw_net(main: TestEvaluation) -> list[Plate | None]:
+def _draw_net(main: MainScore) -> list[Plate | None]:
     """The net that was kept: the weights of its first layer, and what is inside of it."""
     return [draw_weights(main["first_layer"]), *draw_inside(main["inside"])]

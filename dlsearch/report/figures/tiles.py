@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dlsearch.report.figures.inputs import Pictures
+    from dlsearch.inspection.findings import Pictures
 
     #: Pictures: (n, height, width, 3) in [0, 1].
     Tiles: TypeAlias = NDArray[Any]

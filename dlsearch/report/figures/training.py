@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from dlsearch.report.facts.contents import GapRow, NamedGap, ObjectiveRow, Report
 from dlsearch.report.figures.axes import padded_range, remove_frame, set_score_axis
 from dlsearch.report.figures.canvas import ACCENT, INK, MUTED, PAPER, new_figure
-from dlsearch.report.figures.inputs import GapRow, MetricGap, ObjectiveRow, ReportFacts
 from dlsearch.report.figures.marks import key_above, mark_handle
 from dlsearch.report.figures.plate import HALF, Plate, capitalised
 from dlsearch.report.formats import number, short
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: A configuration, and its objective on training and on validation examples.
-_Row: TypeAlias = tuple[GapRow, MetricGap]
+_Row: TypeAlias = tuple[NamedGap, GapRow]
 
 MARGIN_HEIGHT = 84
 ROW_HEIGHT = 30
@@ -26,7 +26,7 @@ ROW_HEIGHT = 30
 PAD_SHARE = 0.1
 
 
-def draw_gap(report: ReportFacts) -> Plate | None:
+def draw_gap(report: Report) -> Plate | None:
     """Training against validation of what was confirmed, or of the leaders of the search."""
     objective = report["objectives"][0]
     metric = objective["name"].rsplit("/", 1)[-1]
@@ -48,7 +48,7 @@ def draw_gap(report: ReportFacts) -> Plate | None:
     )
 
 
-def _rows_of(configurations: Sequence[GapRow], metric: str) -> list[_Row]:
+def _rows_of(configurations: Sequence[NamedGap], metric: str) -> list[_Row]:
     rows: list[_Row] = []
     for configuration in configurations:
         for gap in configuration["gap"]:
@@ -89,7 +89,7 @@ def _drawing(rows: Sequence[_Row], metric: str, objective: ObjectiveRow) -> Figu
 def _draw_row(
     ax: Axes,
     y: int,
-    gap: MetricGap,
+    gap: GapRow,
     colour: str,
 ) -> None:
     ax.plot(

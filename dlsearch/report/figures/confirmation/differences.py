@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import ComparisonRow, ObjectiveRow, ReportFacts
+    from dlsearch.report.facts.contents import Comparison, ObjectiveRow, Report
 
 MARGIN_HEIGHT = 84
 ROW_HEIGHT = 54
@@ -35,7 +35,7 @@ class _Differences:
     """What the figure shows: the comparisons, and the name of the other finalist of each."""
 
     objective: ObjectiveRow
-    rows: list[ComparisonRow]
+    rows: list[Comparison]
     names: list[str]
     scale: int
 
@@ -44,7 +44,7 @@ class _Differences:
         return [self.scale * value for value in values or ()]
 
 
-def draw_differences(report: ReportFacts) -> Plate | None:
+def draw_differences(report: Report) -> Plate | None:
     """The winner minus each other finalist, on the same seeds."""
     confirmation = report["confirmation"]
     if confirmation is None:
@@ -114,7 +114,7 @@ def _drawing(data: _Differences) -> Figure:
 def _draw_row(
     ax: Axes,
     data: _Differences,
-    row: ComparisonRow,
+    row: Comparison,
     y: int,
     shown: Range,
 ) -> None:
@@ -135,9 +135,11 @@ def _draw_row(
         shown,
         ACCENT,
     )
+    mean = row["mean"]
+    assert mean is not None
     draw_mean_line(
         ax,
-        data.scale * row["mean"],
+        data.scale * mean,
         y,
         ACCENT,
     )

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import FinalistRow, OptimismFacts, ReportFacts
+    from dlsearch.report.facts.contents import FinalistRow, Optimism, Report
 
 #: Distance between names at the ends of the lines, as a share of the range.
 NAME_DISTANCE = 0.06
 
 
-def draw_optimism(report: ReportFacts) -> Plate | None:
+def draw_optimism(report: Report) -> Plate | None:
     """From the score of the search to the mean over fresh seeds, a line each finalist."""
     confirmation = report["confirmation"]
     optimism = report["optimism"]
@@ -73,7 +73,7 @@ def _range_shown(rows: Sequence[FinalistRow]) -> Range:
     return padded_range(values, PAD_SHARE)
 
 
-def _drawing(report: ReportFacts, rows: Sequence[FinalistRow]) -> Figure:
+def _drawing(report: Report, rows: Sequence[FinalistRow]) -> Figure:
     objective = report["objectives"][0]
     shown = _range_shown(rows)
     figure = new_figure(HALF, 270)
@@ -149,7 +149,7 @@ def _name_ends(ax: Axes, rows: Sequence[FinalistRow], shown: Range) -> None:
         )
 
 
-def _caption(optimism: OptimismFacts, percent: bool) -> str:
+def _caption(optimism: Optimism, percent: bool) -> str:
     drop = difference(optimism["drop"], percent).lstrip("+−")
     if optimism["drop"] > 0:
         mean = f"{drop} less than the best score that the search saw"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import FinalistRow, ObjectiveRow, ReportFacts
+    from dlsearch.report.facts.contents import FinalistRow, ObjectiveRow, Report
 
 MARGIN_HEIGHT = 78
 ROW_HEIGHT = 54
@@ -46,7 +46,7 @@ _TRIANGLE = {
 }
 
 
-def draw_replicas(report: ReportFacts) -> Plate | None:
+def draw_replicas(report: Report) -> Plate | None:
     """Every replica's score, a row a finalist, with mean, interval and the score of the search."""
     confirmation = report["confirmation"]
     if confirmation is None:

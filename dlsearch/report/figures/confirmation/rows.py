@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from dlsearch.report.facts.contents import FinalistRow
+    from dlsearch.report.facts.intervals import Interval
     from dlsearch.report.figures.axes import Range
-    from dlsearch.report.figures.inputs import Ends, FinalistRow
     from dlsearch.report.figures.marks import Look, Place
 
 #: A wide line with square ends, so that it is as long as the interval.
@@ -66,7 +67,7 @@ def draw_row_line(ax: Axes, y: float) -> None:
 
 def draw_band(
     ax: Axes,
-    ends: Ends | list[float],
+    ends: Interval | list[float],
     y: float,
     colour: str,
     **look: Any,

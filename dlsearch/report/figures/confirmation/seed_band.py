@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import FinalistRow, ReplicaRow, ReportFacts
+    from dlsearch.report.facts.contents import FinalistRow, ReplicaRow, Report
 
 #: Scores from this share of the epochs on set the range. In the first epochs every training rises:
 #: they would press what tells the seeds apart into one line.
@@ -33,7 +33,7 @@ LATE_SHARE = 0.3
 NAME_DISTANCE = 0.06
 
 
-def draw_seed_band(report: ReportFacts) -> Plate | None:
+def draw_seed_band(report: Report) -> Plate | None:
     """The winner's and the default's curves over the seeds: mean, extent, best epochs and ends."""
     confirmation = report["confirmation"]
     if confirmation is None:
@@ -56,7 +56,7 @@ def draw_seed_band(report: ReportFacts) -> Plate | None:
     )
 
 
-def _drawing(report: ReportFacts, rows: Sequence[FinalistRow]) -> Figure:
+def _drawing(report: Report, rows: Sequence[FinalistRow]) -> Figure:
     objective = report["objectives"][0]
     epochs = [band[0] for row in rows for band in row["band"]]
     last_epoch = max(epochs)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dlsearch.report.figures.inputs import InsideFacts
+    from dlsearch.inspection.findings import InsideFindings
     from dlsearch.report.figures.plate import Plate
 
 
-def draw_inside(inside: InsideFacts | None) -> list[Plate]:
+def draw_inside(inside: InsideFindings | None) -> list[Plate]:
     """All figures of what is inside that the record gives something for."""
     from dlsearch.report.figures.inside.deconvolution import draw_deconvolution
     from dlsearch.report.figures.inside.gradients import draw_gradients

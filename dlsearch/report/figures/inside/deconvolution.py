@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import DeconvolvedLayer, InsideFacts
+    from dlsearch.inspection.findings import DeconvolvedLayer, InsideFindings
     from dlsearch.report.figures.tiles import Tiles
 
 CELL_GAP = 16.0
@@ -65,7 +65,7 @@ class _Grid:
         return lines * self.step_of(layer)
 
 
-def draw_deconvolution(inside: InsideFacts) -> Plate | None:
+def draw_deconvolution(inside: InsideFindings) -> Plate | None:
     """What excites features most: projections to pixels over the parts of the images that did."""
     layers = [_decoded_layer(row) for row in inside.get("deconvolution") or []]
     shown = [layer for layer in layers if layer is not None]

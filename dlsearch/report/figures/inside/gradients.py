@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import GradientNorms, InsideFacts
+    from dlsearch.inspection.findings import GradientNorms, InsideFindings
 
 #: Examples of the batch that the gradient is taken on, at most.
 BATCH_SIZE = 64
@@ -55,7 +55,7 @@ class _Curve:
         return [norm for _, norm in self.points]
 
 
-def draw_gradients(inside: InsideFacts) -> Plate | None:
+def draw_gradients(inside: InsideFindings) -> Plate | None:
     """Norms of the loss's gradient by layer, on a logarithmic scale."""
     found = inside.get("gradients")
     if not found or len(found["layers"]) < 2:

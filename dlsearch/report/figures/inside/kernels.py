@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import InsideFacts, LayerMaps
+    from dlsearch.inspection.findings import InsideFindings, LayerMaps
     from dlsearch.report.figures.tiles import Tiles
 
 #: Side of a kernel's picture as a share of the answer in whose corner it is.
@@ -47,7 +47,7 @@ class _Kernels:
         return self.names[index - 1], self.answers[part], kernel
 
 
-def draw_fixed_kernels(inside: InsideFacts) -> Plate | None:
+def draw_fixed_kernels(inside: InsideFindings) -> Plate | None:
     """What fixed kernels answer to one example, by their names."""
     data = _collect(inside)
     if data is None:
@@ -69,7 +69,7 @@ def draw_fixed_kernels(inside: InsideFacts) -> Plate | None:
     )
 
 
-def _collect(inside: InsideFacts) -> _Kernels | None:
+def _collect(inside: InsideFindings) -> _Kernels | None:
     layer = _layer_of_fixed_kernels(inside.get("maps") or [])
     image = decode_pictures(inside.get("image"))
     if layer is None or image is None:

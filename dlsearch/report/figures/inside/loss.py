@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import InsideFacts, LossCurves, Point
+    from dlsearch.inspection.findings import InsideFindings, LossCurves
 
 #: One epoch in so many is left out of the range: in the first ones the loss is large.
 EPOCHS_PER_EARLY_ONE = 10
@@ -22,7 +22,7 @@ EPOCHS_PER_EARLY_ONE = 10
 RIGHT_PART = 0.6
 
 
-def draw_loss(inside: InsideFacts) -> Plate | None:
+def draw_loss(inside: InsideFindings) -> Plate | None:
     """Training and validation loss by epoch, and the epoch that was kept."""
     curves = inside.get("curves")
     if not curves:
@@ -38,7 +38,9 @@ def draw_loss(inside: InsideFacts) -> Plate | None:
 
 
 def _last_epoch(curves: LossCurves) -> int:
-    return max(curves["train"][-1][0], curves["val"][-1][0])
+    last_of_training, _ = curves["train"][-1]
+    last_of_validation, _ = curves["val"][-1]
+    return int(max(last_of_training, last_of_validation))
 
 
 def _drawing(curves: LossCurves) -> Figure:
@@ -83,7 +85,7 @@ def _range_shown(curves: LossCurves) -> Range:
     return Range(low - pad, high + pad)
 
 
-def _late_losses(points: list[Point]) -> list[float]:
+def _late_losses(points: list[list[float]]) -> list[float]:
     early = len(points) // EPOCHS_PER_EARLY_ONE
     return [loss for _, loss in points[early:]]
 
@@ -105,7 +107,8 @@ def _mark_kept_epoch(
         fontsize=8,
         ha="right" if to_the_left else "left",
     )
-    loss = dict(curves["val"]).get(epoch)
+    losses = {int(at): value for at, value in curves["val"]}
+    loss = losses.get(epoch)
     if loss is not None and not shown.is_outside(loss):
         ax.plot(
             [epoch],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import InsideFacts, LayerMaps
+    from dlsearch.inspection.findings import InsideFindings, LayerMaps
     from dlsearch.report.figures.tiles import Tiles
 
     _Layer: TypeAlias = tuple[LayerMaps, Tiles]
@@ -28,7 +28,7 @@ EXAMPLE_HEIGHT = 84.0
 LAYER_GAP = 8
 
 
-def draw_feature_maps(inside: InsideFacts) -> Plate | None:
+def draw_feature_maps(inside: InsideFindings) -> Plate | None:
     """Feature maps of one example, a layer below the other."""
     image = decode_pictures(inside.get("image"))
     layers: list[_Layer] = []

@@ -12,7 +12,7 @@ from dlsearch.report.formats import short
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import InsideFacts
+    from dlsearch.inspection.findings import InsideFindings
     from dlsearch.report.figures.marks import Place
     from dlsearch.report.figures.tiles import Tiles
 
@@ -26,7 +26,7 @@ LAST_GAP = 8
 CORNERS = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
 
 
-def draw_warped(inside: InsideFacts) -> Plate | None:
+def draw_warped(inside: InsideFindings) -> Plate | None:
     """Images with the part that a spatial transformer samples, above what it makes of them."""
     found = inside.get("warped")
     if not found:

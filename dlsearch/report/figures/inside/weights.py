@@ -12,7 +12,7 @@ from dlsearch.report.formats import short
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import FirstLayer
+    from dlsearch.inspection.findings import FirstLayer
     from dlsearch.report.figures.tiles import Tiles
 
 #: Pixels of a tile's longer side, at least, and between tiles.

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import ImportanceFacts, ReportFacts
+    from dlsearch.report.facts.contents import Importances, Report
 
 MOST_BARS = 16
 
 
-def draw_importances(report: ReportFacts) -> Plate | None:
+def draw_importances(report: Report) -> Plate | None:
     """Bars of the importances."""
     rows = report["importances"]["values"][:MOST_BARS]
     if not rows:
@@ -65,7 +65,7 @@ def _drawing(rows: Sequence[tuple[str, float]]) -> Figure:
     return figure
 
 
-def _caption(importances: ImportanceFacts) -> str:
+def _caption(importances: Importances) -> str:
     best = percent(importances["target_quantile"], 0)
     trials = plural(importances["trials"], "completed trial")
     return (

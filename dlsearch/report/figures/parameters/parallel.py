@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dlsearch.report.figures.axes import Range, focused_range, objective_label, round_ticks
 from dlsearch.report.figures.canvas import ACCENT, INK, MUTED, PAPER, new_figure
-from dlsearch.report.figures.inputs import ObjectiveRow, ReportFacts, TrialRow, scored_trials
+from dlsearch.report.figures.inputs import scored_trials
 from dlsearch.report.figures.marks import Look, thin_trials
 from dlsearch.report.figures.parameters.slices import thin_ticks
 from dlsearch.report.figures.plate import NARROW, WIDE, Plate, PlateSize
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from dlsearch.report.facts.contents import ObjectiveRow, Report, TrialRow
 
 MOST_LINES = 150
 MOST_RAILS = 10
@@ -79,7 +81,7 @@ class _Rail:
         return "bold" if self.is_score else "normal"
 
 
-def draw_parallel(report: ReportFacts, scales: Sequence[Scale]) -> Plate | None:
+def draw_parallel(report: Report, scales: Sequence[Scale]) -> Plate | None:
     """Parallel coordinates: one line a completed trial, through all its values."""
     trials = scored_trials(report)
     if len(trials) < 2 or not scales:
@@ -108,7 +110,7 @@ def draw_parallel(report: ReportFacts, scales: Sequence[Scale]) -> Plate | None:
 
 
 def _collect(
-    report: ReportFacts,
+    report: Report,
     trials: list[TrialRow],
     scales: Sequence[Scale],
 ) -> _Parallel:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import ObjectiveRow, ReportFacts, TrialRow
+    from dlsearch.report.facts.contents import ObjectiveRow, Report, TrialRow
     from dlsearch.report.figures.scales import Scale
 
 #: Completed trials below which there is no surface to speak of.
@@ -62,7 +62,7 @@ class _Plane:
         )
 
 
-def draw_plane(report: ReportFacts, scales: Sequence[Scale]) -> Plate | None:
+def draw_plane(report: Report, scales: Sequence[Scale]) -> Plate | None:
     """The score over the two most important numeric hyperparameters."""
     data = _collect(report, scales)
     if data is None:
@@ -80,7 +80,7 @@ def draw_plane(report: ReportFacts, scales: Sequence[Scale]) -> Plate | None:
     )
 
 
-def _collect(report: ReportFacts, scales: Sequence[Scale]) -> _Plane | None:
+def _collect(report: Report, scales: Sequence[Scale]) -> _Plane | None:
     numeric = _numeric_scales(report, scales)
     if len(numeric) < 2:
         return None
@@ -104,7 +104,7 @@ def _collect(report: ReportFacts, scales: Sequence[Scale]) -> _Plane | None:
     )
 
 
-def _numeric_scales(report: ReportFacts, scales: Sequence[Scale]) -> list[Scale]:
+def _numeric_scales(report: Report, scales: Sequence[Scale]) -> list[Scale]:
     """The numeric ones that have an importance, in its order; all where none has."""
     names = [name for name, _ in report["importances"]["values"]]
     by_name = {scale.name: scale for scale in scales}

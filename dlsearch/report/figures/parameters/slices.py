@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlsearch.report.figures.axes import Range, focused_range, remove_frame, set_score_axis
 from dlsearch.report.figures.canvas import INK, new_figure
-from dlsearch.report.figures.inputs import (
-    ObjectiveRow,
-    ReportFacts,
-    TrialRow,
-    find_trial,
-    standing_of,
-)
+from dlsearch.report.figures.inputs import find_trial, standing_of
 from dlsearch.report.figures.marks import (
     draw_best_ring,
     draw_default_diamond,
@@ -29,6 +23,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from dlsearch.report.facts.contents import ObjectiveRow, Report, TrialRow
 
 #: Slices that are drawn; a study with more keeps the most important.
 MOST_SLICES = 12
@@ -56,7 +52,7 @@ class _Slices:
     best: TrialRow | None
 
 
-def draw_slices(report: ReportFacts, scales: Sequence[Scale]) -> list[Plate]:
+def draw_slices(report: Report, scales: Sequence[Scale]) -> list[Plate]:
     """Score against each hyperparameter alone, the most important first."""
     trials = trials_with_score(report)
     if len(trials) < 2 or not any(trial["scored"] for trial in trials):
@@ -74,7 +70,7 @@ def draw_slices(report: ReportFacts, scales: Sequence[Scale]) -> list[Plate]:
     return [_draw_slice(data, scale, index) for index, scale in enumerate(ranked)]
 
 
-def trials_with_score(report: ReportFacts) -> list[TrialRow]:
+def trials_with_score(report: Report) -> list[TrialRow]:
     """The completed and the pruned trials that have reported a score."""
     return [
         trial

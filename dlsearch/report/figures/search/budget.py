@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from dlsearch.report.figures.inputs import ObjectiveRow, ReportFacts
+    from dlsearch.report.facts.contents import ObjectiveRow, Report
 
 #: n, the expected best of n trials, and its quartiles.
 _Row = tuple[int, float, float, float]
 
 
-def draw_expected_best(report: ReportFacts) -> Plate | None:
+def draw_expected_best(report: Report) -> Plate | None:
     """What a budget of n trials buys, where the trials are independent."""
     rows = report["course"]["expected_best"]
     if not rows:

@@ -14,12 +14,7 @@ from dlsearch.report.figures.axes import (
     set_score_axis,
 )
 from dlsearch.report.figures.canvas import ACCENT, new_figure
-from dlsearch.report.figures.inputs import (
-    ObjectiveRow,
-    ReportFacts,
-    TrialRow,
-    find_trial,
-)
+from dlsearch.report.figures.inputs import find_trial
 from dlsearch.report.figures.marks import (
     STATE_NAMES,
     draw_best_ring,
@@ -30,12 +25,15 @@ from dlsearch.report.figures.marks import (
 )
 from dlsearch.report.figures.plate import NARROW, WIDE, Plate, PlateSize, is_spacious
 from dlsearch.report.formats import plural, score
+from dlsearch.report.study import TrialState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from dlsearch.report.facts.contents import ObjectiveRow, Report, TrialRow
 
 #: Above this number of trials the marks are small.
 MANY_TRIALS = 200
@@ -72,7 +70,7 @@ class _Course:
         return self.shown.low if self.objective["maximize"] else self.shown.high
 
 
-def draw_course(report: ReportFacts) -> Plate | None:
+def draw_course(report: Report) -> Plate | None:
     """All trials by number, with the best so far."""
     data = _collect(report)
     if data is None:
@@ -88,7 +86,7 @@ def draw_course(report: ReportFacts) -> Plate | None:
     )
 
 
-def _collect(report: ReportFacts) -> _Course | None:
+def _collect(report: Report) -> _Course | None:
     trials = report["trials"]
     scores = [t["standing"] for t in trials if t["standing"] is not None]
     if len(scores) < 2:
@@ -107,7 +105,7 @@ def _collect(report: ReportFacts) -> _Course | None:
         best=find_trial(report, report["best"]),
         default=_if_scored(find_trial(report, report["default"])),
         confirmed=confirmed,
-        failures=report["accounting"]["counts"]["failed"],
+        failures=report["accounting"]["counts"][TrialState.FAILED],
     )
 
 
@@ -115,11 +113,11 @@ def _if_scored(trial: TrialRow | None) -> TrialRow | None:
     return trial if trial is not None and trial["scored"] else None
 
 
-def _states_shown(report: ReportFacts) -> list[str]:
+def _states_shown(report: Report) -> list[str]:
     """The states that trials are in; running ones are shown where any has reported a score."""
     counts = report["accounting"]["counts"]
     any_standing = any(trial["standing"] is not None for trial in report["trials"])
-    present = [state for state in STATE_NAMES if counts[state]]
+    present = [state for state in STATE_NAMES if counts[TrialState(state)]]
     return [state for state in present if state != "running" or any_standing]
 
 

@@ -14,13 +14,7 @@ from dlsearch.report.figures.axes import (
     set_score_axis,
 )
 from dlsearch.report.figures.canvas import ACCENT, MUTED, new_figure
-from dlsearch.report.figures.inputs import (
-    ObjectiveRow,
-    ReportFacts,
-    TrialRow,
-    find_trial,
-    standing_of,
-)
+from dlsearch.report.figures.inputs import find_trial, standing_of
 from dlsearch.report.figures.marks import thin_trials, write_note
 from dlsearch.report.figures.plate import HALF, Plate
 from dlsearch.report.formats import listed
@@ -28,6 +22,8 @@ from dlsearch.report.formats import listed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from dlsearch.report.facts.contents import ObjectiveRow, Report, TrialRow
 
 #: Curves of other trials that are drawn behind those of the leaders.
 MOST_OTHERS = 60
@@ -43,7 +39,7 @@ class _Curves:
     shown: Range
 
 
-def draw_curves(report: ReportFacts) -> Plate | None:
+def draw_curves(report: Report) -> Plate | None:
     """Learning curves of the leaders before those of the others."""
     if not report["leaders"] or len(report["objectives"]) > 1:
         return None
@@ -58,7 +54,7 @@ def draw_curves(report: ReportFacts) -> Plate | None:
     )
 
 
-def _collect(report: ReportFacts) -> _Curves:
+def _collect(report: Report) -> _Curves:
     objective = report["objectives"][0]
     numbers = report["leaders"]
     found = [find_trial(report, number) for number in numbers]

@@ -12,7 +12,7 @@ from dlsearch.report.figures.axes import (
     set_score_axis,
 )
 from dlsearch.report.figures.canvas import ACCENT, new_figure
-from dlsearch.report.figures.inputs import ReportFacts, TrialRow, find_trial, scored_trials
+from dlsearch.report.figures.inputs import find_trial, scored_trials
 from dlsearch.report.figures.marks import Place, draw_default_diamond, write_note
 from dlsearch.report.figures.plate import HALF, Plate
 from dlsearch.report.formats import plural, score
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from dlsearch.report.facts.contents import Report, TrialRow
+
 QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 QUARTER_LABELS = ["0", "25", "50", "75", "100"]
 
 
-def draw_distribution(report: ReportFacts) -> Plate | None:
+def draw_distribution(report: Report) -> Plate | None:
     """The empirical distribution of the completed trials' scores."""
     scores = [trial["values"][0] for trial in scored_trials(report)]
     if len(scores) < 2 or len(report["objectives"]) > 1:
@@ -42,7 +44,7 @@ def draw_distribution(report: ReportFacts) -> Plate | None:
     )
 
 
-def _drawing(report: ReportFacts, shown: Range) -> Figure:
+def _drawing(report: Report, shown: Range) -> Figure:
     objective = report["objectives"][0]
     points = report["course"]["distribution"]
     figure = new_figure(HALF, 290)
@@ -106,7 +108,7 @@ def _mark_default(
     )
 
 
-def _caption(report: ReportFacts, shown: Range, n: int) -> str:
+def _caption(report: Report, shown: Range, n: int) -> str:
     objective = report["objectives"][0]
     median = score(report["course"]["median"], objective["percent"])
     caption = f"Half of the {plural(n, 'completed trial')} reached {median} or "

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dlsearch.report.figures.inputs import SlotBar
+    from dlsearch.report.facts.contents import Bar
 
 #: Units of the time axis: seconds in one, its name. One that shows the study in few is taken.
 UNITS = ((1.0, "seconds"), (60.0, "minutes"), (3600.0, "hours"))
@@ -94,7 +94,7 @@ def busy_level(
 
 
 def merge_bars(
-    bars: Sequence[SlotBar],
+    bars: Sequence[Bar],
     lanes: Mapping[str, int],
     clock: Clock,
     pixels_per_unit: float,
@@ -109,8 +109,8 @@ def merge_bars(
     for bar in bars:
         _fill_columns(
             filled[lanes[bar.slot], states.index(bar.state)],
-            left=clock.place_of(bar.began) / column_width,
-            right=clock.place_of(bar.ended) / column_width,
+            left=clock.place_of(bar.start) / column_width,
+            right=clock.place_of(bar.end) / column_width,
         )
     found: dict[str, list[Span]] = {}
     for lane, shares in enumerate(filled):

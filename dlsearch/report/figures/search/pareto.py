@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlsearch.report.figures.axes import focused_range, objective_label, remove_frame
 from dlsearch.report.figures.canvas import ACCENT, MUTED, new_figure
-from dlsearch.report.figures.inputs import ObjectiveRow, ReportFacts, TrialRow, scored_trials
+from dlsearch.report.figures.inputs import scored_trials
 from dlsearch.report.figures.marks import Place, draw_default_diamond, draw_trials, write_note
 from dlsearch.report.figures.plate import NARROW, WIDE, Plate, PlateSize, is_spacious
 from dlsearch.report.figures.scales import Scale, ScaleKind, Tick
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from dlsearch.report.facts.contents import ObjectiveRow, Report, TrialRow
 
 #: Ratio of the largest to the smallest value from which an objective is drawn on a logarithmic
 #: axis.
@@ -50,7 +52,7 @@ class _Tradeoff:
         return min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
 
 
-def draw_pareto(report: ReportFacts) -> Plate | None:
+def draw_pareto(report: Report) -> Plate | None:
     """The first two objectives of all completed trials, with the Pareto set."""
     done = scored_trials(report)
     if len(report["objectives"]) < 2 or not done:
@@ -87,7 +89,7 @@ def draw_pareto(report: ReportFacts) -> Plate | None:
 
 
 def _scale_of(
-    report: ReportFacts,
+    report: Report,
     done: Sequence[TrialRow],
     front: Sequence[TrialRow],
     index: int,

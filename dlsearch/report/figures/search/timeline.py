@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
+from dlsearch.report.facts.contents import Bar, Compute, Report
 from dlsearch.report.figures.axes import remove_frame, set_round_xticks
 from dlsearch.report.figures.canvas import ACCENT, BAD, FAINT, INK, MUTED, PAPER, new_figure
-from dlsearch.report.figures.inputs import ComputeFacts, ReportFacts, SlotBar
 from dlsearch.report.figures.marks import Look, write_note
 from dlsearch.report.figures.plate import NARROW, WIDE, Plate, PlateSize, is_spacious
 from dlsearch.report.figures.search.occupancy import Clock, Span, busy_level, merge_bars
@@ -76,14 +76,14 @@ _LOOKS_IN_WORDS = {
 }
 
 
-def draw_timeline(report: ReportFacts) -> Plate | None:
+def draw_timeline(report: Report) -> Plate | None:
     """Attempts by slot over time, above the number of busy slots."""
     compute = report["compute"]
-    bars = [SlotBar(*bar) for bar in compute["bars"]]
+    bars = [Bar(*bar) for bar in compute["bars"]]
     if not bars:
         return None
-    start = min(bar.began for bar in bars)
-    end = max(bar.ended for bar in bars)
+    start = min(bar.start for bar in bars)
+    end = max(bar.end for bar in bars)
     if end <= start:
         return None
     clock = Clock(start, end, compute["gaps"])
@@ -115,8 +115,8 @@ def draw_timeline(report: ReportFacts) -> Plate | None:
 
 
 def _drawing(
-    compute: ComputeFacts,
-    bars: Sequence[SlotBar],
+    compute: Compute,
+    bars: Sequence[Bar],
     clock: Clock,
     width: int,
 ) -> Figure:
@@ -150,7 +150,7 @@ def _drawing(
 def _draw_lanes(
     ax: Axes,
     slots: Sequence[str],
-    bars: Sequence[SlotBar],
+    bars: Sequence[Bar],
     clock: Clock,
     width: int,
 ) -> None:
@@ -175,7 +175,7 @@ def _draw_lanes(
     else:
         dense = len(bars) >= DENSE or len(slots) > MOST_LABELLED
         for bar in bars:
-            span = (lanes[bar.slot], clock.place_of(bar.began), clock.place_of(bar.ended))
+            span = (lanes[bar.slot], clock.place_of(bar.start), clock.place_of(bar.end))
             _draw_bar(ax, bar.state, span)
             if not dense:
                 _label_bar(
@@ -189,7 +189,7 @@ def _draw_lanes(
 
 def _draw_merged_bars(
     ax: Axes,
-    bars: Sequence[SlotBar],
+    bars: Sequence[Bar],
     lanes: Mapping[str, int],
     clock: Clock,
     pixels_per_unit: float,
@@ -218,7 +218,7 @@ def _draw_bar(ax: Axes, state: str, span: Span) -> None:
 
 def _label_bar(
     ax: Axes,
-    bar: SlotBar,
+    bar: Bar,
     span: Span,
     pixels_per_unit: float,
 ) -> None:
@@ -237,7 +237,7 @@ def _label_bar(
             clip_on=False,
         )
         free_width -= CROSS_WIDTH
-    text = str(bar.trial_number)
+    text = str(bar.number)
     if free_width > DIGIT_WIDTH * len(text) + NUMBER_PAD:
         ax.text(
             (left + right) / 2,
@@ -266,7 +266,7 @@ def _set_lane_axis(ax: Axes, slots: Sequence[str], width: int) -> None:
 
 def _draw_level(
     ax: Axes,
-    compute: ComputeFacts,
+    compute: Compute,
     clock: Clock,
     width: int,
 ) -> None:
@@ -337,7 +337,7 @@ def _outline_of(spans: Sequence[Span]) -> Path:
     return Path(corners, codes * len(spans))
 
 
-def _caption(bars: Sequence[SlotBar], utilisation: float | None) -> str:
+def _caption(bars: Sequence[Bar], utilisation: float | None) -> str:
     states = {bar.state for bar in bars}
     looks = ", ".join(words for state, words in _LOOKS_IN_WORDS.items() if state in states)
     caption = f"One bar an attempt ({looks})"
