@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dlsearch.execution.forkserver import ForkServer
     from dlsearch.study.study import Study
+    from dlsearch.study.trial_secrets import TrialSecrets
 
 
 LOOK_S = 1.0  # between two looks for a study
@@ -103,13 +104,19 @@ def describe(server: ForkServer, payload: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_machine(server: ForkServer, study: Study, paths: Mapping[str, Any]) -> None:
+def check_machine(
+    server: ForkServer,
+    study: Study,
+    paths: Mapping[str, Any],
+    secrets: TrialSecrets,
+) -> None:
     """Check that this machine has the study's data, and the weights that its trials begin with.
 
     Args:
         server: A fork server.
         study: The open study.
         paths: This machine's ``paths`` config, absolute.
+        secrets: What the masks of the study's document hide.
 
     Raises:
         ConfigError: Something is missing, or is not what the study was opened with.
@@ -128,6 +135,7 @@ def check_machine(server: ForkServer, study: Study, paths: Mapping[str, Any]) ->
         {},
         seed=study.seed,
         paths=paths,
+        secrets=secrets,
     )
     config["transfer"] = {**(config.get("transfer") or {}), "weights": None}
     goals = {"objectives": document["objectives"], "directions": document["directions"]}

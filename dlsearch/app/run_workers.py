@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlsearch.app.worker_overrides import worker_overrides
 from dlsearch.core.errors import AWAY, DatabaseAwayError
-from dlsearch.study.trial_config import remember
+from dlsearch.study.trial_secrets import TrialSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +85,7 @@ def _launch(
     study = monitor.study
     storage = study.storage
     guard = session.fork_lock
-    remember(draft.config, draft.options)
+    session.trial_secrets = TrialSecrets.from_config(draft.config, draft.options)
     word: str | None = None
     if launcher.serves_all_slots:
         session.warm_server = server

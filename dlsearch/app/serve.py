@@ -19,7 +19,7 @@ from dlsearch.execution.resources.capacity import Cards
 from dlsearch.execution.resources.slots import gpu_memory, slots, threads_of_study
 from dlsearch.execution.signals import Signals
 from dlsearch.storage.location import check_folders, patience, storage_of
-from dlsearch.study.trial_config import check_known
+from dlsearch.study.trial_secrets import NO_SECRETS, TrialSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,8 @@ def serve(
         ConfigError: There is no such study, or this machine has not what it takes.
         DatabaseAwayError: The database did not answer, or was away for too long.
     """
-    service = _open_service(cfg)
+    secrets = NO_SECRETS if session is None else session.trial_secrets
+    service = _open_service(cfg, secrets)
     warm = None if session is None else session.warm_server
     server = warm if warm is not None and warm.alive else None
     shipper = _start_shipper(cfg, service.store) if not foreground and server is None else None
@@ -109,6 +110,7 @@ class _Service:
         paths: This machine's ``paths`` config, absolute.
         slots: Where trials run.
         limits: Budgets of this worker's own.
+        secrets: What the masks of the study's document hide.
     """
 
     cfg: DictConfig
@@ -117,6 +119,7 @@ class _Service:
     paths: dict[str, str]
     slots: list[Slot]
     limits: _Limits
+    secrets: TrialSecrets
 
     def has_work(self) -> bool:
         """Whether a trial, or a training of the confirmation, may yet be claimed."""
@@ -144,7 +147,7 @@ class _Service:
         """
         from dlsearch.app.joining import check_machine
 
-        check_machine(server, self.study, self.paths)
+        check_machine(server, self.study, self.paths, self.secrets)
 
     def worker(self, server: ForkServer | None, *, foreground: bool) -> Worker:
         """The worker; it claims nothing yet."""
@@ -163,6 +166,7 @@ class _Service:
             server=server,
             revive=self.start_server,
             paths=self.paths,
+            secrets=self.secrets,
             deadline=self.limits.deadline,
             target=self.limits.target,
             trial_timeout=self.limits.trial_seconds,
@@ -180,7 +184,7 @@ class _Service:
         return lambda: is_recalled(self.study, session)
 
 
-def _open_service(cfg: DictConfig) -> _Service:
+def _open_service(cfg: DictConfig, secrets: TrialSecrets) -> _Service:
     """Open the study, check that it may run here, and share out this machine.
 
     Raises:
@@ -200,8 +204,8 @@ def _open_service(cfg: DictConfig) -> _Service:
     study = storage.surely(lambda: Study(storage, name, lease_s=cfg.worker.lease_s))
     # for so long nobody takes it for dead
     storage.patience_s = min(storage.patience_s, study.patience_s)
-    check_known(study.document)
     config = study.document["config"]
+    secrets.check_complete(config, study.document.get("options", {}))
     check_groups(config, study.document["options"])
     permission.require(config.get("allow_targets") or [])
     places = slots(
@@ -216,7 +220,7 @@ def _open_service(cfg: DictConfig) -> _Service:
         target=cfg.study.target,
         trial_seconds=seconds(cfg.study.trial_timeout, "study.trial_timeout"),
     )
-    return _Service(cfg, study, store, paths, places, limits)
+    return _Service(cfg, study, store, paths, places, limits, secrets)
 
 
 def _start_shipper(cfg: DictConfig, store: Path) -> Shipper | None:

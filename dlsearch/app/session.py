@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dlsearch.study.trial_secrets import TrialSecrets
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -55,6 +57,8 @@ class Session:
         outcome: What the search came to, once it has ended.
         argv: The words of the command, as the study's record has them.
         view: What the search shows its user; the terminal where it is None.
+        trial_secrets: What the trials of its study need and the database has masked. Workers that
+            are forked from this process inherit them.
         fork_lock: Held around every fork of this process, and by whatever must not be in the
             middle of something then. Sessions that run at once in one process share one.
     """
@@ -63,6 +67,7 @@ class Session:
     outcome: SearchOutcome | None = None
     argv: tuple[str, ...] = ()
     view: View | None = None
+    trial_secrets: TrialSecrets = field(default_factory=TrialSecrets, repr=False)
     fork_lock: threading.Lock = field(default_factory=threading.Lock)
 
 

@@ -18,6 +18,7 @@ from dlsearch.execution.outcome import Ending, Limits, micro_batches
 from dlsearch.study.models import ConfirmClaim, Result
 from dlsearch.study.states import AttemptKind, Direction, KillCause
 from dlsearch.study.trial_config import trial_config
+from dlsearch.study.trial_secrets import NO_SECRETS, TrialSecrets
 from dlsearch.tracking import layout
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def payload_of(
     folder: Path,
     store: Path,
     paths: Mapping[str, Any],
+    secrets: TrialSecrets = NO_SECRETS,
 ) -> dict[str, Any]:
     """The payload of a claim's process, but for its threads and its journal.
 
@@ -149,6 +151,7 @@ def payload_of(
         folder: Where its files go; it exists.
         store: This machine's store.
         paths: This machine's ``paths`` config.
+        secrets: What the masks of the study's document hide.
 
     Raises:
         OSError: The disk is full, or the like.
@@ -162,12 +165,13 @@ def payload_of(
         "origin": provenance.origin(tuple(study.typed.allow_targets)),
     }
     if claim.kind == AttemptKind.TEST:
-        return payload | _trained(rounds, store, paths)
+        return payload | _trained(rounds, store, paths, secrets)
     cfg = trial_config(
         study.document,
         claim.params,
         seed=claim.seed,
         paths=paths,
+        secrets=secrets,
     )
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(mask(cfg))))
     original = claim.finalist.trial_number if isinstance(claim, ConfirmClaim) else None
@@ -178,7 +182,12 @@ def payload_of(
     return payload | {"cfg": cfg, "epochs": getattr(claim, "epochs", None), "micro_batches": count}
 
 
-def _trained(rounds: Rounds, store: Path, paths: Mapping[str, Any]) -> dict[str, Any]:
+def _trained(
+    rounds: Rounds,
+    store: Path,
+    paths: Mapping[str, Any],
+    secrets: TrialSecrets,
+) -> dict[str, Any]:
     """What there is to score.
 
     All replicas of the winner that ended, and its training on train + validation.
@@ -202,6 +211,7 @@ def _trained(rounds: Rounds, store: Path, paths: Mapping[str, Any]) -> dict[str,
                     run.params,
                     seed=run.seed,
                     paths=paths,
+                    secrets=secrets,
                 ),
                 "folder": str(plain(store, layout.confirm_folder(study.name, run.name))),
                 "epochs": run.epochs,

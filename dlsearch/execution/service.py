@@ -15,6 +15,7 @@ from dlsearch.execution.heartbeat import Heartbeat
 from dlsearch.execution.outcome import FENCED
 from dlsearch.storage.availability import is_away, to_stderr
 from dlsearch.study.states import AttemptKind
+from dlsearch.study.trial_secrets import NO_SECRETS, TrialSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,9 +36,16 @@ class Service:
         client: The study.
         store: Where this machine writes.
         paths: This machine's ``paths`` config.
+        secrets: What the masks of the study's document hide.
     """
 
-    def __init__(self, client: DatabaseClient, store: Path, paths: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        client: DatabaseClient,
+        store: Path,
+        paths: Mapping[str, Any],
+        secrets: TrialSecrets = NO_SECRETS,
+    ) -> None:
         """Nothing runs yet."""
         self.client = client
         self.study = client.study
@@ -45,6 +53,7 @@ class Service:
         self.facts = client.facts()
         self.store = store
         self.paths = dict(paths)
+        self.secrets = secrets
         self.running: dict[int, Running] = {}  # by slot
         self.stopping = False
         self.back_pressure = BackPressure(store, patience_s=client.study.storage.patience_s)

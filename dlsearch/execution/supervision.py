@@ -103,7 +103,14 @@ class Supervisor:
             before = service.insist(partial(attempts_before, service.client, claim))
             payload = service.insist(
                 partial(
-                    payload_of, service.rounds, claim, before, folder, service.store, service.paths
+                    payload_of,
+                    service.rounds,
+                    claim,
+                    before,
+                    folder,
+                    service.store,
+                    service.paths,
+                    service.secrets,
                 )
             )
             journal = run_journals.begin(service.study, claim, holder, service.store)

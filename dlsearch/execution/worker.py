@@ -29,6 +29,7 @@ from dlsearch.storage.attempts import Holder
 from dlsearch.study.client import ClaimRequest
 from dlsearch.study.models import Ending
 from dlsearch.study.states import AttemptState, FailureReason
+from dlsearch.study.trial_secrets import NO_SECRETS, TrialSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,6 +59,7 @@ class Worker:
         server: The warm fork server; None where there may be nothing to do.
         revive: Starts one, also where it has died: the out-of-memory killer takes whom it likes.
         paths: This machine's ``paths`` config.
+        secrets: What the masks of the study's document hide.
         deadline: Of this worker's own: it claims no trial after this time (``time.time()``), nor
             after the study's.
         target: Of its own: it claims none once the objective has reached this, or the study's.
@@ -77,6 +79,7 @@ class Worker:
         server: ForkServer | None,
         revive: Callable[[], ForkServer],
         paths: Mapping[str, Any],
+        secrets: TrialSecrets = NO_SECRETS,
         deadline: float | None = None,
         target: float | None = None,
         trial_timeout: float | None = None,
@@ -89,7 +92,7 @@ class Worker:
         host = socket.gethostname()
         self.id = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.slots = slots
-        self.service = Service(client, store, paths)
+        self.service = Service(client, store, paths, secrets)
         self._owner = owner
         self._selector = selectors.DefaultSelector()
         self._closer = Closer(self.service)

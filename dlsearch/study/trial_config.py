@@ -7,76 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from dlsearch.core.errors import ConfigError
-from dlsearch.core.masking import MASK, mask
+from dlsearch.study.trial_secrets import BUILT_GROUPS, NO_SECRETS, TrialSecrets, option_path
 
-#: Secrets of the config by path, as the command of this process knows them: the study's database
-#: has them masked. Inherited by the jobs that are forked from it.
-_secrets: dict[tuple[str, ...], Any] = {}
-#: What a trial is built from: elsewhere a mask is as good as what it hides.
-_BUILT = ("callbacks", "data", "model", "optimizer", "scheduler", "task", "transfer")
-
-
-def remember(config: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Keep what of a config, and of the options of its groups, is masked where it is written.
-
-    Its trials need it.
-    """
-    _differences(config, mask(config), ())
-    for group, nodes in options.items():
-        for option, node in nodes.items():
-            _differences(node, mask(node, group), (f"{group}={option}",))
-
-
-def _differences(plain: Any, masked: Any, path: tuple[str, ...]) -> None:
-    if isinstance(plain, Mapping):
-        for key, value in plain.items():
-            _differences(value, masked[key], (*path, str(key)))
-    elif isinstance(plain, (list, tuple)):
-        for index, value in enumerate(plain):
-            _differences(value, masked[index], (*path, str(index)))
-    elif plain != masked:
-        _secrets[path] = plain
-
-
-def check_known(document: Mapping[str, Any]) -> None:
-    """Check that every secret which a trial of the study could need is known to this process.
-
-    Raises:
-        ConfigError: One is not.
-    """
-    options: Mapping[str, Mapping[str, Any]] = document.get("options", {})
-    for name in _BUILT:
-        if name not in options:
-            _reveal(document["config"].get(name), (name,))
-    for group, nodes in options.items():
-        for option, node in nodes.items():
-            _reveal(node, (f"{group}={option}",))
-
-
-def _reveal(node: Any, path: tuple[str, ...]) -> Any:
-    """`node` with the secrets that are known here in the place of their masks.
-
-    Raises:
-        ConfigError: One of them is not known here.
-    """
-    if isinstance(node, Mapping):
-        return {key: _reveal(value, (*path, str(key))) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_reveal(value, (*path, str(index))) for index, value in enumerate(node)]
-    if isinstance(node, str) and MASK in node:
-        if path in _secrets:
-            return _secrets[path]
-        raise ConfigError(
-            ".".join(path),
-            "is a secret, which the study's database does not hold",
-            "the study's command can name it as ${oc.env:NAME}; NAME is then set on every machine",
-        )
-    return node
+if TYPE_CHECKING:
+    from dlsearch.core.types import ConfigTree
 
 
 def trial_config(
@@ -85,7 +23,8 @@ def trial_config(
     *,
     seed: int,
     paths: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    secrets: TrialSecrets = NO_SECRETS,
+) -> ConfigTree:
     """The config of one trial as a plain container, interpolations unresolved.
 
     Args:
@@ -94,24 +33,27 @@ def trial_config(
         params: Searched values by config key; a group's value is the option's name.
         seed: The trial's seed.
         paths: This machine's ``paths``; the study may have been opened on another.
+        secrets: What the masks of the document hide.
 
     Raises:
-        ConfigError: It needs a secret that this process does not know.
+        ConfigError: It needs a secret that is not among `secrets`.
     """
     config = copy.deepcopy(dict(document["config"]))
-    options: Mapping[str, Mapping[str, Any]] = document.get("options", {})
-    for name, value in params.items():
-        if name in options:
-            config[name] = _reveal(copy.deepcopy(options[name][str(value)]), (f"{name}={value}",))
-    for name in _BUILT:
-        if name in config and name not in (set(params) & set(options)):
-            config[name] = _reveal(config[name], (name,))
+    options: Mapping[str, Mapping[str, ConfigTree]] = document.get("options", {})
+    chosen = {name: str(value) for name, value in params.items() if name in options}
+    for group, option in chosen.items():
+        node = copy.deepcopy(options[group][option])
+        config[group] = secrets.reveal(node, option_path(group, option))
+    for group in BUILT_GROUPS:
+        if group in config and group not in chosen:
+            config[group] = secrets.reveal(config[group], (group,))
     config["seed"] = seed
     if paths is not None:
         config["paths"] = dict(paths)
+
     cfg = OmegaConf.create(config)
     for name, value in params.items():
-        if name not in options:
+        if name not in chosen:
             OmegaConf.update(cfg, name, value, force_add=True)
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
