@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from dlsearch.cli.main import main
 from dlsearch.core.errors import ConfigError
+from tests.kinds import first_of_each_kind
 
 SEARCH = [
     # what is typed after -m, and the key that the line must name
@@ -149,17 +150,9 @@ def check(argv, key, nowhere, capsys, monkeypatch):
     assert list(nowhere.iterdir()) == []
 
 
-def first_of_each_key(cases):
-    """``make test`` runs one wrong value of each key; ``make test-storms`` the others."""
-    seen = set()
-    for argv, key in cases:
-        yield pytest.param(argv, key, marks=pytest.mark.storm if key in seen else ())
-        seen.add(key)
-
-
 @pytest.mark.parametrize(
     ("argv", "key"),
-    list(first_of_each_key(SEARCH)),
+    first_of_each_kind(SEARCH, lambda case: case[1].partition(".")[0]),
     ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
 )
 def test_a_search_refuses(argv, key, nowhere, capsys, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlsearch.core import git, provenance
+from tests.kinds import first_of_each_kind
 
 ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if not key.startswith("GIT_")},
@@ -99,8 +100,17 @@ def plant(root: Path, program: str, marker: Path, kind: str) -> None:
     (root / "same.txt").write_text("as 2\n")  # of the same size: git has to look at what is in it
 
 
-@pytest.mark.parametrize("where", ["config", "included", "included on a condition", "worktree"])
-@pytest.mark.parametrize("kind", SETTINGS)
+def _settings() -> list[tuple[str, str]]:
+    """Each setting in each place where git reads it."""
+    places = ["config", "included", "included on a condition", "worktree"]
+    found = []
+    for number, kind in enumerate(SETTINGS):
+        turned = places[number % len(places) :] + places[: number % len(places)]
+        found += [(kind, place) for place in turned]
+    return found
+
+
+@pytest.mark.parametrize(("kind", "where"), first_of_each_kind(_settings(), lambda case: case[0]))
 def test_no_setting_of_a_folder_runs_a_program(
     kind: str, where: str, repository: Path, program: str, marker: Path
 ) -> None:

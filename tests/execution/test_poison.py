@@ -51,11 +51,12 @@ class PretendServer(ForkServer):
         return super().spawn("trials:run_trial", payload, env=env, log=log)
 
 
-@pytest.fixture
-def server(tmp_path):
-    (tmp_path / "trials.py").write_text(TRIALS)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trials")
+    (folder / "trials.py").write_text(TRIALS)
     server = PretendServer.start(
-        ["trials"], env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        ["trials"], env={"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     )
     yield server
     server.stop()

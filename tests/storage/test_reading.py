@@ -312,6 +312,7 @@ def test_only_transactions_are_read_only_on_a_server_not_the_session_which_a_poo
     storage.close()
 
 
+@pytest.mark.storm
 def test_a_role_that_may_only_read_sees_a_study_on_a_server(
     postgres, server_url, tmp_path, capsys, monkeypatch
 ):

@@ -13,6 +13,8 @@ import yaml
 from dlsearch.core.errors import ConfigError
 from dlsearch.inspection.describe import layer_table, summary
 from dlsearch.systems.shared.layers import ACTIVATIONS
+from tests.kinds import quick_if
+from tests.systems.heavy import is_light
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +31,14 @@ def test_there_are_models() -> None:
     assert {"linear", "mlp", "lenet", "convnet"} <= set(MODELS)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    quick_if(
+        [(name, shape) for shape in SHAPES for name in MODELS],
+        lambda case: is_light(case[0]) or case[1] == SHAPES[0],
+    ),
+    ids=str,
+)
 def test_gradients_reach_every_parameter(make_model: Make, name: str, shape: list[int]) -> None:
     torch.manual_seed(0)
     net = make_model(name, shape)
@@ -59,7 +67,10 @@ def test_training_reduces_the_loss(make_model: Make, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [*((name, {}) for name in MODELS), ("googlenet", {"auxiliary": True})],
+    quick_if(
+        [*((name, {}) for name in MODELS), ("googlenet", {"auxiliary": True})],
+        lambda case: is_light(case[0]) or case[0] == "resnet",
+    ),
     ids=str,
 )
 def test_exports_with_a_batch_of_any_size(

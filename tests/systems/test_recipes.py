@@ -13,6 +13,8 @@ import torch
 
 from dlsearch.config.compose import compose_config, config_dir
 from dlsearch.training.building import build_data, build_task
+from tests.kinds import quick_if
+from tests.systems.heavy import is_light
 
 RECIPES = sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml"))
 OWN = ("digits", "diabetes", "truth_table")  # data that need no files
@@ -26,10 +28,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 #: each way of training, and the losses and layers that half precision could harm
 HALF = ("googlenet_cifar10", "svm_mnist", "polynomial_diabetes", "stn_mnist", "softmax_mnist")
 
+#: others differ from these in their sizes
+ALIKE = ("depth_cifar10", "perceptron_or", "perceptron_and", "convnet_cifar10", "resnet20_cifar10")
+
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [*((name, "32-true") for name in RECIPES), *((name, "bf16-mixed") for name in HALF)],
+    quick_if(
+        [*((name, "32-true") for name in RECIPES), *((name, "bf16-mixed") for name in HALF)],
+        lambda case: is_light(case[0].rpartition("_")[0]) and case[0] not in ALIKE,
+    ),
 )
 # torchvision's own, on reading
 @pytest.mark.filterwarnings("default", "ignore:.*LeafSpec:FutureWarning")

@@ -41,6 +41,7 @@ def there(path: Path, store: Path, write: Write) -> Callable[[], int]:
     return send
 
 
+@pytest.mark.storm
 def test_killed_while_it_is_made_there_is_none(tmp_path: Path) -> None:
     found = killed("ours", tmp_path / "places", 0.0, 0.5, 1.0)
     assert found["statements"] > 200

@@ -34,6 +34,7 @@ def get(url: str, body: bytes | None = None, **headers: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.storm
 def test_rows_wait_for_a_server_that_is_down(
     store: Path, uri: str, write: Callable[..., Path]
 ) -> None:

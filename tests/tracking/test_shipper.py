@@ -63,6 +63,7 @@ def check_complete(client: MlflowClient, trials: int, steps: int, name: str = "s
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
+@pytest.mark.storm
 def test_killed_in_the_middle_nothing_is_lost_or_doubled(
     store: Path, uri: str, write: Write, client: MlflowClient
 ) -> None:
@@ -130,6 +131,7 @@ def test_it_drains_and_ends_after_its_owner(
     assert done.stderr == ""
 
 
+@pytest.mark.storm
 def test_one_that_waits_touches_nothing_before_the_word(
     tmp_path: Path, write: Write, store: Path, client: MlflowClient
 ) -> None:

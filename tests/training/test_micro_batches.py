@@ -39,8 +39,11 @@ def metrics(folder):
 
 @pytest.mark.parametrize("words", [
     ["optimizer=momentum"],
-    ["scheduler=cosine", "trainer.gradient_clip_val=0.5", "task.l2=0.001"],
-    ["trainer.accumulate_grad_batches=2"],
+    pytest.param(
+        ["scheduler=cosine", "trainer.gradient_clip_val=0.5", "task.l2=0.001"],
+        marks=pytest.mark.storm,
+    ),
+    pytest.param(["trainer.accumulate_grad_batches=2"], marks=pytest.mark.storm),
 ])  # fmt: skip
 def test_parts_of_a_batch_make_its_step(tmp_path, config, words):
     """200 samples in batches of 32, the last of 8; in 2 and in 5 parts, which do not divide it."""

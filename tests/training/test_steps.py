@@ -229,6 +229,7 @@ def test_another_lightning_keeps_its_own_loop(tmp_path, monkeypatch):
     assert type(trainer.fit_loop.epoch_loop) is _TrainingEpochLoop
 
 
+@pytest.mark.storm
 def test_a_compiled_net_learns_the_same_and_keeps_its_names(config, tmp_path, monkeypatch):
     cfg = config("callbacks=compile", "+callbacks.compile.backend=aot_eager", "model.dropout=0")
     called = []

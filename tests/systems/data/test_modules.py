@@ -183,6 +183,7 @@ print(json.dumps({"found": found, "codes": [process.exitcode for process in proc
 """
 
 
+@pytest.mark.storm
 def test_any_number_of_processes_may_prepare_at_once(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", AT_ONCE, str(tmp_path)], capture_output=True, text=True, check=True

@@ -17,6 +17,8 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.systems.shared.data_module import SealedTestSet
 from dlsearch.training.evaluation.base import TestObserver
 from dlsearch.training.evaluation.table import evaluation_of
+from tests.kinds import quick_if
+from tests.systems.heavy import is_light
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +53,7 @@ class Rows(DummyLogger):
         self.rows.append((step, dict(metrics)))
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", quick_if(options("model"), is_light))
 def test_every_model_trains_by_its_defaults(
     compose: Compose, trainer: MakeTrainer, model: str
 ) -> None:
@@ -68,8 +70,18 @@ def test_every_model_trains_by_its_defaults(
     assert fit.callback_metrics["val/loss"] < 2.35
 
 
-@pytest.mark.parametrize("optimizer", options("optimizer"))
-@pytest.mark.parametrize("scheduler", options("scheduler"))
+OPTIMIZERS = options("optimizer")
+SCHEDULERS = options("scheduler")
+PAIRS = [(optimizer, scheduler) for optimizer in OPTIMIZERS for scheduler in SCHEDULERS]
+
+
+def _is_on_the_diagonal(pair: tuple[str, str]) -> bool:
+    """Of such pairs there is one of each optimizer, and of each scheduler if these are no more."""
+    row = OPTIMIZERS.index(pair[0])
+    return SCHEDULERS.index(pair[1]) == row % len(SCHEDULERS)
+
+
+@pytest.mark.parametrize(("optimizer", "scheduler"), quick_if(PAIRS, _is_on_the_diagonal))
 def test_every_optimizer_under_every_schedule(
     compose: Compose, trainer: MakeTrainer, optimizer: str, scheduler: str
 ) -> None:
