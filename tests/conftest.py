@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.closing import watch_close
 
@@ -53,6 +54,8 @@ _LONGEST_FIRST = (
     "tests/execution/",
     "tests/report/",
 )
+#: Folders whose tests share warm processes and studies, which take half a minute to make.
+_TOGETHER = ("tests/e2e/", "tests/security/foreign/")
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
@@ -100,6 +103,21 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS, 20, 20)
+
+
+class _FoldersTogether(LoadFileScheduling):
+    """Files go to workers one by one, but those of some folders to one worker, which has made what they share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = next((each for each in _TOGETHER if nodeid.startswith(each)), None)
+        return folder or super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Who gets which tests; the storms of a folder are long enough for two workers."""
+    is_plain = config.getvalue("dist") == "loadfile" and "storm" not in config.option.markexpr
+    return _FoldersTogether(config, log) if is_plain else None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -192,7 +192,12 @@ def test_a_planted_change_is_refused_by_name(study, here, monkeypatch, plant, na
 
 
 @pytest.mark.parametrize(
-    "planted", [PLANTED[:1], PLANTED[1:2], PLANTED[2:]], ids=["config", "seed", "the rest"]
+    "planted",
+    [
+        pytest.param(PLANTED[:1], id="config", marks=pytest.mark.storm),
+        pytest.param(PLANTED[1:2], id="seed", marks=pytest.mark.storm),
+        pytest.param(PLANTED[2:], id="the rest"),
+    ],
 )
 def test_the_six_planted_changes_are_named_by_the_command_itself(study, monkeypatch, planted):
     """A record that was changed is refused before this machine is looked at; what differs there is named together."""

@@ -27,6 +27,7 @@ def test_a_trial_beyond_its_deadline_has_failed_by_timeout(place):
     assert site.states() == {"FAIL": 2}
 
 
+@pytest.mark.storm
 def test_memory_that_runs_out_is_tried_again_with_half_the_batch(place):
     site = place("cramped")
     site.run("-m", *TINY, "study.n_trials=1", "study.name=s", "hydra.launcher.workers=1",
@@ -38,6 +39,7 @@ def test_memory_that_runs_out_is_tried_again_with_half_the_batch(place):
     assert json.loads(ends[1][3])["micro_batches"] == 2
 
 
+@pytest.mark.storm
 def test_the_studys_timeout_and_target_stop_new_trials(place):
     site = place("budget")
     command = ["-m", *TINY, "study.n_trials=500", "hydra.launcher.workers=2", "study.name=s"]

@@ -84,6 +84,7 @@ def test_one_whose_trials_were_all_pruned_has_no_result_either(place):
     assert site.states() == {"PRUNED": 2}
 
 
+@pytest.mark.storm
 def test_an_interruption_is_no_failure(place):
     site = place("interrupted")
     words = [

@@ -65,6 +65,7 @@ def test_its_report_is_written(site):
     assert len(report["test"]["openings"]) == 1
 
 
+@pytest.mark.storm
 def test_its_trials_are_trained_again_bit_for_bit(site):
     said = verify(site)
     assert "3 of 3 trials bit-equal" in said, said
@@ -90,6 +91,7 @@ def test_what_was_interrupted_goes_on(site):
     assert attempts[:4] == [(0, "complete"), (1, "complete"), (2, "lost"), (2, "complete")]
 
 
+@pytest.mark.storm
 def test_what_was_finished_is_extended_and_still_verified(site):
     command = ["-m", *WORDS, "study.name=finished", "study.confirm.seeds=2", "study.confirm.top=1"]
     site.run(*command, "study.n_trials=4")

@@ -240,6 +240,7 @@ def silent_server():
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.storm)]
 )
+@pytest.mark.storm
 def test_a_signal_ends_the_wait_for_a_tracking_server(place, number):
     site = place("shipping")
     with (

@@ -198,6 +198,7 @@ def server(tmp_path_factory):
     server.cleanup()
 
 
+@pytest.mark.storm
 def test_it_is_the_same_from_a_restored_dump_of_postgresql(site, first, server, tmp_path):
     urls = {}
     for name in ("original", "restored"):

@@ -142,6 +142,7 @@ def _files(site, *patterns):
     return found
 
 
+@pytest.mark.storm
 def test_it_ran_and_met_the_secrets(study):
     site, _, _, _ = study
     states = site.states()
@@ -155,6 +156,7 @@ def test_it_ran_and_met_the_secrets(study):
     assert "bytes: ***" in log
 
 
+@pytest.mark.storm
 def test_the_trials_had_the_secrets_themselves(study):
     site, _, _, _ = study
     credentials = {"user": "somebody", "password": "canary-nested-81c7"}
@@ -172,6 +174,7 @@ def test_the_trials_had_the_secrets_themselves(study):
     )
 
 
+@pytest.mark.storm
 def test_a_worker_that_does_not_know_them_says_so(study):
     site, _, _, _ = study
     said = site.run("worker", "study=secrets", code=2)
@@ -197,6 +200,7 @@ SINKS = {
 
 
 @pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.storm
 def test_no_secret_reaches(study, sink):
     site, _, _, _ = study
     leaks = {
@@ -206,11 +210,13 @@ def test_no_secret_reaches(study, sink):
     assert {path: found for path, found in leaks.items() if found} == {}
 
 
+@pytest.mark.storm
 def test_nor_any_other_file_of_the_store(study):
     site, _, _, _ = study
     assert [path for path in _files(site, "**/*") if _leaks(path.read_bytes())] == []
 
 
+@pytest.mark.storm
 def test_nor_the_terminal(study):
     _, said, _, verbs = study
     assert _leaks(said) == []
@@ -218,10 +224,12 @@ def test_nor_the_terminal(study):
     assert json.loads(verbs["trials secrets --json"])
 
 
+@pytest.mark.storm
 def test_nor_the_command_line_of_a_process_of_ours(study):
     assert study[2] == set()
 
 
+@pytest.mark.storm
 def test_nor_a_column_of_the_database_in_another_form(study):
     site, _, _, _ = study
     with closing(sqlite3.connect(site.store / "dlsearch.db")) as connection:

@@ -13,7 +13,12 @@ TOTAL = 37
 
 
 @pytest.mark.parametrize(
-    ("workers", "total"), [(1, 7), pytest.param(2, 17, marks=pytest.mark.storm), (4, TOTAL)]
+    ("workers", "total"),
+    [
+        (1, 7),
+        pytest.param(2, 17, marks=pytest.mark.storm),
+        pytest.param(4, TOTAL, marks=pytest.mark.storm),
+    ],
 )
 def test_the_total_is_exact(place, workers, total):
     site = place("total")
@@ -28,6 +33,7 @@ def test_the_total_is_exact(place, workers, total):
 
 
 @pytest.mark.parametrize("workers", [2])
+@pytest.mark.storm
 def test_killed_processes_cost_one_attempt_and_no_result(place, warm, workers):
     site = place("killed")
     command = [

@@ -11,6 +11,8 @@ import pytest
 
 from tests.e2e.running import TINY, Site
 
+pytestmark = pytest.mark.storm
+
 LEFT_OUT = ("study.finalize=false", "model=linear", "data.train_size=64", "trainer.max_epochs=1")
 WORDS = [word for word in TINY if word not in LEFT_OUT] + [
     "data=digits",
