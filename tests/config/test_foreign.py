@@ -361,10 +361,10 @@ def _chain(link: str, length: int, first: str = "x") -> str:
     ],
 )
 def test_interpolations_that_grow_beyond_all_memory_are_not_resolved(link: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ConfigError, match="grow to more than"):
         compose(_chain(link, 60))
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 20
 
 
 def test_a_long_text_and_many_interpolations_are_no_bomb() -> None:
@@ -378,9 +378,9 @@ def test_a_long_text_and_many_interpolations_are_no_bomb() -> None:
 
 
 def test_a_file_of_many_paths_is_checked_in_time() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     compose("data: {files: [" + ", ".join(f"a/b/{n}" for n in range(5_000)) + "]}")
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 20
 
 
 def test_the_built_in_configs_are_not_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:

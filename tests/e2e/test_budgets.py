@@ -22,7 +22,7 @@ def test_a_trial_beyond_its_deadline_has_failed_by_timeout(place):
              "callbacks=none", "hydra.launcher.workers=2", "study.name=s", timeout=60, code=1)  # fmt: skip
     rows = site.json("trials", "s")
     assert [(row["state"], row["reason"]) for row in rows] == [("failed", "timeout")] * 2
-    assert all(2 <= row["seconds"] < 6 for row in rows)
+    assert all(2 <= row["seconds"] < 20 for row in rows)
     assert all("deadline of 2 s after" in row["error"] for row in rows)
     assert site.states() == {"FAIL": 2}
 

@@ -47,7 +47,7 @@ def story(place, warm):
             lambda: site.rows(
                 "SELECT 1 FROM dlsearch_attempt WHERE kind='confirm' AND state='lost'"
             ),
-            timeout=20,
+            timeout=90,
         )
         until(lambda: len(ended(site)) >= len(found["kept"]) + 3)
         new_child(warm._process.pid)
@@ -59,7 +59,7 @@ def story(place, warm):
         everyone = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait(10)
-        psutil.wait_procs(everyone, timeout=15)
+        psutil.wait_procs(everyone, timeout=60)
     found["resumed"] = site.run(*COMMAND)
     return site, found
 

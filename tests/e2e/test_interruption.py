@@ -40,7 +40,7 @@ def story(place, warm, forks):
         found["code"] = process.wait(60)
         found["seconds"] = time.monotonic() - pressed
     found["said"] = site.log.read_text()
-    found["left"] = psutil.wait_procs(everyone, timeout=10)[1]
+    found["left"] = psutil.wait_procs(everyone, timeout=60)[1]
     found["states"], found["attempts"], found["kept"] = (
         site.states(),
         site.attempts(),
@@ -62,7 +62,7 @@ def story(place, warm, forks):
         everyone = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait(10)
-        found["orphans"] = psutil.wait_procs(everyone, timeout=15)[1]
+        found["orphans"] = psutil.wait_procs(everyone, timeout=60)[1]
     found["after_death"], found["kept_after_death"] = site.states(), site.finished()
 
     site.warm, site.forks = warm, forks

@@ -76,5 +76,5 @@ def test_a_worker_whose_data_are_others_is_refused_before_it_claims(extended):
 
 
 def test_a_worker_of_a_study_that_is_done_leaves_at_once(extended):
-    said = extended.run("worker", "study=s", "tracking.enabled=false", timeout=20)
+    said = extended.run("worker", "study=s", "tracking.enabled=false", timeout=90)
     assert "nothing is left to do" in said

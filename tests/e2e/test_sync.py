@@ -53,7 +53,7 @@ class Server:
 
     def _is_up(self):
         try:
-            with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.address}/health", timeout=30) as answer:
                 return answer.status == 200
         except OSError:
             return False

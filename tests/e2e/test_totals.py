@@ -48,7 +48,7 @@ def test_killed_processes_cost_one_attempt_and_no_result(place, warm, workers):
         new_child(warm._process.pid).kill()
         (number,) = until(
             lambda: site.rows("SELECT number, error FROM dlsearch_attempt WHERE state='lost'"),
-            timeout=20,
+            timeout=90,
         )[0][:1]
 
         until(lambda: len(site.finished()) >= 15)

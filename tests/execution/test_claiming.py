@@ -217,7 +217,7 @@ def test_what_does_not_return_keeps_nobody_from_leaving(place, server, tmp_path,
         told = time.monotonic()
         assert ended(pid) == 130
         pid = 0
-        assert time.monotonic() - told < 15, "it is given back by its token, and not waited for"
+        assert time.monotonic() - told < 45, "it is given back by its token, and not waited for"
     finally:
         if pid:
             os.kill(pid, signal.SIGKILL)
@@ -288,13 +288,13 @@ def test_each_study_of_a_file_has_a_lock_of_its_own_and_earlier_versions_keep_ou
     second = opened(tmp_path, draft(2, name="t", study={"name": "t"}))
     with ThreadPoolExecutor() as pool:
         with first.storage.lock("s"):
-            assert pool.submit(second.claim, holder()).result(timeout=20).number == 0
+            assert pool.submit(second.claim, holder()).result(timeout=60).number == 0
         with lock_path(first.storage.path).open("a") as earlier:  # as version 3 locked any study
             fcntl.flock(earlier, fcntl.LOCK_EX)
             waiting = pool.submit(second.claim, holder())
             time.sleep(0.3)
             assert not waiting.done()
-        assert waiting.result(timeout=20).number == 1
+        assert waiting.result(timeout=60).number == 1
     for each in (first, second):
         each.storage.close()
 
@@ -310,10 +310,10 @@ def test_two_that_propose_the_same_at_once_run_it_once(url, tmp_path, gate):
         second = pool.submit(other.claim, holder("w2"))
         until(lambda: gate.reached(1))
         gate.open(1)
-        claim = second.result(timeout=20)
+        claim = second.result(timeout=60)
         assert claim.number == 1
         gate.open(0)
-        assert first.result(timeout=20) is None, "all that is left is alike"
+        assert first.result(timeout=60) is None, "all that is left is alike"
     trials = handle(study).trials() if study.storage.sqlite else study.trials()
     assert [t.user_attrs.get(DUPLICATE) for t in trials] == [1, None, 1, 1]
     assert [(a.number, a.state) for a in study.leases.rows()] == [(1, "running")], (
@@ -337,7 +337,7 @@ def test_a_proposal_that_comes_after_its_attempt_was_lost_is_thrown_away(url, tm
         again = pool.submit(other.claim, holder("next"))
         until(lambda: gate.reached(0))
         gate.open(0)
-        assert {slow.result(timeout=20).number, again.result(timeout=20).number} == {0, 1}
+        assert {slow.result(timeout=60).number, again.result(timeout=60).number} == {0, 1}
     assert (again.result().number, again.result().attempt) == (0, 2), (
         "whoever had it when it was lost goes on with more"
     )
@@ -499,7 +499,7 @@ def test_a_duplicate_is_replaced_by_no_trial_once_the_budget_is_spent(url, tmp_p
         until(lambda: gate.reached(1))
         update_row(other.storage, other.name, n_trials=2)
         gate.open(1)
-        assert slow.result(timeout=20) is None
+        assert slow.result(timeout=60) is None
     assert [t.state.name for t in other.trials()] == ["COMPLETE", "COMPLETE"]
     for each in (study, other):
         each.storage.close()
@@ -567,7 +567,7 @@ def test_claims_that_have_no_connection_are_waited_for_no_longer_than_a_database
         serving = pool.submit(worker.run)
         try:
             with pytest.raises(DatabaseAwayError, match="too many connections"):
-                serving.result(timeout=20)
+                serving.result(timeout=60)
         finally:
             worker.stop()
     said = capsys.readouterr().err

@@ -337,7 +337,7 @@ def test_a_kept_end_names_a_journal_of_its_study_alone(name, study, store, home,
     assert "put aside" in capfd.readouterr().err
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_a_kept_end_that_is_a_pipe_hangs_nobody(study, store, capfd):
     (store / "studies/s/unwritten").mkdir()
     os.mkfifo(store / "studies/s/unwritten/token.json")

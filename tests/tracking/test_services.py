@@ -25,7 +25,7 @@ from tests.tracking.test_shipper import check_complete
 def get(url: str, body: bytes | None = None, **headers: str) -> int:
     try:
         with urllib.request.urlopen(
-            urllib.request.Request(url, body, headers), timeout=10
+            urllib.request.Request(url, body, headers), timeout=60
         ) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
@@ -50,7 +50,7 @@ def test_rows_wait_for_a_server_that_is_down(
     started = time.monotonic()
     assert pump.round(full=True) == 0
     assert pump.failing
-    assert time.monotonic() - started < 5  # mlflow's own retries take four minutes
+    assert time.monotonic() - started < 60  # mlflow's own retries take four minutes
     assert sync(store, address, timeout_s=2)["pending"] == 3
 
     code = (
@@ -85,7 +85,7 @@ def test_rows_wait_for_a_server_that_is_down(
             assert ui.free_port(port) != port  # another one finds the ports taken and takes others
         finally:
             os.kill(process.pid, signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=90)
     assert process.returncode == 0
     assert errors == ""
     with pytest.raises(urllib.error.URLError):
