@@ -116,7 +116,7 @@ class _FoldersTogether(LoadFileScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
     """Who gets which tests; the storms of a folder are long enough for two workers."""
-    is_plain = config.getvalue("dist") == "loadfile" and "storm" not in config.option.markexpr
+    is_plain = config.getoption("dist") == "loadfile" and "storm" not in config.option.markexpr
     return _FoldersTogether(config, log) if is_plain else None
 
 

@@ -30,7 +30,7 @@ def outcome(folder: Path, body: str, *options: str, **env: str) -> str:
     } | env
     environment["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env=environment, cwd=folder
+        command, capture_output=True, text=True, timeout=180, env=environment, cwd=folder
     ).stdout
 
 
