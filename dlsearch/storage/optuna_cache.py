@@ -112,6 +112,8 @@ class TrialCache(_CachedStorage):
         self._unwritten_attributes: list[AttributeRow] = []
         #: The largest id of each study's trials that were read.
         self._newest_ids: dict[int, int] = {}
+        #: Each study's trials by number, as far as they are known without a gap.
+        self._lists: dict[int, list[FrozenTrial]] = {}
 
     def __getstate__(self) -> dict[Any, Any]:
         """A copy has cached nothing, and holds no lock."""
@@ -126,6 +128,7 @@ class TrialCache(_CachedStorage):
         histories = vars(self).get(HISTORIES, {})
         histories.pop(study_id, None)
         self._newest_ids.pop(study_id, None)
+        self._lists.pop(study_id, None)
 
     # -- proposing from a snapshot -----------------------------------------------------------------
     @contextmanager
@@ -211,6 +214,16 @@ class TrialCache(_CachedStorage):
                 # There may be no such study (any more): that is an error.
                 StudyModel.find_or_raise_by_id(study_id, session)
             return read_trials(connection, rows)
+
+    def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
+        super()._add_trials_to_cache(study_id, trials)
+        listed = self._lists.setdefault(study_id, [])
+        known = self._studies[study_id].trials
+        for trial in trials:
+            if trial.number < len(listed):
+                listed[trial.number] = trial
+        while len(listed) in known:
+            listed.append(known[len(listed)])
 
     def _newest_id(self, study_id: int) -> int:
         """The largest id of a study's trials that were read."""
@@ -337,8 +350,8 @@ class TrialCache(_CachedStorage):
         with self._lock:
             study = self._studies[study_id]
             if states is None:
-                # In C: this is asked for at every claim, and there may be thousands.
-                return list(map(study.trials.__getitem__, range(len(study.trials))))
+                # A copy of a list: this is asked for at every claim, and there may be thousands.
+                return self._lists.get(study_id, [])[:]
             numbers: Sequence[int] = range(len(study.trials))
             if not any(state in states for state in _FINISHED_STATES):
                 trial_ids = sorted(study.unfinished_trial_ids)
