@@ -1,9 +1,11 @@
 """A study: claims, results, and the invariants that hold whichever process dies in between.
 
-A trial is claimed in two transactions under the study's lock. In the first, expired attempts are
-reaped, the total is compared with `n_trials`, a number is taken and an attempt opened. Then the
+A trial is claimed in two transactions under the study's lock. In the first, one question tells
+whether there is anything to mend or a trial that waits; most often there is neither, the total is
+compared with `n_trials`, a number is taken and an attempt opened. Then the trials are read and the
 sampler is asked, which can take as long as it likes: no lock is held. In the second, the parameters
-are written, if the attempt is still live, and duplicates are settled. A result counts only if its
+are written, if the attempt is still live, and one question tells whether others may have the same;
+only then are trials read under the lock, and duplicates settled. A result counts only if its
 attempt is live; it is written to the attempt and to Optuna's trial in one transaction.
 :meth:`Study.reap` mends whatever a death in between, or an older version, left half done.
 """
