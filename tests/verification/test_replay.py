@@ -125,19 +125,46 @@ def search(tmp_path):
         each.close()
 
 
+@pytest.fixture(scope="module")
+def of_four_workers(tmp_path_factory):
+    """The report of a study of four workers, as text."""
+    search = Search(tmp_path_factory.mktemp("four"), 4, 16, pruner=MEDIAN)
+    yield json.dumps(search.run())
+    search.close()
+
+
+@pytest.fixture
+def report(of_four_workers):
+    """The same, to be changed."""
+    return json.loads(of_four_workers)
+
+
+def test_proposals_are_drawn_again_alike(report):
+    found = draw_again(report)
+    assert (found.why_not, found.differs, found.unknown) == (None, [], [])
+    assert found.drawn == 16
+    assert any("-" in row["seen"].get("running", "") for row in report["replay"])
+
+
+def test_verdicts_are_repeated_alike(report):
+    found = judge_again(report)
+    assert (found.why_not, found.differs, found.unknown) == (None, [], [])
+    assert found.stops == sum(row["state"] == "pruned" for row in report["replay"]) > 0
+    assert found.judged > found.stops, "also those that let a trial go on"
+
+
 @pytest.mark.parametrize(
     ("sampler", "workers"),
     [
-        (TPE, 4),
         (CMAES, 4),
         pytest.param(RANDOM, 4, marks=pytest.mark.storm),
         pytest.param(QMC, 1, marks=pytest.mark.storm),
         pytest.param(NSGA2, 1, marks=pytest.mark.storm),
         pytest.param(GP, 4, marks=pytest.mark.storm),  # it imports torch
     ],
-    ids=["tpe", "cmaes", "random", "qmc", "nsga2", "gp"],
+    ids=["cmaes", "random", "qmc", "nsga2", "gp"],
 )
-def test_proposals_are_drawn_again_alike(search, sampler, workers):
+def test_so_are_those_of_other_samplers(search, sampler, workers):
     report = search(workers, 16, seed=workers, sampler=sampler, pruner=MEDIAN)
     found = draw_again(report)
     assert (found.why_not, found.differs, found.unknown) == (None, [], [])
@@ -148,14 +175,13 @@ def test_proposals_are_drawn_again_alike(search, sampler, workers):
 @pytest.mark.parametrize(
     "pruner",
     [
-        MEDIAN,
         HALVING,
         pytest.param(HYPERBAND, marks=pytest.mark.storm),
         pytest.param(PATIENT, marks=pytest.mark.storm),
     ],
-    ids=["median", "halving", "hyperband", "patient"],
+    ids=["halving", "hyperband", "patient"],
 )
-def test_verdicts_are_repeated_alike(search, pruner):
+def test_so_are_those_of_other_pruners(search, pruner):
     report = search(4, 16, pruner=pruner)
     found = judge_again(report)
     assert (found.why_not, found.differs, found.unknown) == (None, [], [])
@@ -164,8 +190,7 @@ def test_verdicts_are_repeated_alike(search, pruner):
     assert draw_again(report).differs == []
 
 
-def test_a_changed_parameter_is_found(search):
-    report = search(4, 16)
+def test_a_changed_parameter_is_found(report):
     changed = copy.deepcopy(report)
     row = next(row for row in changed["replay"][6:] if row["state"] == "complete")
     row["params"]["optimizer.momentum"] /= 2
@@ -176,8 +201,7 @@ def test_a_changed_parameter_is_found(search):
     assert own.again == report["replay"][row["number"]]["params"]
 
 
-def test_a_changed_report_of_another_trial_is_found(search):
-    report = search(4, 16, pruner=MEDIAN)
+def test_a_changed_report_of_another_trial_is_found(report):
     for row in report["replay"]:
         if row["state"] == "complete":
             row["intermediate"] = [[epoch, -1.0] for epoch, _ in row["intermediate"]]
@@ -197,11 +221,11 @@ def test_given_trials_and_duplicates_count_apart(search):
     space = ["optimizer.lr=choice(0.001, 0.01)", "optimizer.momentum=choice(0.0, 0.5)",
              "model.dropout=choice(0.0, 0.25, 0.5)"]  # fmt: skip
     given = {"optimizer.lr": 0.01, "optimizer.momentum": 0.5, "model.dropout": 0.0}
-    report = search(3, 20, space=space, enqueue=[given])
+    report = search(3, 14, space=space, enqueue=[given])
     found = draw_again(report)
     assert (found.why_not, found.differs, found.unknown) == (None, [], [])
     assert any(row["duplicate_of"] is not None and row["seen"] for row in report["replay"])
-    assert (found.given, found.drawn) == (1, 19)
+    assert (found.given, found.drawn) == (1, 13)
 
 
 @pytest.fixture
@@ -224,10 +248,10 @@ def function(tmp_path, monkeypatch):
 
 
 def test_so_are_those_of_a_function_with_conditions_and_constraints(search, function):
-    report = search(3, 20, pruner=HALVING, function=function)
+    report = search(3, 14, pruner=HALVING, function=function)
     assert any(row["infeasible"] for row in report["replay"])
     found = draw_again(report)
-    assert (found.why_not, found.differs, found.drawn) == (None, [], 20)
+    assert (found.why_not, found.differs, found.drawn) == (None, [], 14)
     assert judge_again(report).differs == []
 
 
@@ -239,8 +263,7 @@ def test_so_are_those_of_a_function_with_conditions_and_constraints(search, func
     ],
     ids=["foreign", "nsga2"],
 )
-def test_a_sampler_that_cannot_be_repeated_is_named(search, sampler, reason):
-    report = search(4, 12, sampler=NSGA2)
+def test_a_sampler_that_cannot_be_repeated_is_named(report, sampler, reason):
     report["study"]["sampler"] = sampler
     found = draw_again(report)
     assert found.why_not is not None
@@ -248,8 +271,7 @@ def test_a_sampler_that_cannot_be_repeated_is_named(search, sampler, reason):
     assert found.differences_to_json() is None
 
 
-def test_an_older_record_says_nothing(search):
-    report = search(2, 12, pruner=MEDIAN, sampler=CMAES)
+def test_an_older_record_says_nothing(report):
     for row in report["replay"]:
         row["seen"] = row["verdict"] = None
     assert draw_again(report).why_not == "the record does not say what they saw"
@@ -258,11 +280,10 @@ def test_an_older_record_says_nothing(search):
     assert judge_again(report).unknown == pruned
 
 
-def test_a_part_that_an_older_version_proposed_is_left_out(search):
-    report = search(2, 12)
+def test_a_part_that_an_older_version_proposed_is_left_out(report):
     report["replay"][3]["seen"] = None
     found = draw_again(report)
-    assert (found.drawn, found.unknown, found.differs) == (11, [3], [])
+    assert (found.drawn, found.unknown, found.differs) == (15, [3], [])
     report["study"]["sampler"] = CMAES
     assert "does not say what trial 3 saw" in str(draw_again(report).why_not)
 
@@ -272,22 +293,19 @@ def test_a_part_that_an_older_version_proposed_is_left_out(search):
     [{"trials": 99}, {"trials": 5, "running": "7"}, {"trials": 5, "running": "0-99999999999"},
      {"trials": 5, "running": "3,2"}, {"trials": -1}, {"trials": 5, "waiting": ["1"]}, [], "5"],
 )  # fmt: skip
-def test_what_cannot_have_been_seen_is_refused(search, seen):
-    report = search(1, 6)
+def test_what_cannot_have_been_seen_is_refused(report, seen):
     report["replay"][4]["seen"] = seen
     with pytest.raises(ConfigError, match="what trial 4 saw cannot be"):
         draw_again(report)
 
 
-def test_a_value_that_was_not_searched_is_refused(search):
-    report = search(1, 6)
+def test_a_value_that_was_not_searched_is_refused(report):
     report["replay"][4]["params"]["model.dropout"] = 0.33
     with pytest.raises(ConfigError, match=r"trial 4 has values that were not searched: '0\.33'"):
         draw_again(report)
 
 
-def test_a_claim_stores_little_however_many_trials_there_are(search):
-    report = search(4, 24, sampler=RANDOM, pruner=MEDIAN)
+def test_a_claim_stores_little(report):
     longest = max(len(json.dumps(row["seen"])) for row in report["replay"])
     assert longest < 80
     assert max(len(json.dumps(row["verdict"])) for row in report["replay"]) < 200
