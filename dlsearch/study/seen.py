@@ -271,17 +271,21 @@ def _write_json(found: SeenJson | VerdictJson) -> str:
 # -- ranges of numbers -----------------------------------------------------------------------------
 def write_ranges(numbers: Iterable[int]) -> str:
     """Numbers as a text: ``3,5-7`` for 3, 5, 6 and 7."""
-    ranges: list[tuple[int, int]] = []
+    parts = []
+    first = last = None
     for number in sorted(numbers):
-        if ranges and ranges[-1][1] == number - 1:
-            first, _ = ranges.pop()
-            ranges.append((first, number))
-        else:
-            ranges.append((number, number))
-    return ",".join(_write_range(first, last) for first, last in ranges)
+        if last is not None and number == last + 1:
+            last = number
+            continue
+        if first is not None:
+            parts.append(_write_range(first, last))
+        first = last = number
+    if first is not None:
+        parts.append(_write_range(first, last))
+    return ",".join(parts)
 
 
-def _write_range(first: int, last: int) -> str:
+def _write_range(first: int, last: int | None) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
@@ -297,16 +301,24 @@ def read_ranges(text: object, count: int) -> tuple[int, ...]:
     """
     if not isinstance(text, str):
         raise ValueError(f"expected ranges of numbers, got {text!r}")
+    if not text:
+        return ()
     numbers: list[int] = []
-    for part in text.split(",") if text else []:
-        first_word, _, last_word = part.partition("-")
-        first = int(first_word)
-        last = int(last_word) if last_word else first
-        least = numbers[-1] + 1 if numbers else 0
-        if not least <= first <= last < count:
+    next_least = 0
+    for part in text.split(","):
+        first, last = _read_range(part)
+        if not next_least <= first <= last < count:
             raise ValueError(f"expected ascending numbers below {count}, got {part}")
         numbers.extend(range(first, last + 1))
+        next_least = last + 1
     return tuple(numbers)
+
+
+def _read_range(part: str) -> tuple[int, int]:
+    first_word, dash, last_word = part.partition("-")
+    first = int(first_word)
+    last = int(last_word) if dash else first
+    return first, last
 
 
 def _read_steps(found: object, count: int) -> dict[int, int]:

@@ -114,12 +114,21 @@ def draw_again(report: ReplayReport) -> ProposalCheck:
         if is_given(ask.row):
             continue
         drawn += 1
-        again = json.loads(json.dumps(proposal.params))
-        if again != ask.row["params"]:
-            different = DifferentProposal(ask.row["number"], ask.row["params"], again)
+        different = _compare_params(ask.row, proposal)
+        if different is not None:
             differs.append(different)
     differs.sort(key=lambda each: each.number)
     return ProposalCheck(drawn, differs, given, unknown)
+
+
+def _compare_params(row: ReplayRow, proposal: Proposal) -> DifferentProposal | None:
+    """What differs; None where the proposal is as recorded, to the last bit."""
+    recorded = row["params"]
+    text = json.dumps(proposal.params)  # the record went through JSON
+    again = json.loads(text)
+    if again == recorded:
+        return None
+    return DifferentProposal(row["number"], recorded, again)
 
 
 def _was_proposed(row: ReplayRow) -> bool:

@@ -199,7 +199,10 @@ class RecordedStudy:
         self._storage = RecordedStorage(self.name, study["directions"])
         self._base = [self._rebuild(row) for row in rows]
         #: Numbers of the trials that had not ended when the record was read.
-        self._unfinished = {trial.number for trial in self._base if not trial.state.is_finished()}
+        self._unfinished: set[int] = set()
+        for trial in self._base:
+            if not trial.state.is_finished():
+                self._unfinished.add(trial.number)
 
     # -- asking ------------------------------------------------------------------------------------
     def propose(
@@ -275,21 +278,30 @@ class RecordedStudy:
         Raises:
             ValueError: A trial counts as ended that the record does not have as ended.
         """
-        open_numbers = seen.open_numbers
-        never_ended = {number for number in self._unfinished if number < seen.count}
-        if not never_ended <= open_numbers:
-            missing = min(never_ended - open_numbers)
-            raise ValueError(f"trial {missing} counts as ended, and has not ended")
+        self._check_ended(seen)
         trials = self._base[: seen.count]
         for number in seen.running:
-            trials[number] = self.with_params(number, TrialState.RUNNING, seen.steps.get(number))
+            last_step = seen.steps.get(number)
+            trials[number] = self.with_params(number, TrialState.RUNNING, last_step)
         for number in seen.released:
-            trials[number] = self.with_params(number, TrialState.WAITING, seen.steps.get(number))
+            last_step = seen.steps.get(number)
+            trials[number] = self.with_params(number, TrialState.WAITING, last_step)
         for number in seen.proposing:
             trials[number] = self._without_params(number, TrialState.RUNNING)
         for number in seen.waiting:
             trials[number] = self._without_params(number, TrialState.WAITING)
         return trials
+
+    def _check_ended(self, seen: SeenTrials) -> None:
+        """Check that what counts as ended has ended in the record.
+
+        Raises:
+            ValueError: It has not.
+        """
+        open_numbers = seen.open_numbers
+        for number in sorted(self._unfinished):
+            if number < seen.count and number not in open_numbers:
+                raise ValueError(f"trial {number} counts as ended, and has not ended")
 
     def with_params(
         self,

@@ -150,26 +150,32 @@ def _check_trials(path: Path, rows: object) -> None:
     Raises:
         ConfigError: They are not.
     """
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list):
         raise ConfigError("report.json", f"{path} lists no trials")
-    numbers = [row.get("number") for row in rows]
-    if numbers != list(range(len(rows))):
-        last = len(rows) - 1
-        raise ConfigError("report.json", f"the trials of {path} are not numbered from 0 to {last}")
-    for row in rows:
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ConfigError("report.json", f"{path} lists no trials")
+        if row.get("number") != number:
+            last = len(rows) - 1
+            raise ConfigError(
+                "report.json",
+                f"the trials of {path} are not numbered from 0 to {last}",
+            )
         if not _is_well_formed(row):
-            raise ConfigError("report.json", f"trial {row['number']} of {path} is no record of one")
+            raise ConfigError("report.json", f"trial {number} of {path} is no record of one")
 
 
 def _is_well_formed(row: Mapping[str, Any]) -> bool:
     """Whether what a trial is rebuilt from has its types."""
-    if not isinstance(row.get("params"), dict) or not isinstance(row.get("state"), str):
-        return False
+    params = row.get("params")
+    state = row.get("state")
     values = row.get("values") or []
-    if not isinstance(values, list) or not all(map(_is_number, values)):
-        return False
     reports = row.get("intermediate") or []
-    return isinstance(reports, list) and all(map(_is_report, reports))
+    if not isinstance(params, dict) or not isinstance(state, str):
+        return False
+    if not isinstance(values, list) or not isinstance(reports, list):
+        return False
+    return all(map(_is_number, values)) and all(map(_is_report, reports))
 
 
 def _is_report(report: object) -> bool:

@@ -133,11 +133,9 @@ def sample(trials: Sequence[Mapping[str, Any]], size: int, seed: int) -> list[in
         seed: Of the draw.
     """
     pool = [trial for trial in trials if repeatable(trial) is None]
-    order = random.Random(seed).sample(pool, len(pool))
-    chosen: list[int] = []
-    for number in _iterate_sample(order):
-        if number not in chosen:
-            chosen.append(number)
+    generator = random.Random(seed)
+    order = generator.sample(pool, len(pool))
+    chosen = list(dict.fromkeys(_iterate_sample(order)))  # each once
     return sorted(chosen[:size])
 
 
@@ -381,10 +379,12 @@ def _begin_verdict(trial: Mapping[str, Any], inputs: list[Difference]) -> Verdic
 
 def _count_jobs(trials: Sequence[Mapping[str, Any]]) -> int:
     """How many trials may run at a time: as the cores and their threads allow, one on a GPU."""
-    inputs = [trial["inputs"] for trial in trials]
-    if any(each["device"] != _CPU for each in inputs):
-        return 1
-    most_threads: int = max(each["threads"] for each in inputs)
+    most_threads = 1
+    for trial in trials:
+        inputs = trial["inputs"]
+        if inputs["device"] != _CPU:
+            return 1
+        most_threads = max(most_threads, inputs["threads"])
     return max(1, cores() // most_threads)
 
 

@@ -108,21 +108,19 @@ def judge_again(report: ReplayReport) -> VerdictCheck:
     rows = report["replay"]
     unknown = [row["number"] for row in rows if _lacks_verdict(row)]
     judged = _read_verdicts(rows)
-    node = report["study"].get("pruner")
     if not judged and not unknown:
         return VerdictCheck()
-    if node is None or current_name(str(node.get("_target_"))) == _NO_PRUNER:
-        return VerdictCheck(unknown=unknown, why_not="the record names no pruner")
-    reason = _find_reason(node)
-    if reason is None and not judged:
-        reason = "the record does not say what they saw"
-    if reason is None and unknown and _has_rungs(node):
-        reason = f"the record has no verdict on trial {', '.join(map(str, unknown))}"
+    reason = _find_reason(report["study"].get("pruner"), judged, unknown)
     if reason is not None:
         return VerdictCheck(unknown=unknown, why_not=reason)
     differs = _Judge(report).repeat(judged)
     stops = sum(each.verdict.stop for each in judged)
-    return VerdictCheck(len(judged), stops, differs, unknown)
+    return VerdictCheck(
+        len(judged),
+        stops,
+        differs,
+        unknown,
+    )
 
 
 def _lacks_verdict(row: ReplayRow) -> bool:
@@ -146,25 +144,53 @@ def _read_verdicts(rows: Sequence[ReplayRow]) -> list[_Judged]:
     return found
 
 
-def _find_reason(node: ConfigTree) -> str | None:
+def _find_reason(
+    node: ConfigTree | None,
+    judged: Sequence[_Judged],
+    unknown: Sequence[int],
+) -> str | None:
     """Why the verdicts of a pruner cannot be repeated; None where they can."""
-    target = current_name(str(node.get("_target_")))
+    if node is None or _target_of(node) == _NO_PRUNER:
+        return "the record names no pruner"
+    reason = _find_reason_of_pruner(node)
+    if reason is not None:
+        return reason
+    if not judged:
+        return "the record does not say what they saw"
+    if unknown and _has_rungs(node):
+        listed = ", ".join(map(str, unknown))
+        return f"the record has no verdict on trial {listed}"
+    return None
+
+
+def _find_reason_of_pruner(node: ConfigTree) -> str | None:
+    """Why no verdict of such a pruner can be repeated; None where one can."""
+    target = _target_of(node)
     if target not in _GO_BY_REPORTS:
         return f"nothing is known of what {target} goes by"
     measured = _MEASURED.get(target)
     if measured is not None and node.get(measured, _AUTO) == _AUTO:
         return f"{target} measures {measured} itself, and each worker did so for itself"
-    wrapped = node.get("wrapped_pruner")
-    if target == _PATIENT and isinstance(wrapped, Mapping):
-        return _find_reason(dict(wrapped))
-    return None
+    wrapped = _wrapped_in(node)
+    return None if wrapped is None else _find_reason_of_pruner(wrapped)
 
 
 def _has_rungs(node: ConfigTree) -> bool:
     """Whether a pruner goes by the rungs that others passed."""
+    if _target_of(node) in _HALVING:
+        return True
+    wrapped = _wrapped_in(node)
+    return wrapped is not None and _has_rungs(wrapped)
+
+
+def _target_of(node: ConfigTree) -> str:
+    return current_name(str(node.get("_target_")))
+
+
+def _wrapped_in(node: ConfigTree) -> ConfigTree | None:
+    """The pruner within another one."""
     wrapped = node.get("wrapped_pruner")
-    target = current_name(str(node.get("_target_")))
-    return target in _HALVING or (isinstance(wrapped, Mapping) and _has_rungs(dict(wrapped)))
+    return dict(wrapped) if isinstance(wrapped, Mapping) else None
 
 
 class _Judge:
