@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dlsearch.core.nvml import DriverError, Gpu
 from dlsearch.doctor import content, examine, machine, render, services
+from dlsearch.doctor.models import Examination
 from dlsearch.doctor.problems import Problems
 
 
@@ -23,12 +25,12 @@ def uris(tmp_path: Path) -> tuple[str, str]:
     return f"sqlite:///{tmp_path / 'dlsearch.db'}", f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-def said(record: dict[str, object]) -> str:
-    return json.dumps(record["problems"])
+def said(found: Examination) -> str:
+    return json.dumps(found.to_json()["problems"])
 
 
 def test_a_fresh_machine_is_examined_without_a_trace(tmp_path: Path, uris: tuple[str, str]) -> None:
-    record = examine(tmp_path / "store", tmp_path / "data", *uris)
+    record = examine(tmp_path / "store", tmp_path / "data", *uris).to_json()
     assert json.loads(json.dumps(record)) == record
     assert record["cpu"]["usable"] >= 1
     assert record["store"] == record["store"] | {"exists": False, "writable": True}
@@ -52,8 +54,8 @@ def test_render_shows_every_problem_with_its_hint(tmp_path: Path, uris: tuple[st
     record = examine(tmp_path, tmp_path, uris[0], uris[0])
     text = "\n".join(render(record))
     assert "Optuna and MLflow share one database" in text
-    assert all(each["what"] in text and each["hint"] in text for each in record["problems"])
-    assert render(record | {"problems": []})[-1] == "no problems found"
+    assert all(each.what in text and each.hint in text for each in record.problems)
+    assert render(replace(record, problems=[]))[-1] == "no problems found"
 
 
 def test_a_store_that_cannot_be_written(
@@ -64,7 +66,7 @@ def test_a_store_that_cannot_be_written(
 
     monkeypatch.setattr(machine.tempfile, "TemporaryFile", refuse)
     record = examine(tmp_path, tmp_path, *uris)
-    assert record["store"]["writable"] is False
+    assert record.store.writable is False
     assert "cannot be written" in said(record)
 
 
@@ -80,7 +82,7 @@ def test_sqlite_on_a_network_file_system(
     problems = Problems()
     monkeypatch.setattr(machine, "filesystem", lambda _: kind)
     machine.store_folder(tmp_path, url, problems)
-    assert any("network file system" in each["what"] for each in problems) is bad
+    assert any("network file system" in each.what for each in problems) is bad
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says")
@@ -94,15 +96,15 @@ def test_the_tightest_quota_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(machine, "cores", lambda: 8)
     problems = Problems()
-    assert machine.cpu(problems)["quota"] == 1.5
-    assert problems[0]["hint"] == "worker.slots=1"
+    assert machine.cpu(problems).quota == 1.5
+    assert problems[0].hint == "worker.slots=1"
 
 
 def test_little_memory_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_cgroup", lambda _: ["max", str(1 << 30)])
     problems = Problems()
-    assert machine.memory(problems)["limit"] == 1 << 30
-    assert "only 1.0 GiB of memory" in problems[0]["what"]
+    assert machine.memory(problems).limit == 1 << 30
+    assert "only 1.0 GiB of memory" in problems[0].what
 
 
 def test_gpus_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,14 +113,14 @@ def test_gpus_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "list_gpus", lambda: [first, second])
     problems = Problems()
     found = machine.gpus(problems)
-    assert found[0] == {
+    assert found[0].to_json() == {
         "index": 0,
         "name": "NVIDIA X",
         "uuid": "GPU-1",
         "memory_mib": 81559,
         "driver": "580.1",
     }
-    assert found[1]["memory_mib"] is None
+    assert found[1].memory_mib is None
     assert list(problems) == []
 
 
@@ -129,7 +131,7 @@ def test_a_driver_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(machine, "list_gpus", fail)
     problems = Problems()
     assert machine.gpus(problems) == []
-    assert "the NVIDIA driver fails: Driver Not Loaded" in problems[0]["what"]
+    assert "the NVIDIA driver fails: Driver Not Loaded" in problems[0].what
 
 
 def test_a_database_shows_its_schema_and_is_left_as_it_was(tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_a_database_shows_its_schema_and_is_left_as_it_was(tmp_path: Path) -> No
     connection.close()
     before = path.read_bytes()
     problems = Problems()
-    record = services.database("it", f"sqlite:///{path}", problems)
+    record = services.database("it", f"sqlite:///{path}", problems).to_json()
     assert record == record | {
         "state": "ok",
         "journal": "wal",
@@ -156,8 +158,8 @@ def test_a_broken_database_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "a.db").write_bytes(b"no database" * 100)
     problems = Problems()
     record = services.database("the studies' database", f"sqlite:///{tmp_path / 'a.db'}", problems)
-    assert record["state"] == "unreachable"
-    assert "file is not a database" in problems[0]["what"]
+    assert record.state == "unreachable"
+    assert "file is not a database" in problems[0].what
 
 
 def test_a_server_that_is_gone_and_no_password_is_shown() -> None:
@@ -167,8 +169,8 @@ def test_a_server_that_is_gone_and_no_password_is_shown() -> None:
         "postgresql+psycopg://me:geheim@127.0.0.1:9/db?password=geheim",
     ):
         record = services.tracking_server(url, problems)
-        assert record["state"] == "unreachable"
-        assert "geheim" not in json.dumps([record, problems])
+        assert record.state == "unreachable"
+        assert "geheim" not in str([record, problems])
     assert len(problems) == 2
 
 
@@ -197,7 +199,7 @@ def server() -> Iterator[int]:
 
 def test_a_server_says_its_version(server: int) -> None:
     problems = Problems()
-    record = services.tracking_server(f"http://me:p%40ss@127.0.0.1:{server}/", problems)
+    record = services.tracking_server(f"http://me:p%40ss@127.0.0.1:{server}/", problems).to_json()
     assert record == record | {"state": "ok", "version": "3.17.2"}
     assert _Version.asked == [("/version", "Basic bWU6cEBzcw==")]
     assert not problems
@@ -210,8 +212,8 @@ def test_data_sets_whole_and_in_part(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     problems = Problems()
     record = content.data_sets(tmp_path, problems)
-    assert (record["found"], record["missing"]) == (["MNIST"], ["FashionMNIST", "CIFAR10"])
-    assert [each["what"].split()[0] for each in problems] == ["CIFAR10"]
+    assert (record.found, record.missing) == (["MNIST"], ["FashionMNIST", "CIFAR10"])
+    assert [each.what.split()[0] for each in problems] == ["CIFAR10"]
 
 
 def test_versions_that_must_not_be_used() -> None:
@@ -219,7 +221,7 @@ def test_versions_that_must_not_be_used() -> None:
     content.judge(
         {"pytorch-lightning": "2.6.3", "torch": "2.15.0+cpu", "torchvision": "0.29.2"}, problems
     )
-    assert [each["what"].split(" is ")[0] for each in problems] == [
+    assert [each.what.split(" is ")[0] for each in problems] == [
         "pytorch-lightning 2.6.3",
         "torch",
     ]
@@ -242,4 +244,4 @@ def test_a_version_besides_the_lock_is_named(
     content_locked = {"torch": ["0.1"]}
     problems = Problems()
     content.packages(problems)
-    assert "not at the locked version: torch" in [each["what"] for each in problems]
+    assert "not at the locked version: torch" in [each.what for each in problems]

@@ -6,10 +6,10 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from dlsearch.core.nvml import DriverError, list_gpus
-from dlsearch.doctor.problems import Problems, first_line, size
+from dlsearch.doctor.models import CpuRecord, GpuRecord, MemoryRecord, StoreRecord
+from dlsearch.doctor.problems import Problems, first_line, format_size
 from dlsearch.execution.resources.capacity import cgroup as _cgroup
 from dlsearch.execution.resources.capacity import tightest_quota
 from dlsearch.execution.resources.slots import cores
@@ -21,7 +21,7 @@ MIN_FREE_BYTES = 1 << 30
 MIN_MEMORY_BYTES = 2 << 30
 
 
-def cpu(problems: Problems) -> dict[str, Any]:
+def cpu(problems: Problems) -> CpuRecord:
     """Cores of the machine, those this process may use, and the quota of its container."""
     usable = cores()
     quota = _quota()
@@ -30,14 +30,14 @@ def cpu(problems: Problems) -> dict[str, Any]:
             f"this container may use {quota:g} of the {usable} cores that it sees",
             f"worker.slots={max(1, int(quota))}",
         )
-    return {"cores": os.cpu_count(), "usable": usable, "quota": quota}
+    return CpuRecord(os.cpu_count(), usable, quota)
 
 
 def _quota() -> float | None:
     return tightest_quota(_cgroup("cpu.max"))
 
 
-def gpus(problems: Problems) -> list[dict[str, Any]]:
+def gpus(problems: Problems) -> list[GpuRecord]:
     """Every GPU that the driver knows, asked without torch."""
     try:
         found = list_gpus()
@@ -48,29 +48,41 @@ def gpus(problems: Problems) -> list[dict[str, Any]]:
         )
         return []
     return [
-        {
-            "index": gpu.index,
-            "name": gpu.name,
-            "uuid": gpu.uuid,
-            "memory_mib": gpu.total_mib,
-            "driver": gpu.driver,
-        }
+        GpuRecord(
+            index=gpu.index,
+            name=gpu.name,
+            uuid=gpu.uuid,
+            memory_mib=gpu.total_mib,
+            driver=gpu.driver,
+        )
         for gpu in found
     ]
 
 
-def memory(problems: Problems) -> dict[str, Any]:
+def memory(problems: Problems) -> MemoryRecord:
     """Bytes of memory: of the machine, still available, and allowed to this container."""
     try:
-        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        return {"total": None, "available": None, "limit": None}
-    total, available = (int(rows[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    limit = min((int(text) for text in _cgroup("memory.max") if text != "max"), default=None)
+        return MemoryRecord(None, None, None)
+    rows = dict(line.split(":", 1) for line in lines)
+    total = _bytes_of(rows["MemTotal"])
+    available = _bytes_of(rows["MemAvailable"])
+    limits = [int(text) for text in _cgroup("memory.max") if text != "max"]
+    limit = min(limits, default=None)
     left = min(available, limit or available)
     if left < MIN_MEMORY_BYTES:
-        problems.say(f"only {size(left)} of memory is left", "end something, or set worker.slots=1")
-    return {"total": total, "available": available, "limit": limit}
+        problems.say(
+            f"only {format_size(left)} of memory is left",
+            "end something, or set worker.slots=1",
+        )
+    return MemoryRecord(total, available, limit)
+
+
+def _bytes_of(text: str) -> int:
+    """``  16384 kB``, as the system says it, in bytes."""
+    kib, *_ = text.split()
+    return int(kib) * 1024
 
 
 def filesystem(path: Path) -> str | None:
@@ -88,7 +100,7 @@ def filesystem(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def store_folder(store: Path, storage_url: str, problems: Problems) -> dict[str, Any]:
+def store_folder(store: Path, storage_url: str, problems: Problems) -> StoreRecord:
     """Whether `store` can be written, has space and lies on a local disk; leaves nothing behind."""
     folder = store.resolve()
     while not folder.exists():
@@ -107,20 +119,20 @@ def store_folder(store: Path, storage_url: str, problems: Problems) -> dict[str,
     network = kind is not None and (kind in NETWORK_FILESYSTEMS or kind.startswith("fuse."))
     if free < MIN_FREE_BYTES:
         problems.say(
-            f"only {size(free)} are free at the store {store}",
+            f"only {format_size(free)} are free at the store {store}",
             "free some, or name another: paths.store=…",
         )
     if network and storage_url.startswith("sqlite"):
-        hint = "put the store on a local disk, or the studies into PostgreSQL: study.storage=postgresql+psycopg://…"
         problems.say(
             f"the store {store} is on {kind}, a network file system, where SQLite's WAL corrupts",
-            hint,
+            "put the store on a local disk, "
+            "or the studies into PostgreSQL: study.storage=postgresql+psycopg://…",
         )
-    return {
-        "path": str(store),
-        "exists": store.is_dir(),
-        "writable": writable,
-        "free": free,
-        "filesystem": kind,
-        "network": network,
-    }
+    return StoreRecord(
+        path=str(store),
+        exists=store.is_dir(),
+        writable=writable,
+        free=free,
+        filesystem=kind,
+        network=network,
+    )

@@ -19,7 +19,7 @@ def doctor(words: list[str]) -> int:
     where = place(overrides)
     found = examine(where.store, where.data, where.storage_url, where.tracking_uri)
     if options.json:
-        print_json(found)
+        print_json(found.to_json())
     else:
         print_lines(*render(found))
-    return 1 if found["problems"] else 0
+    return 1 if found.problems else 0
