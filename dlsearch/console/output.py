@@ -79,9 +79,12 @@ def outlast_readers(*, ends: bool = False) -> None:
             continue
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # for good
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # for good
+            setattr(sys, name, nowhere)
         elif _writes_to(stream, number):
-            setattr(sys, name, _make_lasting(stream, name, number, ends=ends and name == "stdout"))
+            is_end = ends and name == "stdout"
+            lasting = _make_lasting(stream, name, number, ends=is_end)
+            setattr(sys, name, lasting)
 
 
 def _open_what_is_closed() -> None:
@@ -93,7 +96,8 @@ def _open_what_is_closed() -> None:
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # noqa: TID251  # for good, and the lowest that is free: this one
+            # for good, and the lowest that is free: this one
+            opened = os.open(os.devnull, os.O_RDWR)  # noqa: TID251
             os.set_inheritable(opened, True)
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Of a line that does not end.
 LONGEST = 1 << 16
+#: Characters at the end of a line in which the beginning of a secret is looked for.
+_TAIL = 4096
 #: Lines of a private key that are left out, where its end does not come.
 _KEY_LINES = 400
 _OF_A_KEY = r"\s*(?:[A-Za-z0-9+/=]{0,100}|(?:Proc-Type|DEK-Info|Comment|Version): .{0,100})\s*"
@@ -57,7 +59,13 @@ def tame(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return _control_pattern().sub(lambda match: match["kept"] or escaped(match[0]), text)
+    return _control_pattern().sub(_tame_match, text)
+
+
+def _tame_match(match: re.Match[str]) -> str:
+    """A harmless sequence as it is, a control character written out."""
+    kept: str | None = match["kept"]
+    return kept or escaped(match[0])
 
 
 def escaped(character: str) -> str:
@@ -94,11 +102,13 @@ class MaskedStream(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write `text`; a line that is not whole waits."""
         with self._own_lock():
-            whole = max(text.rfind("\n"), text.rfind("\r")) + 1
-            self._line += text[:whole] if whole else text
+            whole = max(text.rfind("\n"), text.rfind("\r")) + 1  # characters of lines that end
             if whole:
+                self._line += text[:whole]
                 self._write_up_to(len(self._line))
                 self._line = text[whole:]
+            else:
+                self._line += text
             if len(self._line) > LONGEST:
                 self._write_beginning()
         return len(text)
@@ -114,7 +124,8 @@ class MaskedStream(io.TextIOBase):
         """Write all that waits: nothing follows."""
         with self._own_lock():
             self._write_up_to(len(self._line))
-            self._line = self._written = ""
+            self._line = ""
+            self._written = ""
             self.inner.flush()
 
     def close(self) -> None:
@@ -130,7 +141,8 @@ class MaskedStream(io.TextIOBase):
         if self._process != os.getpid():
             self._lock = threading.RLock()
             self._process = os.getpid()
-            self._line = self._written = ""
+            self._line = ""
+            self._written = ""
         return self._lock
 
     def _write_up_to(self, end: int) -> None:
@@ -173,11 +185,15 @@ class MaskedStream(io.TextIOBase):
         if self._key_lines:
             return self._leave_out_of_key(line)
         begins = list(masking.PEM_BEGINS.finditer(line))
-        if not begins or masking.PEM_ENDS.search(line, begins[-1].end()) is not None:
+        if not begins:
+            return line
+        last = begins[-1]
+        if masking.PEM_ENDS.search(line, last.end()) is not None:
             return line
         self._key_lines = _KEY_LINES
+        before = line[: last.start()]
         ending = line[len(line.rstrip("\r\n")) :]
-        return f"{line[: begins[-1].start()]}{masking.MASK}{ending}"
+        return f"{before}{masking.MASK}{ending}"
 
     def _leave_out_of_key(self, line: str) -> str:
         """What is left of a line within a private key: nothing, until the key ends."""
@@ -186,7 +202,10 @@ class MaskedStream(io.TextIOBase):
             self._key_lines -= 1
             return ""
         self._key_lines = 0
-        return line if end is None else line[end.end() :].lstrip("\r\n")
+        if end is None:
+            return line
+        after = line[end.end() :]
+        return after.lstrip("\r\n")
 
     def fileno(self) -> int:
         """Of the inner stream: what a program in C writes there is not masked."""
@@ -254,12 +273,13 @@ def _open_patterns() -> tuple[re.Pattern[str], ...]:
     A token, an address, a private key, or a sequence for the terminal.
     """
     beginnings = "|".join(map(re.escape, masking.BEGINNINGS))
-    return (
-        re.compile(r"\b(?:[Bb]earer|[Bb]asic)[ \t+%20]*[\w.~+/=%\-]*$|-{1,5}(?:B?E?G?I?|BEGIN.*)$"),
-        re.compile(r"://[^\s/\"'<>]*$"),
-        re.compile(rf"(?<![A-Za-z0-9])(?:{beginnings})[\w.+/=\-]*$"),
-        re.compile(r"\x1b(?:\[[0-9;?]{0,20})?$"),
+    patterns = (
+        r"\b(?:[Bb]earer|[Bb]asic)[ \t+%20]*[\w.~+/=%\-]*$|-{1,5}(?:B?E?G?I?|BEGIN.*)$",
+        r"://[^\s/\"'<>]*$",
+        rf"(?<![A-Za-z0-9])(?:{beginnings})[\w.+/=\-]*$",
+        r"\x1b(?:\[[0-9;?]{0,20})?$",
     )
+    return tuple(re.compile(pattern) for pattern in patterns)
 
 
 def _count_ready(text: str) -> int:
@@ -267,12 +287,15 @@ def _count_ready(text: str) -> int:
 
     Nothing that follows makes a secret of a part of them.
     """
-    end = len(text) - max(masking.longest_unfinished(text), _count_begun(text))
-    tail = text[-4096:]
+    unfinished = masking.longest_unfinished(text)
+    begun = _count_begun(text)
+    end = len(text) - max(unfinished, begun)
+    tail = text[-_TAIL:]
+    tail_begins = len(text) - len(tail)
     for pattern in _open_patterns():
         found = pattern.search(tail)
         if found is not None:
-            end = min(end, len(text) - len(tail) + found.start())
+            end = min(end, tail_begins + found.start())
     return end
 
 
@@ -290,8 +313,8 @@ def _count_begun(text: str) -> int:
     """How many characters at the end may begin a token of a service, which is not known."""
     longest = max(map(len, masking.BEGINNINGS))
     for size in range(min(len(text), longest), 0, -1):
-        is_within_word = len(text) > size and text[-size - 1].isalnum()
-        if is_within_word:
+        before = text[-size - 1 : -size]
+        if before.isalnum():  # it is within a word
             continue
         end = text[-size:]
         if any(beginning.startswith(end) for beginning in masking.BEGINNINGS):
@@ -360,7 +383,9 @@ def _redirect_handlers(old: Any, new: Any) -> None:
     logging = sys.modules.get("logging")
     if logging is None:
         return
-    for logger in [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]:
-        for handler in getattr(logger, "handlers", ()):
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    for logger in loggers:
+        handlers = getattr(logger, "handlers", ())
+        for handler in handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is old:
                 handler.setStream(new)

@@ -48,12 +48,14 @@ def say(*lines: str, to: TextIO | None = None) -> None:
         to: Another stream.
     """
     out = sys.stdout if to is None else to
-    out.write("".join(f"{shown(line)}\n" for line in lines))
+    shown_lines = [f"{shown(line)}\n" for line in lines]
+    out.write("".join(shown_lines))
 
 
 def warn(*lines: str, prefix: str = "dlsearch: ") -> None:
     """Write lines to standard error, each said to be dlsearch's, and have them appear."""
-    say(*(f"{prefix}{line}" for line in lines), to=sys.stderr)
+    prefixed = [f"{prefix}{line}" for line in lines]
+    say(*prefixed, to=sys.stderr)
     sys.stderr.flush()
 
 
@@ -73,11 +75,12 @@ def console(file: TextIO | None = None) -> Console:
             self, renderable: RenderableType, options: ConsoleOptions | None = None
         ) -> Iterable[Segment]:
             for segment in super().render(renderable, options):
-                if segment.control or segment.text.isprintable() or segment.text == "\n":
+                text = segment.text
+                if segment.control or text.isprintable() or text == "\n":
                     yield segment
-                else:
-                    lines = "\n".join(map(shown, segment.text.split("\n")))
-                    yield Segment(lines, segment.style)
+                    continue
+                lines = [shown(line) for line in text.split("\n")]
+                yield Segment("\n".join(lines), segment.style)
 
     return _Console(
         file=file,
