@@ -111,7 +111,7 @@ def search(case: Case, given: argparse.Namespace, name: str, *words: str, worker
                 f"{' '.join(command)} ended with exit status {done.returncode}:\n{done.stderr[-4000:]}"
             )
         storage = Storage(f"sqlite:///{store / 'dlsearch.db'}")
-        record = read_record(Study(storage, name))
+        record = read_record(Study(storage, name)).to_json()
         storage.close()
     trials = []
     for trial in record["trials"]:

@@ -112,7 +112,7 @@ def read_spans(store: Path, count: int) -> list[Span]:
     from dlsearch.study.study import Study
 
     storage = Storage(f"sqlite:///{store / 'dlsearch.db'}")
-    trials = read_record(Study(storage, "scale"))["trials"]
+    trials = read_record(Study(storage, "scale")).to_json()["trials"]
     storage.close()
     if len(trials) != count:
         raise SystemExit(f"dlsearch ran {len(trials)} of {count} trials")

@@ -14,14 +14,18 @@ from dlsearch.core.bounded import IN_DATABASE, load_yaml, parse_json
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import inside
 from dlsearch.core.files.locks import exclusive_lock
+from dlsearch.core.json_model import JsonModel
 from dlsearch.study.kept_model import kept_model
+from dlsearch.study.states import Direction, OpeningKind, RecordedTrialState, StudyState
 from dlsearch.study.trial_config import trial_config
 from dlsearch.tracking import layout
 
 if TYPE_CHECKING:
+    from dlsearch.core.types import ConfigTree, JsonObject
+    from dlsearch.records.models import ConfirmationRecord, StudyRecord, TrialRecord
     from dlsearch.study.study import Study
 
-KIND = "ensemble"
+KIND = OpeningKind.ENSEMBLE
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,65 @@ class Member:
     name: str
     number: int | None
     value: float | None
-    config: dict[str, Any]
+    config: ConfigTree
     checkpoint: Path
     result: Mapping[str, Any]
 
 
-def members(
+@dataclass(frozen=True)
+class Members:
+    """The members of an ensemble.
+
+    Args:
+        chosen: The best trials whose checkpoints are in this store.
+        absent: Numbers of better ones whose checkpoints are not.
+    """
+
+    chosen: list[Member]
+    absent: list[int]
+
+
+@dataclass(frozen=True)
+class AskedEnsemble(JsonModel):
+    """What is asked for.
+
+    Args:
+        top: How many trials.
+        by: What is averaged: ``probabilities`` or ``logits``.
+    """
+
+    top: int
+    by: str
+
+
+@dataclass(frozen=True)
+class Standing(JsonModel):
+    """How far a study is: an ensemble is scored once for each.
+
+    Args:
+        round: The newest round of confirmation; None before the first.
+        trials: How many trials are complete.
+    """
+
+    round: int | None
+    trials: int
+
+    @classmethod
+    def of_record(cls, record: StudyRecord) -> Standing:
+        """How far the study is by its record."""
+        final = record.finalization
+        complete = sum(trial.state is RecordedTrialState.COMPLETE for trial in record.trials)
+        return cls(None if final is None else final.round, complete)
+
+
+def find_members(
     study: Study,
-    record: Mapping[str, Any],
+    record: StudyRecord,
     store: Path,
     paths: Mapping[str, str],
     top: int,
-) -> tuple[list[Member], list[int]]:
-    """The best trials whose checkpoints are in this store, and which better ones are not.
+) -> Members:
+    """The best trials whose checkpoints are in this store.
 
     Trials that took over another's result are that other's.
 
@@ -67,50 +117,62 @@ def members(
     Raises:
         ConfigError: There are fewer.
     """
-    sign = -1 if study.directions[0] == "maximize" else 1
-    ended = [t for t in record["trials"] if t["state"] == "complete" and t["duplicate_of"] is None]
-    ended = [t for t in ended if not t.get("infeasible")]
-    found: list[Member] = []
+    chosen: list[Member] = []
     absent: list[int] = []
-    for trial in sorted(ended, key=lambda t: (sign * t["value"], t["number"])):
-        checkpoint = inside(
-            store, f"{layout.trial_folder(study.name, trial['number'])}/ckpt/best.ckpt"
-        )
-        if len(found) == top:
+    for trial in _rank_trials(study, record):
+        if len(chosen) == top:
             break
+        folder = layout.trial_folder(study.name, trial.number)
+        checkpoint = inside(store, f"{folder}/ckpt/best.ckpt")
         if not checkpoint.is_file():
-            absent.append(trial["number"])
+            absent.append(trial.number)
             continue
         config = trial_config(
             study.document,
-            trial["params"],
-            seed=trial["seed"],
+            trial.params,
+            seed=trial.seed,
             paths=paths,
         )
-        found.append(
+        chosen.append(
             Member(
-                f"trial {trial['number']}",
-                trial["number"],
-                trial["value"],
-                config,
-                checkpoint,
-                trial,
+                name=f"trial {trial.number}",
+                number=trial.number,
+                value=trial.value,
+                config=config,
+                checkpoint=checkpoint,
+                result=trial.to_json(),
             )
         )
-    if len(found) < max(2, top):
-        gone = (
-            f"; checkpoints of trials {', '.join(map(str, absent))} are not in {store}"
-            if absent
-            else ""
-        )
+    if len(chosen) < max(2, top):
+        gone = ""
+        if absent:
+            numbers = ", ".join(map(str, absent))
+            gone = f"; checkpoints of trials {numbers} are not in {store}"
         raise ConfigError(
             "--top",
-            f"expected at most {len(found)}, the trials of {study.name!r} that can take part{gone}",
+            f"expected at most {len(chosen)}, "
+            f"the trials of {study.name!r} that can take part{gone}",
         )
-    return found, absent
+    return Members(chosen, absent)
 
 
-def check(study: Study, record: Mapping[str, Any]) -> None:
+def _rank_trials(study: Study, record: StudyRecord) -> list[TrialRecord]:
+    """The trials that can take part, the best first."""
+    is_maximized = study.directions[0] == Direction.MAXIMIZE
+
+    def rank(trial: TrialRecord) -> tuple[float, int]:
+        assert trial.value is not None
+        return (-trial.value if is_maximized else trial.value), trial.number
+
+    able = []
+    for trial in record.trials:
+        is_own_result = trial.duplicate_of is None and not trial.infeasible
+        if trial.state is RecordedTrialState.COMPLETE and is_own_result:
+            able.append(trial)
+    return sorted(able, key=rank)
+
+
+def check_study(study: Study, record: StudyRecord) -> None:
     """Refuse a study that has no ensemble.
 
     Raises:
@@ -120,19 +182,16 @@ def check(study: Study, record: Mapping[str, Any]) -> None:
         raise ConfigError(
             "NAME", f"{study.name!r} has several objectives, and no one ranking of its trials"
         )
-    if record["study"]["state"] == "failed":
-        raise ConfigError(
-            "NAME", f"no trial of {study.name!r} completed", f"dlsearch status {study.name}"
-        )
-    if record["study"]["state"] != "complete":
-        raise ConfigError(
-            "NAME", f"{study.name!r} is not finished", f"dlsearch status {study.name}"
-        )
+    hint = f"dlsearch status {study.name}"
+    if record.study.state is StudyState.FAILED:
+        raise ConfigError("NAME", f"no trial of {study.name!r} completed", hint)
+    if record.study.state is not StudyState.COMPLETE:
+        raise ConfigError("NAME", f"{study.name!r} is not finished", hint)
 
 
-def single(
+def find_single(
     study: Study,
-    record: Mapping[str, Any],
+    record: StudyRecord,
     store: Path,
     paths: Mapping[str, str],
     best: Member,
@@ -144,60 +203,49 @@ def single(
     """
     if not study.finalize:
         return best
-    kept = kept_model(dict(record), store)
+    kept = kept_model(record.to_json(), store)
+    assert record.finalization is not None
     config: Any = OmegaConf.to_container(load_yaml(kept.config), resolve=False)
     return Member(
-        "kept model",
-        kept.number,
-        kept.about["objective"]["value"],
-        {**config, "paths": dict(paths)},
-        kept.checkpoint,
-        _result_of_kept(record["finalization"]),
+        name="kept model",
+        number=kept.number,
+        value=kept.about["objective"]["value"],
+        config={**config, "paths": dict(paths)},
+        checkpoint=kept.checkpoint,
+        result=_result_of_kept(record.finalization),
     )
 
 
-def _result_of_kept(final: Mapping[str, Any]) -> Mapping[str, Any]:
+def _result_of_kept(final: ConfirmationRecord) -> JsonObject:
     """What the training of the kept model said at its end."""
-    refit: Mapping[str, Any] = final.get("refit_run") or {}
-    if refit.get("state") == "complete":
-        return refit
-    winner = next(each for each in final["configurations"] if each["winner"])
-    found: Mapping[str, Any] = next(
-        r for r in winner["replicas"] if r["replica"] == final["kept"]["replica"]
-    )
-    return found
+    refit = final.refit_run
+    if refit is not None and refit.state == RecordedTrialState.COMPLETE:
+        return refit.to_json()
+    assert final.kept is not None
+    winner = next(each for each in final.configurations if each.winner)
+    kept = next(each for each in winner.replicas if each.replica == final.kept.replica)
+    return kept.to_json()
 
 
-def standing(record: Mapping[str, Any]) -> dict[str, Any]:
-    """How far a study is: an ensemble is scored once for each."""
-    final = record.get("finalization") or {}
-    return {
-        "round": final.get("round"),
-        "trials": sum(t["state"] == "complete" for t in record["trials"]),
-    }
-
-
-def recorded(
-    study: Study, record: Mapping[str, Any], asked: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def find_recorded(study: Study, record: StudyRecord, asked: AskedEnsemble) -> JsonObject | None:
     """The result of this ensemble, where it has been scored of the study as it is; else None.
 
     Args:
         study: The open study.
         record: Its record.
-        asked: Settings: ``top`` and ``by``.
+        asked: What is asked for now.
 
     Raises:
         ConfigError: Another ensemble has been scored: a second one would be chosen by the test set.
     """
-    now = standing(record)
+    standing = Standing.of_record(record).to_json()
     for row in study.ledger.rows():
         if row["kind"] != KIND or not row["document"]:
             continue
         found = parse_json(row["document"], IN_DATABASE)["ensemble"]
-        if found["standing"] != now:
+        if found["standing"] != standing:
             continue
-        if found["asked"] == dict(asked):
+        if found["asked"] == asked.to_json():
             return {**found, "ledger_id": row["id"]}
         before = f"the top {found['asked']['top']} by {found['asked']['by']}"
         raise ConfigError(
@@ -209,17 +257,23 @@ def recorded(
     return None
 
 
-def document(
-    found: Mapping[str, Any], record: Mapping[str, Any], asked: Mapping[str, Any]
-) -> dict[str, Any]:
+def ledger_document(
+    found: Mapping[str, Any],
+    record: StudyRecord,
+    asked: AskedEnsemble,
+) -> JsonObject:
     """The ledger's document: the figures of the weights that validation chose, and all else."""
-    figures = found["test"][found["chosen"]]
-    prefix = "test/"
+    chosen = found["chosen"]
+    metrics = {f"test/{name}": value for name, value in found["test"][chosen].items()}
     return {
-        "metrics": {f"{prefix}{name}": value for name, value in figures.items()},
+        "metrics": metrics,
         "n": found["test"]["n"],
-        "value": found["validation"][found["chosen"]].get(found["objective"]),
-        "ensemble": {**found, "asked": dict(asked), "standing": standing(record)},
+        "value": found["validation"][chosen].get(found["objective"]),
+        "ensemble": {
+            **found,
+            "asked": asked.to_json(),
+            "standing": Standing.of_record(record).to_json(),
+        },
     }
 
 

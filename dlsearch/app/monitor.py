@@ -14,21 +14,21 @@ import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 
 from dlsearch.app.phrases import (
-    count_ended,
     describe_best,
+    describe_confirmed_winner,
     describe_missing_result,
     describe_replica_end,
     describe_test,
     describe_trial_end,
-    describe_winner,
     explain_missing_score,
     format_count,
     format_duration,
 )
 from dlsearch.app.study_log import StudyEvent, StudyLog
 from dlsearch.execution import run_journals
-from dlsearch.records.record import read_status
+from dlsearch.records.status import read_status
 from dlsearch.storage.availability import is_away
+from dlsearch.study.states import AttemptKind, StudyState
 
 if TYPE_CHECKING:
     import threading
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from dlsearch.app.study_run import StudyRun
     from dlsearch.app.view import ShowStatus, View
+    from dlsearch.records.status import ConfirmationProgress, EndedReplica, Status
     from dlsearch.study.study import Study
 
 REAP_SECONDS = 2.0
@@ -90,9 +91,14 @@ class Monitor:
         self._total_slots = total_slots
         self._started = time.monotonic()
         self._reaped = self._started
-        self._seen = {trial.number for trial in study.trials() if trial.state.is_finished()}
+        ended = [trial for trial in study.trials() if trial.state.is_finished()]
+        self._seen = {trial.number for trial in ended}
         self._seen_at_start = len(self._seen)
-        self._seen_replicas = {_id_of(each) for each in _replicas(read_status(study))}
+        self._seen_replicas: set[_ReplicaId] = set()
+        confirmation = read_status(study).confirmation
+        if confirmation is not None:
+            for each in confirmation.replicas:
+                self._seen_replicas.add(_id_of(confirmation, each))
 
     def announce(self, notices: Sequence[str], *, resumed: bool) -> None:
         """Say what begins.
@@ -106,7 +112,9 @@ class Monitor:
             what = f"resumed, {self._seen_at_start} of {n_trials} trials are there"
         else:
             what = format_count(n_trials, "trial")
-        slots = f", {format_count(self._total_slots, 'slot')}" if self._total_slots else ""
+        slots = ""
+        if self._total_slots:
+            slots = f", {format_count(self._total_slots, 'slot')}"
         event = StudyEvent.RESUMED if resumed else StudyEvent.BEGAN
         self.log.note(event, f"study {self.study.name}: {what}{slots}")
         for notice in notices:
@@ -147,7 +155,7 @@ class Monitor:
         if show is not None:
             show(status, self._total_slots, self._seconds_left(status))
 
-    def _look(self) -> dict[str, Any]:
+    def _look(self) -> Status:
         """Log what is new since the last look; returns the status."""
         self._reap_overdue_attempts()
         # first, so that the best of the status is no worse than one that is logged here
@@ -156,19 +164,26 @@ class Monitor:
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self._seen:
                 self._note_trial(trial, status)
-        for replica in _replicas(status):
-            if _id_of(replica) not in self._seen_replicas:
-                self._seen_replicas.add(_id_of(replica))
-                self.log.note(
-                    StudyEvent.REPLICA_ENDED,
-                    describe_replica_end(replica, status),
-                    trial=replica["trial_number"],
-                    replica=replica["replica"],
-                )
+        if status.confirmation is not None:
+            self._note_replicas(status.confirmation)
         return status
 
-    def _note_trial(self, trial: FrozenTrial, status: dict[str, Any]) -> None:
-        attempts = self.study.leases.rows(kind="trial", number=trial.number)
+    def _note_replicas(self, confirmation: ConfirmationProgress) -> None:
+        """Log the trainings of the confirmation that have ended since the last look."""
+        for replica in confirmation.replicas:
+            its_id = _id_of(confirmation, replica)
+            if its_id in self._seen_replicas:
+                continue
+            self._seen_replicas.add(its_id)
+            self.log.note(
+                StudyEvent.REPLICA_ENDED,
+                describe_replica_end(replica, confirmation),
+                trial=replica.trial_number,
+                replica=replica.replica,
+            )
+
+    def _note_trial(self, trial: FrozenTrial, status: Status) -> None:
+        attempts = self.study.leases.rows(kind=AttemptKind.TRIAL, number=trial.number)
         last = attempts[-1] if attempts else None  # one that took over another's result has none
         self._seen.add(trial.number)
         hours = (time.monotonic() - self._started) / SECONDS_PER_HOUR
@@ -199,12 +214,11 @@ class Monitor:
                 raise
             # The disk is full, say: the next look tries again.
 
-    def _seconds_left(self, status: dict[str, Any]) -> float | None:
+    def _seconds_left(self, status: Status) -> float | None:
         if not self._newly_ended:
             return None
         seconds_per_trial = (time.monotonic() - self._started) / self._newly_ended
-        remaining: int = status["n_trials"] - count_ended(status)
-        return seconds_per_trial * remaining
+        return seconds_per_trial * (status.n_trials - status.count_ended())
 
     def conclude(self, *, interrupted: bool) -> StudyEnd:
         """Say how the study ended; and end the journals of those who died before they could."""
@@ -213,29 +227,30 @@ class Monitor:
             for end in run_journals.left_open(self.study, self._store, of_the_dead):
                 run_journals.end(*end)
         status = read_status(self.study)
-        failed = status["state"] == "failed" and not interrupted
+        failed = status.state is StudyState.FAILED and not interrupted
         unscored = explain_missing_score(status)
         self._say_end(status, interrupted=interrupted)
         for line in _result_lines(status, failed=failed, unscored=unscored):
             self.log.note(StudyEvent.RESULT, line)
         return StudyEnd(failed, unscored)
 
-    def _say_end(self, status: dict[str, Any], *, interrupted: bool) -> None:
+    def _say_end(self, status: Status, *, interrupted: bool) -> None:
         if interrupted:
-            done = f"{count_ended(status)} of {status['n_trials']} trials are done"
+            done = f"{status.count_ended()} of {status.n_trials} trials are done"
             self.log.note(StudyEvent.INTERRUPTED, f"interrupted: {done}; the same command goes on")
             return
-        total = format_count(sum(status["counts"].values()), "trial")
-        counts = ", ".join(f"{count} {state}" for state, count in status["counts"].items() if count)
-        seconds = time.monotonic() - self._started
+        total = format_count(sum(status.counts.values()), "trial")
+        parts = [f"{count} {state}" for state, count in status.counts.items() if count]
+        counts = ", ".join(parts)
+        duration = format_duration(time.monotonic() - self._started)
         self.log.note(
             StudyEvent.ENDED,
-            f"study {self.study.name}: {total} ({counts}) in {format_duration(seconds)}",
+            f"study {self.study.name}: {total} ({counts}) in {duration}",
         )
 
 
 def _result_lines(
-    status: dict[str, Any],
+    status: Status,
     *,
     failed: bool,
     unscored: str | None,
@@ -243,24 +258,32 @@ def _result_lines(
     lines = []
     if failed:
         lines.append(describe_missing_result(status))
-    if status["best"] is not None:
+    if status.best is not None:
         lines.append(describe_best(status))
-    if status["winner"] is not None and status["winner"]["confirmed"]:
-        lines.append(f"winner: {describe_winner(status)}")
+    confirmed = describe_confirmed_winner(status)
+    if confirmed is not None:
+        lines.append(confirmed)
     if unscored is not None:
         lines.append(unscored)
-    if status["test"]:
-        lines.append(describe_test(status["test"][-1], status["openings"]))
+    if status.test:
+        lines.append(describe_test(status.test[-1], status.openings))
     return lines
 
 
-def _replicas(status: dict[str, Any]) -> list[dict[str, Any]]:
-    """The trainings of the confirmation that have ended, each with its round."""
-    confirmation = status["confirmation"]
-    if not confirmation:
-        return []
-    return [{**each, "round": confirmation["round"]} for each in confirmation["replicas"]]
+@dataclass(frozen=True)
+class _ReplicaId:
+    """What tells the trainings of all rounds of confirmation apart.
+
+    Args:
+        round: The round.
+        trial_number: The finalist's trial; None for the default configuration that none ran.
+        replica: Which of its trainings.
+    """
+
+    round: int
+    trial_number: int | None
+    replica: int
 
 
-def _id_of(replica: dict[str, Any]) -> tuple[Any, ...]:
-    return replica["round"], replica["trial_number"], replica["replica"]
+def _id_of(confirmation: ConfirmationProgress, replica: EndedReplica) -> _ReplicaId:
+    return _ReplicaId(confirmation.round, replica.trial_number, replica.replica)

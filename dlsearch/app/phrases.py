@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.console.terminal import shown
+from dlsearch.study.states import RecordedTrialState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from optuna.trial import FrozenTrial
 
-#: The states of trials that have ended.
-ENDED = ("complete", "pruned", "failed")
+    from dlsearch.app.single_run import TrainingResult
+    from dlsearch.core.types import Params
+    from dlsearch.records.status import ConfirmationProgress, EndedReplica, ScoreRecord, Status
 
 _MINUTES_FROM = 120  # seconds
 _HOURS_FROM = 7200
@@ -40,9 +44,16 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def format_scores(metrics: dict[str, float]) -> str:
+def format_params(params: Params, separator: str = ", ") -> str:
+    """``optimizer.lr=0.01, model.dropout=0.5``."""
+    parts = [f"{key}={format_value(value)}" for key, value in params.items()]
+    return separator.join(parts)
+
+
+def format_scores(metrics: Mapping[str, float]) -> str:
     """``test/accuracy 0.9812, test/loss 0.0571``."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
+    parts = [f"{name} {metrics[name]:.4f}" for name in sorted(metrics)]
+    return ", ".join(parts)
 
 
 def name_configuration(number: int | None) -> str:
@@ -50,18 +61,13 @@ def name_configuration(number: int | None) -> str:
     return "the default configuration" if number is None else f"trial {number}"
 
 
-def count_ended(status: dict[str, Any]) -> int:
-    """How many trials of a study have ended."""
-    return sum(status["counts"][state] for state in ENDED)
-
-
-def describe_missing_result(status: dict[str, Any]) -> str:
+def describe_missing_result(status: Status) -> str:
     """What there is to say of a study that is over, and of which no trial completed."""
-    failure = status["failure"]
+    failure = status.failure
     if failure is not None:
-        cause = failure["error"] or failure["reason"]
-        return f"no trial completed; the first failure was trial {failure['trial']}: {shown(cause)}"
-    pruned = status["counts"]["pruned"]
+        cause = shown(str(failure.error or failure.reason))
+        return f"no trial completed; the first failure was trial {failure.trial}: {cause}"
+    pruned = status.counts[RecordedTrialState.PRUNED]
     if pruned:
         trials = format_count(pruned, "trial")
         return f"no trial completed: {trials} pruned; pruner=none runs them to their end"
@@ -70,77 +76,104 @@ def describe_missing_result(status: dict[str, Any]) -> str:
     )
 
 
-def explain_missing_score(status: dict[str, Any]) -> str | None:
+def explain_missing_score(status: Status) -> str | None:
     """Why the winner has no test score, in one line; None where there is nothing to say."""
-    confirmation = status["confirmation"]
-    error = confirmation["scoring_error"] if confirmation else None
-    return None if error is None else shown(f"the winner was not scored on the test set: {error}")
+    confirmation = status.confirmation
+    if confirmation is None or confirmation.scoring_error is None:
+        return None
+    return shown(f"the winner was not scored on the test set: {confirmation.scoring_error}")
 
 
-def describe_winner(status: dict[str, Any]) -> str:
-    """The winner of a confirmation and the default configuration, in words."""
-    rows = status["confirmation"]["configurations"]
-    winner = next(row for row in rows if row["winner"])
-    name = name_configuration(winner["trial_number"])
-    seeds = format_count(winner["done"], "seed")
-    words = f"{name}, {status['objective']} {winner['mean']:.4f} on average over {seeds}"
-    default = next(
-        (row for row in rows if row["default"] and not row["winner"] and row["mean"] is not None),
-        None,
-    )
-    if default is not None:
-        words += f"; the default configuration {default['mean']:.4f}"
+def describe_winner(confirmation: ConfirmationProgress, objective: str) -> str:
+    """The winner of a confirmation and the default configuration, in words.
+
+    Args:
+        confirmation: It has a winner.
+        objective: The metric that decides.
+    """
+    winner = next(each for each in confirmation.configurations if each.winner)
+    name = name_configuration(winner.trial_number)
+    seeds = format_count(winner.done, "seed")
+    words = f"{name}, {objective} {winner.mean:.4f} on average over {seeds}"
+    for each in confirmation.configurations:
+        if each.default and not each.winner and each.mean is not None:
+            words += f"; the default configuration {each.mean:.4f}"
     return words
 
 
-def describe_trial_end(trial: FrozenTrial, status: dict[str, Any]) -> str:
+def describe_confirmed_winner(status: Status) -> str | None:
+    """The line of a winner that was confirmed; None while there is none."""
+    winner = status.winner
+    if winner is None or not winner.confirmed or status.confirmation is None:
+        return None
+    return f"winner: {describe_winner(status.confirmation, status.first_objective)}"
+
+
+def describe_trial_end(trial: FrozenTrial, status: Status) -> str:
     """A line of a trial that has ended.
 
     Args:
         trial: It.
-        status: Of the study, from :func:`~dlsearch.records.record.read_status`.
+        status: Of the study, from :func:`~dlsearch.records.status.read_status`.
     """
     from dlsearch.records.record import STATES
-    from dlsearch.study.study import REASON
 
     state = STATES[trial.state]
     words = [f"trial {trial.number:>3}", f"{state:<8}"]
-    if state == "failed":
-        words.append(f"({trial.user_attrs.get(REASON, 'exception')})")
-    elif trial.values:
-        words.append(" ".join(f"{value:.4f}" for value in trial.values))
-    elif trial.intermediate_values:
-        last = max(trial.intermediate_values)
-        words.append(f"{trial.intermediate_values[last]:.4f}")
+    result = _describe_result(trial)
+    if result:
+        words.append(result)
     duplicate_of = trial.user_attrs.get("duplicate_of")
     if duplicate_of is not None:
         words.append(f"same parameters as trial {duplicate_of}")
-    best = status["best"]
+    best = status.best
     if best is not None:
-        words.append(f"  best {best['value']:.4f} (trial {best['number']})")
+        words.append(f"  best {best.value:.4f} (trial {best.number})")
     return "  ".join(words)
 
 
-def describe_replica_end(replica: dict[str, Any], status: dict[str, Any]) -> str:
+def _describe_result(trial: FrozenTrial) -> str:
+    """Why a trial failed, its values, or the last one that it reported; nothing without any."""
+    from dlsearch.records.record import STATES
+    from dlsearch.study.study import REASON
+
+    if STATES[trial.state] is RecordedTrialState.FAILED:
+        reason = trial.user_attrs.get(REASON, "exception")
+        return f"({reason})"
+    if trial.values:
+        return " ".join(f"{value:.4f}" for value in trial.values)
+    if trial.intermediate_values:
+        last = max(trial.intermediate_values)
+        return f"{trial.intermediate_values[last]:.4f}"
+    return ""
+
+
+def describe_replica_end(replica: EndedReplica, confirmation: ConfirmationProgress) -> str:
     """A line of a training of the confirmation that has ended."""
-    confirmation = status["confirmation"]
-    number = replica["trial_number"]
+    number = replica.trial_number
     name = "default" if number is None else f"trial {number:>3}"
-    value = "" if replica["value"] is None else f"  {replica['value']:.4f}"
-    seed = f"seed {replica['replica'] + 1}/{confirmation['seeds']}"
-    done = f"{confirmation['done']}/{confirmation['planned']}"
-    return f"confirm {name:<9}  {seed}  {replica['state']:<8}{value}  {done}"
+    value = "" if replica.value is None else f"  {replica.value:.4f}"
+    seed = f"seed {replica.replica + 1}/{confirmation.seeds}"
+    done = f"{confirmation.done}/{confirmation.planned}"
+    return f"confirm {name:<9}  {seed}  {replica.state:<8}{value}  {done}"
 
 
-def describe_best(status: dict[str, Any]) -> str:
-    """The best trial of a study, with its parameters."""
-    best = status["best"]
-    params = ", ".join(f"{key}={format_value(value)}" for key, value in best["params"].items())
-    return f"best: trial {best['number']}, {status['objective']} {best['value']:.4f} ({params})"
+def describe_best(status: Status) -> str:
+    """The best trial of a study, with its parameters; the study has one."""
+    best = status.best
+    assert best is not None
+    params = format_params(best.params)
+    return f"best: trial {best.number}, {status.first_objective} {best.value:.4f} ({params})"
 
 
-def describe_test(test: dict[str, Any], openings: int) -> str:
+def describe_test(test: ScoreRecord, openings: int) -> str:
     """The newest scores on the test set."""
-    name = name_configuration(test["trial_number"])
-    scores = format_scores(test["metrics"])
+    name = name_configuration(test.trial_number)
+    scores = format_scores(test.metrics)
     return f"test set, opened {format_times(openings)} for {name}: {scores}"
+
+
+def describe_training(result: TrainingResult) -> str:
+    """What a plain run came to."""
+    where = f"{result.unit} {result.position} of {result.length}"
+    return f"{result.objective} {result.value:.4f} at {where}, {result.seconds:.1f} s"

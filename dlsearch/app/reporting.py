@@ -51,4 +51,4 @@ def write_report(
     finally:
         storage.close()
     folder = out or inside(store, f"{layout.study_folder(name)}/report")
-    return reports.build(record, folder, interactive=interactive).parent
+    return reports.build(record.to_json(), folder, interactive=interactive).parent

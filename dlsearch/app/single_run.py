@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import os
 import sys
 import uuid
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlsearch.app.stop_requests import StopRequests
 from dlsearch.config.compose import resolve
-from dlsearch.config.progress import training_length
-from dlsearch.console.terminal import say, warn
+from dlsearch.config.progress import ProgressUnit, training_length
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_root
 from dlsearch.execution.resources.slots import slots
@@ -23,15 +22,61 @@ from dlsearch.execution.resources.slots import slots
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dlsearch.app.view import View
+    from dlsearch.core.types import ConfigTree, JsonObject
     from dlsearch.tracking.handle import Shipper
     from dlsearch.tracking.journal import Journal
+    from dlsearch.training.run import FitResult
 
-DONE = 0
-FAILED = 1
-INTERRUPTED = 130
 SHIPPING_SECONDS = 60.0
-#: MLflow's names of the outcomes of a training.
-_STATES = {DONE: "complete", FAILED: "failed", INTERRUPTED: "interrupted"}
+
+
+class TrainingState(StrEnum):
+    """How a plain run ended, in the words of its journal."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to that is complete.
+
+    Args:
+        objective: The metric that decides.
+        value: Its value, where it was best.
+        position: Where in the training that was, from 1.
+        length: How long the training was.
+        unit: What both are counted in.
+        seconds: How long it took.
+        test: The metrics on the test set; None where that stayed closed.
+    """
+
+    objective: str
+    value: float
+    position: int
+    length: int
+    unit: ProgressUnit
+    seconds: float
+    test: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a plain run came to.
+
+    Args:
+        state: How it ended.
+        folder: Where it is written.
+        result: What it came to; None unless it is complete.
+        shipped: Whether MLflow has everything, or gets nothing.
+    """
+
+    state: TrainingState
+    folder: Path
+    result: TrainingResult | None
+    shipped: bool
 
 
 @dataclass(frozen=True)
@@ -55,8 +100,12 @@ class _PlainRun:
     name: str
 
 
-def train(cfg: DictConfig) -> int:
-    """Train `cfg` as composed; returns the exit code.
+def train(cfg: DictConfig, view: View) -> TrainingOutcome:
+    """Train `cfg` as composed.
+
+    Args:
+        cfg: The composed config.
+        view: Shows how the training goes, and what it comes to.
 
     Raises:
         ConfigError: The config describes nothing that can be trained; nothing was written.
@@ -70,7 +119,7 @@ def train(cfg: DictConfig) -> int:
     transferred = _transfer_weights(plan)
     folder = new_folder(plan.store / "runs", plan.name)
     (folder / "ckpt").mkdir()
-    return _train_in(folder, plan, transferred)
+    return _train_in(folder, plan, transferred, view)
 
 
 def _check_config(cfg: DictConfig) -> _PlainRun:
@@ -101,7 +150,8 @@ def _check_config(cfg: DictConfig) -> _PlainRun:
     check_project(cfg.tracking.project)
     store = check_store(Path(resolve(cfg, "paths.store")))
     check_root(store)
-    chosen = choices.get("experiment") or f"{choices.get('model')}_{choices.get('data')}"
+    of_groups = f"{choices.get('model')}_{choices.get('data')}"
+    chosen = choices.get("experiment") or of_groups
     name = check_name(cfg.name or str(chosen).replace("/", "_"))
     transfer_sources.check_node({key: cfg[key] for key in ("transfer", "trainer")})
     return _PlainRun(cfg, choices, _first(cfg.study.objective), direction, store, name)
@@ -111,7 +161,7 @@ def _first(one_or_several: Any) -> str:
     return str(one_or_several if isinstance(one_or_several, str) else one_or_several[0])
 
 
-def _transfer_weights(plan: _PlainRun) -> dict[str, Any]:
+def _transfer_weights(plan: _PlainRun) -> JsonObject:
     """Build everything once, and keep the weights that the training begins with.
 
     Raises:
@@ -137,8 +187,13 @@ def _transfer_weights(plan: _PlainRun) -> dict[str, Any]:
     return transferred
 
 
-def _train_in(folder: Path, plan: _PlainRun, transferred: Mapping[str, Any]) -> int:
-    """Train, with a journal that is shipped meanwhile; returns the exit code."""
+def _train_in(
+    folder: Path,
+    plan: _PlainRun,
+    transferred: JsonObject,
+    view: View,
+) -> TrainingOutcome:
+    """Train, with a journal that is shipped meanwhile."""
     from dlsearch.core import provenance
     from dlsearch.core.masking import learn, mask
     from dlsearch.planning import transfer_sources
@@ -158,47 +213,54 @@ def _train_in(folder: Path, plan: _PlainRun, transferred: Mapping[str, Any]) -> 
         allow_targets=list(cfg.allow_targets),
     )
     shipper = None
-    code = FAILED
+    shipped = True
+    state = TrainingState.FAILED
+    result = None
     stops = StopRequests()
     try:
         _open_journal(journal, folder, plan, plain, origin["sha"])
         if cfg.tracking.enabled:
             shipper = _start_shipper(plan, folder)
-        say(*(f"transfer: {line}" for line in transfer_sources.lines(transferred)))
+        view.say(*(f"transfer: {line}" for line in transfer_sources.lines(transferred)))
         stops.start_noting()
-        code = _fit(plan, folder, journal, stops)
+        result = _fit(plan, folder, journal, stops, view)
+        if result is not None:
+            state = TrainingState.COMPLETE
     except (Interrupted, KeyboardInterrupt):
-        code = INTERRUPTED
+        state = TrainingState.INTERRUPTED
     finally:
-        state = _STATES[code]
         journal.tags({layout.TRIAL_STATE: state})
         journal.status(layout.status_of(state))
         journal.close()
-        wait = code != DONE or not stops.received
-        if shipper is not None and not _has_shipped(shipper, stops, wait=wait):
-            say("tracking: not everything has reached MLflow yet; dlsearch sync ships the rest")
-    say(f"run: {os.path.relpath(folder)}")
+        if shipper is not None:
+            wait = state is not TrainingState.COMPLETE or not stops.received
+            shipped = _has_shipped(shipper, stops, wait=wait)
+        if not shipped:
+            view.say(
+                "tracking: not everything has reached MLflow yet; dlsearch sync ships the rest"
+            )
     stops.interrupt_again()
-    return code
+    return TrainingOutcome(state, folder, result, shipped)
 
 
 def _open_journal(
     journal: Journal,
     folder: Path,
     plan: _PlainRun,
-    plain: dict[str, Any],
+    plain: ConfigTree,
     sha: Mapping[str, str],
 ) -> None:
     """Write the run's tags, its parameters and its config."""
     from dlsearch.tracking import layout
 
     data = str(plan.choices.get("data") or "data")
+    digests = {f"dlsearch.sha.{key}": value for key, value in sha.items()}
     journal.open(
         "train",
         folder.name,
         layout.experiment_name(plan.cfg.tracking.project, data),
         None,
-        {layout.KIND: "train", **{f"dlsearch.sha.{key}": value for key, value in sha.items()}},
+        {layout.KIND: "train", **digests},
     )
     journal.params(layout.flatten_params(plain, set()))
     journal.artifact(folder / "config.yaml", "")
@@ -274,7 +336,7 @@ class _TestLedger:
             lambda: ledger.opened("manual", None, self._seed, self._token)
         )
 
-    def note_score(self, score: dict[str, Any]) -> None:
+    def note_score(self, score: JsonObject) -> None:
         """Write what came of it."""
         ledger = self._ledger
         ledger.storage.surely(lambda: ledger.scored(self._row, score))
@@ -285,14 +347,17 @@ def _fit(
     folder: Path,
     journal: Journal,
     stops: StopRequests,
-) -> int:
-    """Train and, where ``test=true``, score; returns the exit code."""
+    view: View,
+) -> TrainingResult | None:
+    """Train and, where ``test=true``, score; None where the training failed."""
+    from dlsearch.app.phrases import describe_training, format_scores
     from dlsearch.training.fit import fit
     from dlsearch.training.run import Run
     from dlsearch.training.test_guard import breaches
 
     cfg = plan.cfg
     ledger = _TestLedger(plan) if cfg.test else None
+    unit = training_length(cfg.trainer).unit
     run = Run(
         folder=folder,
         journal=journal,
@@ -302,56 +367,65 @@ def _fit(
         unseal=_no_ledger if ledger is None else ledger.note_opening,
         stop=lambda: bool(stops.received),
         progress_bar=sys.stderr.isatty(),
-        report=_ReportLines(plan.objective, training_length(cfg.trainer).unit).report,
+        report=_ReportLines(plan.objective, unit, view).report,
         system_metrics_s=cfg.tracking.system_metrics_s,
     )
-    result = fit(cfg, run)
+    found = fit(cfg, run)
     for breach in breaches(folder):
-        warn(f"the sealed test set was reached for: {breach['what']} ({breach['how']})")
-    if result.state != "complete":
-        warn(f"failed({result.reason}): {result.error}")
-        return FAILED
-    assert result.values is not None
-    assert result.best_epoch is not None
-    say(
-        f"{plan.objective} {result.values[0]:.4f} "
-        f"at {result.progress_unit} {result.best_epoch + 1} of {result.epochs}, "
-        f"{result.seconds:.1f} s"
+        view.warn(f"the sealed test set was reached for: {breach['what']} ({breach['how']})")
+    if found.state != TrainingState.COMPLETE:
+        view.warn(f"failed({found.reason}): {found.error}")
+        return None
+    result = _result_of(plan.objective, found)
+    view.say(describe_training(result))
+    if ledger is not None and found.test is not None:
+        ledger.note_score({**found.test, "value": result.value})
+        scores = found.test["metrics"]
+        journal.metrics(scores, found.best_step or 0)
+        view.say(f"test set, opened once: {format_scores(scores)}")
+    return result
+
+
+def _result_of(objective: str, found: FitResult) -> TrainingResult:
+    """What a training came to that is complete."""
+    assert found.values is not None
+    assert found.best_epoch is not None
+    return TrainingResult(
+        objective=objective,
+        value=found.values[0],
+        position=found.best_epoch + 1,
+        length=found.epochs,
+        unit=ProgressUnit(found.progress_unit),
+        seconds=found.seconds,
+        test=None if found.test is None else found.test["metrics"],
     )
-    if ledger is not None and result.test is not None:
-        ledger.note_score({**result.test, "value": result.values[0]})
-        _say_test_scores(result.test["metrics"], journal, result.best_step or 0)
-    return DONE
 
 
 def _no_ledger() -> None:
     raise AssertionError("the test set stays closed without test=true")
 
 
-def _say_test_scores(metrics: dict[str, float], journal: Journal, step: int) -> None:
-    from dlsearch.app.phrases import format_scores
-
-    journal.metrics(metrics, step)
-    say(f"test set, opened once: {format_scores(metrics)}")
-
-
 class _ReportLines:
-    """A line an epoch, or a report."""
+    """Shows a line an epoch, or a report.
 
-    def __init__(self, objective: str, unit: str) -> None:
-        self.objective = objective
-        self.unit = unit
+    Args:
+        objective: The metric that decides.
+        unit: What the length of the training is counted in.
+        view: Shows the lines.
+    """
 
-    def report(
-        self,
-        epoch: int,
-        step: int,
-        metrics: Any,
-    ) -> bool:
-        """Print the epoch; never prune."""
-        losses = "  ".join(
+    def __init__(self, objective: str, unit: ProgressUnit, view: View) -> None:
+        self._objective = objective
+        self._unit = unit
+        self._view = view
+
+    def report(self, position: int, step: int, metrics: Mapping[str, float]) -> bool:
+        """Show the losses and the objective; never prune."""
+        words = [f"{self._unit} {position + 1:>3}"]
+        losses = [
             f"{name} {metrics[name]:.4f}" for name in ("train/loss", "val/loss") if name in metrics
-        )
-        say(f"{self.unit} {epoch + 1:>3}  {losses}  {self.objective} {metrics[self.objective]:.4f}")
-        sys.stdout.flush()
+        ]
+        words.append("  ".join(losses))
+        words.append(f"{self._objective} {metrics[self._objective]:.4f}")
+        self._view.say("  ".join(words))
         return False

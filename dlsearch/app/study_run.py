@@ -12,12 +12,14 @@ from omegaconf import OmegaConf
 from dlsearch.core.files.inside import plain
 from dlsearch.core.files.regular import write_text
 from dlsearch.core.masking import mask
+from dlsearch.study.states import RecordedTrialState
 from dlsearch.tracking import layout
 from dlsearch.tracking.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dlsearch.records.status import Status
     from dlsearch.study.study import Study
 
 _DESCRIPTION = ("config.yaml", "overrides.txt", "search_space.yaml")
@@ -50,7 +52,8 @@ class StudyRun:
         folder.mkdir(parents=True, exist_ok=True)
         space = OmegaConf.create({"space": document["space"]})
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(mask(config))))
-        write_text(folder / "overrides.txt", "".join(f"{line}\n" for line in document["overrides"]))
+        overrides = [f"{line}\n" for line in document["overrides"]]
+        write_text(folder / "overrides.txt", "".join(overrides))
         write_text(folder / "search_space.yaml", OmegaConf.to_yaml(space))
         self._journal.open(
             "study",
@@ -82,15 +85,16 @@ class StudyRun:
     def note_trial_end(
         self,
         number: int,
-        status: Mapping[str, Any],
+        status: Status,
         trials_per_hour: float,
     ) -> None:
         """Write how the study goes, as of the end of trial `number`."""
-        rows = {
-            f"n/{state}": count for state, count in status["counts"].items() if state != "waiting"
-        }
-        if status["best"] is not None:
-            rows["best/objective"] = status["best"]["value"]
+        rows: dict[str, float] = {}
+        for state, count in status.counts.items():
+            if state is not RecordedTrialState.WAITING:
+                rows[f"n/{state}"] = count
+        if status.best is not None:
+            rows["best/objective"] = status.best.value
         rows["throughput/trials_per_h"] = trials_per_hour
         with suppress(OSError):  # the disk is full: the rows are kept until it is not
             self._journal.metrics(rows, number)

@@ -4,128 +4,149 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dlsearch.app.phrases import count_ended, format_duration, format_value, name_configuration
+from dlsearch.app.phrases import (
+    format_duration,
+    format_params,
+    name_configuration,
+)
 from dlsearch.console.terminal import shown
-from dlsearch.records.record import ORDER
+from dlsearch.study.states import AttemptKind, RecordedTrialState
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from dlsearch.records.status import (
+        ConfigurationProgress,
+        ConfirmationProgress,
+        RunningRecord,
+        Status,
+    )
+
 SYMBOL = {
-    "complete": "●",
-    "pruned": "○",
-    "failed": "✕",
-    "running": "▶",
-    "waiting": "·",
+    RecordedTrialState.COMPLETE: "●",
+    RecordedTrialState.PRUNED: "○",
+    RecordedTrialState.FAILED: "✕",
+    RecordedTrialState.RUNNING: "▶",
+    RecordedTrialState.WAITING: "·",
 }
 
 
 def study_table(
-    status: dict[str, Any],
+    status: Status,
     total_slots: int | None = None,
     seconds_left: float | None = None,
 ) -> RenderableType:
     """The table of a study, to be printed by rich.
 
     Args:
-        status: From :func:`~dlsearch.records.record.read_status`.
+        status: From :func:`~dlsearch.records.status.read_status`.
         total_slots: For the share of slots in use.
         seconds_left: Until the search ends, if known.
     """
     from rich.console import Group
     from rich.text import Text
 
+    headline = _headline(status, total_slots, seconds_left)
     parts: list[RenderableType] = [
-        Text(shown(_headline(status, total_slots, seconds_left)), style="bold"),
+        Text(shown(headline), style="bold"),
         _running_table(status),
     ]
-    if status["confirmation"]:
-        parts.append(_confirmation_table(status["confirmation"]))
+    if status.confirmation is not None:
+        parts.append(_confirmation_table(status.confirmation))
     parts.append(Text(shown(_best_line(status))))
     return Group(*parts)
 
 
 def _headline(
-    status: dict[str, Any],
+    status: Status,
     total_slots: int | None,
     seconds_left: float | None,
 ) -> str:
-    counts = "   ".join(
-        f"{SYMBOL[state]} {status['counts'][state]} {state}"
-        for state in ORDER
-        if status["counts"][state]
-    )
-    parts = [status["name"], f"{count_ended(status)}/{status['n_trials']} trials", counts]
+    parts = [
+        status.name,
+        f"{status.count_ended()}/{status.n_trials} trials",
+        _describe_counts(status),
+    ]
     if total_slots:
-        parts.append(f"{len(status['running'])}/{total_slots} slots")
-    confirmation = status["confirmation"]
+        parts.append(f"{len(status.running)}/{total_slots} slots")
+    confirmation = status.confirmation
     if confirmation is not None:
-        parts.append(f"confirmation {confirmation['done']}/{confirmation['planned']}")
+        parts.append(f"confirmation {confirmation.done}/{confirmation.planned}")
     elif seconds_left is not None:
         parts.append(f"~{format_duration(seconds_left)} left")
     return "   ".join(parts)
 
 
-def _objective(status: dict[str, Any]) -> str:
-    objective = status["objective"]
-    return str(objective if isinstance(objective, str) else objective[0])
+def _describe_counts(status: Status) -> str:
+    """How many trials are in each state, of the states that any is in."""
+    words = []
+    for state, symbol in SYMBOL.items():
+        count = status.counts[state]
+        if count:
+            words.append(f"{symbol} {count} {state}")
+    return "   ".join(words)
 
 
-def _best_line(status: dict[str, Any]) -> str:
-    best = status["best"]
+def _best_line(status: Status) -> str:
+    best = status.best
     if best is None:
         return ""
-    params = "  ".join(f"{key}={format_value(value)}" for key, value in best["params"].items())
-    return f"best  trial {best['number']}  {_objective(status)} {best['value']:.4f}  {params}"
+    params = format_params(best.params, "  ")
+    return f"best  trial {best.number}  {status.first_objective} {best.value:.4f}  {params}"
 
 
-def _running_table(status: dict[str, Any]) -> Table:
+def _running_table(status: Status) -> Table:
     """A row for each attempt that runs."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     rows = Table(box=box.SIMPLE_HEAD, title=None, pad_edge=False)
-    some_silent = any(each.get("silent") for each in status["running"])
-    for heading in ("trial", "epoch", _objective(status)):
+    some_silent = any(each.silent for each in status.running)
+    for heading in ("trial", status.progress_unit, status.first_objective):
         rows.add_column(Text(shown(heading)), justify="right")
     rows.add_column(Text("device"), justify="left")
     rows.add_column(Text("s"), justify="right")
     if some_silent:
         rows.add_column(Text(""), justify="left")
     now = time.time()
-    for each in status["running"]:
-        started = datetime.fromisoformat(str(each["started"])).timestamp()
-        value = each.get("value")
-        cells: list[RenderableType] = [
-            Text(shown(_attempt_name(each))),
-            Text(shown(f"{each.get('epoch', 0)}/{each.get('max_epochs', '?')}")),
-            "" if value is None else f"{value:.4f}",
-            Text(shown(str(each["device"]))),
-            f"{now - started:.0f}",
-        ]
+    for each in status.running:
+        cells = _running_cells(each, now)
         if some_silent:
-            cells.append(Text(shown(each.get("silent") or "")))
-        rows.add_row(*cells)
+            cells.append(each.silent or "")
+        rows.add_row(*(Text(shown(cell)) for cell in cells))
     return rows
 
 
-def _attempt_name(running: dict[str, Any]) -> str:
+def _running_cells(running: RunningRecord, now: float) -> list[str]:
+    """What stands in the row of an attempt that runs."""
+    started = datetime.fromisoformat(str(running.started)).timestamp()
+    length = "?" if running.length is None else running.length
+    return [
+        _attempt_name(running),
+        f"{running.position}/{length}",
+        "" if running.value is None else f"{running.value:.4f}",
+        running.device,
+        f"{now - started:.0f}",
+    ]
+
+
+def _attempt_name(running: RunningRecord) -> str:
     """``7``, ``confirm 7 seed 2``; the second attempt of trial 7 is ``7.a2``."""
-    name = "default" if running["number"] is None else f"{running['number']}"
-    if running["kind"] != "trial":
-        name = f"{running['kind']} {name}"
-    if running.get("replica") is not None:
-        name += f" seed {running['replica'] + 1}"
-    if running["attempt"] > 1:
-        name += f".a{running['attempt']}"
+    name = "default" if running.number is None else f"{running.number}"
+    if running.kind is not AttemptKind.TRIAL:
+        name = f"{running.kind} {name}"
+    if running.part is not None and running.part.replica is not None:
+        name += f" seed {running.part.replica + 1}"
+    if running.attempt > 1:
+        name += f".a{running.attempt}"
     return name
 
 
-def _confirmation_table(confirmation: dict[str, Any]) -> Table:
+def _confirmation_table(confirmation: ConfirmationProgress) -> Table:
     """A row for each configuration that is trained again."""
     from rich import box
     from rich.table import Table
@@ -135,22 +156,25 @@ def _confirmation_table(confirmation: dict[str, Any]) -> Table:
     rows.add_column("seeds", justify="right")
     rows.add_column("mean", justify="right")
     rows.add_column("", justify="left")
-    for each in confirmation["configurations"]:
-        name = name_configuration(each["trial_number"])
-        if each["default"] and each["trial_number"] is not None:
+    for each in confirmation.configurations:
+        name = name_configuration(each.trial_number)
+        if each.default and each.trial_number is not None:
             name += " (default)"
-        seeds = f"{each['done']}/{confirmation['seeds']}"
-        mean = "" if each["mean"] is None else f"{each['mean']:.4f}"
-        rows.add_row(name, seeds, mean, ", ".join(_notes_on(each)))
+        rows.add_row(
+            name,
+            f"{each.done}/{confirmation.seeds}",
+            "" if each.mean is None else f"{each.mean:.4f}",
+            ", ".join(_notes_on(each)),
+        )
     return rows
 
 
-def _notes_on(configuration: dict[str, Any]) -> list[str]:
+def _notes_on(configuration: ConfigurationProgress) -> list[str]:
     notes = []
-    if configuration["winner"]:
+    if configuration.winner:
         notes.append("won")
-    if configuration["dropped_after"]:
-        notes.append(f"out after {configuration['dropped_after']}")
-    if configuration["failed"]:
-        notes.append(f"{configuration['failed']} failed")
+    if configuration.dropped_after:
+        notes.append(f"out after {configuration.dropped_after}")
+    if configuration.failed:
+        notes.append(f"{configuration.failed} failed")
     return notes

@@ -41,9 +41,8 @@ class DlsearchSweeper(Sweeper):
 
     def __init__(self, params: Any = None) -> None:
         """Called by Hydra for every ``-m``."""
-        self.params: Mapping[str, Any] = (
-            OmegaConf.to_container(params) if OmegaConf.is_config(params) else params or {}  # type: ignore[assignment]
-        )
+        plain: Any = OmegaConf.to_container(params) if OmegaConf.is_config(params) else params
+        self.params: Mapping[str, Any] = plain or {}
 
     def setup(
         self,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from dlsearch.console.terminal import say
+from dlsearch.console.terminal import say, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from dlsearch.records.status import Status
+
     #: Shows a status; its arguments: the status, the slots that serve, the seconds to go.
-    ShowStatus = Callable[[dict[str, Any], int | None, float | None], None]
+    ShowStatus = Callable[[Status, int | None, float | None], None]
 
 
 class View(ABC):
@@ -28,6 +30,10 @@ class View(ABC):
     @abstractmethod
     def say(self, *lines: str) -> None:
         """Show lines."""
+
+    @abstractmethod
+    def warn(self, *lines: str) -> None:
+        """Show lines that say what is wrong."""
 
     @abstractmethod
     def live_table(self) -> AbstractContextManager[ShowStatus]:
@@ -60,6 +66,10 @@ class TerminalView(View):
         say(*lines, to=out)
         out.flush()
 
+    def warn(self, *lines: str) -> None:
+        """Write lines to standard error, whatever the output is."""
+        warn(*lines)
+
     @contextmanager
     def live_table(self) -> Iterator[ShowStatus]:
         """A table that is drawn in place, and erased in the end."""
@@ -71,7 +81,7 @@ class TerminalView(View):
         with Live(console=console(self._out), auto_refresh=False, transient=True) as live:
 
             def show(
-                status: dict[str, Any],
+                status: Status,
                 total_slots: int | None,
                 seconds_left: float | None,
             ) -> None:

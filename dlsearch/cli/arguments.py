@@ -14,13 +14,16 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_root
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlsearch.storage.database import Storage
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2, like all bad input."""
-        raise ConfigError(self.prog.split()[-1], message, f"{self.prog} --help")
+        verb = self.prog.split()[-1]
+        raise ConfigError(verb, message, f"{self.prog} --help")
 
 
 @dataclass
@@ -76,8 +79,36 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
     """Overrides (``key=value``, ``~key``) and the other words."""
-    given = [w for w in words if w.startswith("~") or ("=" in w and not w.startswith("-"))]
-    return given, [w for w in words if w not in given]
+    overrides = []
+    others = []
+    for word in words:
+        is_setting = "=" in word and not word.startswith("-")
+        if is_setting or word.startswith("~"):
+            overrides.append(word)
+        else:
+            others.append(word)
+    return overrides, others
+
+
+def values_given(overrides: Sequence[str], *beginnings: str) -> list[str]:
+    """The values of the overrides that begin so, ``key=``; the last one counts."""
+    given = []
+    for word in overrides:
+        if word.startswith(beginnings):
+            _, _, value = word.partition("=")
+            given.append(value)
+    return given
+
+
+def add_config_dirs(arguments: argparse.ArgumentParser) -> None:
+    """Add the option that names folders of a user's own YAMLs: ``config_dir``, a list."""
+    arguments.add_argument(
+        "--config-dir",
+        "-cd",
+        action="append",
+        default=[],
+        help="a folder of your own YAMLs",
+    )
 
 
 def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:
@@ -88,15 +119,22 @@ def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:
     store = Path(resolve(cfg, "paths.store")).expanduser().resolve()
     check_root(store)
     uri = cfg.tracking.uri or f"sqlite:///{store / 'mlflow.db'}"
-    data, weights = (Path(resolve(cfg, f"paths.{key}")).expanduser() for key in ("data", "weights"))
-    url = storage_url(store, cfg.study.storage)
-    shared = bool(cfg.study.storage_on_network_fs)
-    return Place(store, data, weights.resolve(), url, uri, patience(cfg.study), shared)
+    weights = Path(resolve(cfg, "paths.weights")).expanduser()
+    return Place(
+        store=store,
+        data=Path(resolve(cfg, "paths.data")).expanduser(),
+        weights=weights.resolve(),
+        storage_url=storage_url(store, cfg.study.storage),
+        tracking_uri=uri,
+        patience_s=patience(cfg.study),
+        on_network_fs=bool(cfg.study.storage_on_network_fs),
+    )
 
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
-    say(*json.dumps(document, indent=2, default=str).split("\n"))
+    text = json.dumps(document, indent=2, default=str)
+    say(*text.split("\n"))
 
 
 def print_lines(*lines: str) -> None:

@@ -38,7 +38,8 @@ def _aligned(
     """A line for each row, each column as wide as its widest cell."""
     from rich.cells import cell_len
 
-    widths = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
+    columns = zip(headings, *rows, strict=True)
+    widths = [max(map(cell_len, column)) for column in columns]
     rule = ["─" * width for width in widths]
     lines = []
     for row in (headings, rule, *rows):

@@ -31,11 +31,12 @@ def find_kept_model(overrides: list[str], word: str) -> Kept:
             "NAME", f"expected a study or STUDY/NUMBER, got {word!r}", "dlsearch studies lists them"
         )
     record, store = read_record_of(overrides, name)
-    return kept_model(record, store, int(number) if slash else None)
+    return kept_model(record.to_json(), store, int(number) if slash else None)
 
 
 def split_files(words: list[str]) -> tuple[list[str], list[str]]:
     """Overrides and the rest; a file whose name holds ``=`` is a file."""
     overrides, rest = split(words)
-    files = [w for w in overrides if Path(w).exists()]
-    return [w for w in overrides if w not in files], [*rest, *files]
+    files = [word for word in overrides if Path(word).exists()]
+    others = [word for word in overrides if word not in files]
+    return others, [*rest, *files]

@@ -75,7 +75,8 @@ def _dispatch(words: list[str]) -> int:
             raise ConfigError(words[0], "is neither a verb nor an override", hint)
         if words[0] not in LOOKS:
             _say_admitted(given)
-        with _unswept() if words[0] in LOOKS and "--follow" not in words else nullcontext():
+        looks_once = words[0] in LOOKS and "--follow" not in words
+        with _unswept() if looks_once else nullcontext():
             return VERBS[words[0]](words[1:])
     if words in (["--help"], ["-h"]):
         from dlsearch.cli.overview import page
@@ -121,7 +122,7 @@ def guarded(action: Callable[[], int]) -> int:
         _say("interrupted")
         return INTERRUPTED
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else DONE if end.code is None else FAILED
+        return _exit_code_of(end)
     except ReaderGoneError:  # `dlsearch predict … | head`
         return DONE
     except RecursionError:  # of a library's, that reads what no bound of ours was before
@@ -131,6 +132,13 @@ def guarded(action: Callable[[], int]) -> int:
         return BAD_INPUT
     except Exception as error:
         return _explain_failure(error)
+
+
+def _exit_code_of(end: SystemExit) -> int:
+    """As Python itself has it: a text is an error, and nothing is none."""
+    if isinstance(end.code, int):
+        return end.code
+    return DONE if end.code is None else FAILED
 
 
 def _explain_failure(error: Exception) -> int:
@@ -201,9 +209,12 @@ def _hydra(words: list[str]) -> int:
     sys.argv = [sys.argv[0], *words]
     try:
         with guarded_composition():
-            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(
-                task
-            )()
+            start = hydra.main(
+                version_base="1.3",
+                config_path=str(config_dir()),
+                config_name=CONFIG_NAME,
+            )
+            start(task)()
     finally:
         sys.argv = before
     if task.codes:
@@ -219,9 +230,22 @@ def run(cfg: DictConfig, session: Session | None = None) -> int:
         from dlsearch.app.serve import serve
 
         return serve(cfg, foreground=False, session=session)
-    from dlsearch.app.single_run import train
+    return _train(cfg)
 
-    return train(cfg)
+
+def _train(cfg: DictConfig) -> int:
+    """Train one configuration, and say where the run is; returns the exit code."""
+    from dlsearch.app.single_run import TrainingState, train
+    from dlsearch.app.view import TerminalView
+
+    codes = {
+        TrainingState.COMPLETE: DONE,
+        TrainingState.FAILED: FAILED,
+        TrainingState.INTERRUPTED: INTERRUPTED,
+    }
+    outcome = train(cfg, TerminalView())
+    say(f"run: {os.path.relpath(outcome.folder)}")
+    return codes[outcome.state]
 
 
 def _end_search(outcome: SearchOutcome) -> int:

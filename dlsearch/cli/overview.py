@@ -14,15 +14,14 @@ from dlsearch.config.compose import config_dir
 
 def page() -> str:
     """The text of ``dlsearch --help``."""
-    page = yaml.safe_load((config_dir() / "hydra" / "help" / "dlsearch.yaml").read_text())
-    folders = sorted(
-        path for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra"
-    )
-    options = {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders
-    }
-    groups = "\n".join(f"{name}: {', '.join(found)}" for name, found in options.items())
-    text: str = page["template"].replace("$APP_CONFIG_GROUPS", f"{groups}\n")
+    source = config_dir() / "hydra" / "help" / "dlsearch.yaml"
+    page = yaml.safe_load(source.read_text())
+    lines = []
+    for folder in sorted(config_dir().iterdir()):
+        if folder.is_dir() and folder.name != "hydra":
+            options = sorted(path.stem for path in folder.glob("*.yaml"))
+            lines.append(f"{folder.name}: {', '.join(options)}\n")
+    text: str = page["template"].replace("$APP_CONFIG_GROUPS", "".join(lines))
     for part in ("header", "footer"):
         text = text.replace(f"${{hydra.help.{part}}}", page[part])
     return text

@@ -34,15 +34,19 @@ def _copy_beside(journal: Path, page: Path) -> Path:
     folder = journal.parent
     if is_inside(folder, page.absolute()):
         return page
-    copy = inside(folder, page.absolute().name)
-    if copy.exists() and not any(
-        (copy / name).is_file() for name in ("look.json", "lr_range.json")
-    ):
-        copy = inside(folder, f"{page.absolute().name}-page")
+    name = page.absolute().name
+    copy = inside(folder, name)
+    if copy.exists() and not _is_page(copy):
+        copy = inside(folder, f"{name}-page")
     if copy.exists():
         shutil.rmtree(copy)
     shutil.copytree(page, copy)
     return copy
+
+
+def _is_page(folder: Path) -> bool:
+    """Whether a page about a model is there, which a new one may replace."""
+    return (folder / "look.json").is_file() or (folder / "lr_range.json").is_file()
 
 
 def _ship(overrides: list[str], journal: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlsearch.cli.arguments import place
 from dlsearch.core.errors import ConfigError
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlsearch.cli.arguments import Place
+    from dlsearch.records.models import StudyRecord
     from dlsearch.study.study import Study
 
 
@@ -48,7 +49,7 @@ def look_at_study(where: Place, name: str) -> Study:
     return storage.surely(lambda: Study(storage, name))
 
 
-def read_record_of(overrides: list[str], name: str) -> tuple[dict[str, Any], Path]:
+def read_record_of(overrides: list[str], name: str) -> tuple[StudyRecord, Path]:
     """The record of a study, and the store that it lies in.
 
     Raises:
@@ -62,9 +63,10 @@ def read_record_of(overrides: list[str], name: str) -> tuple[dict[str, Any], Pat
     require_storage(where, name)
     storage = where.look()
     try:
-        return storage.surely(lambda: read_record(Study(storage, name))), where.store
+        record = storage.surely(lambda: read_record(Study(storage, name)))
     finally:
         storage.close()
+    return record, where.store
 
 
 def run_id_of_trial(where: Place, name: str, number: int, attempt: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlsearch.cli.arguments import values_given
 from dlsearch.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,15 +37,16 @@ def check_only_places(verb: str, overrides: Sequence[str]) -> None:
 
 def typed_threads(overrides: Sequence[str]) -> int | None:
     """``worker.threads`` as typed; None where it was not."""
-    given = [word.split("=", 1)[1] for word in overrides if word.startswith("worker.threads=")]
-    return int(given[-1]) if given and given[-1] != "null" else None
+    given = values_given(overrides, "worker.threads=")
+    if not given or given[-1] == "null":
+        return None
+    return int(given[-1])
 
 
 def name_differences(found: Sequence[Difference], word: str = "") -> list[str]:
     """A line each; another commit of dlsearch may differ in a hundred files."""
     lines = [f"  {word}{each}" for each in found[:_SHOWN]]
-    return (
-        [*lines, f"  … and {len(found) - _SHOWN} more (--json lists them)"]
-        if len(found) > _SHOWN
-        else lines
-    )
+    more = len(found) - _SHOWN
+    if more > 0:
+        lines.append(f"  … and {more} more (--json lists them)")
+    return lines

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dlsearch.confirmation.rounds import Rounds
 from dlsearch.core.files.inside import inside, plain
 from dlsearch.execution import run_journals
-from dlsearch.records.confirmation import kept_folder, winner
+from dlsearch.records.confirmation import find_winner, kept_folder
 from dlsearch.storage.trial_index import best_numbers, is_feasible
 from dlsearch.study.states import AttemptKind
 from dlsearch.study.study import DUPLICATE, Study
@@ -193,12 +193,11 @@ def _ranked(study: Study, count: int | None = None) -> list[int]:
 
 def _protected(study: Study) -> set[int]:
     """The trial that won, of the search and of the confirmation."""
-    found = [winner(study, Rounds(study).last()), winner(study, None)]
-    numbers = {each["number"] for each in found if each is not None}
+    found = [find_winner(study, Rounds(study).last()), find_winner(study, None)]
+    winners = {each.number for each in found if each is not None}
+    numbers = {number for number in winners if number is not None}
     trials = study.trials()
-    return {trials[n].user_attrs.get(DUPLICATE, n) for n in numbers if n is not None} | (
-        numbers - {None}
-    )
+    return {trials[n].user_attrs.get(DUPLICATE, n) for n in numbers} | numbers
 
 
 def _sized(going: Mapping[Path, str]) -> list[Removal]:

@@ -161,7 +161,8 @@ def _of_study(
 
     storage = Storage(url)
     try:
-        kept = kept_model(read_record(Study(storage, name)), store, int(number) if slash else None)
+        record = read_record(Study(storage, name)).to_json()
+        kept = kept_model(record, store, int(number) if slash else None)
     except ConfigError as error:
         raise ConfigError(WEIGHTS, error.expected, error.hint) from error
     finally:

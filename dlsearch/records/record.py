@@ -1,18 +1,28 @@
 """The record of a study, read from its storage alone.
 
-What reports, ``status`` and ``trials`` are made of.
+What reports, ``trials``, and comparisons are made of.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from dlsearch.confirmation.rounds import Rounds
 from dlsearch.core.bounded import IN_DATABASE, parse_json
-from dlsearch.records.confirmation import DIGESTS, finalization, progress, winner
+from dlsearch.records.attempts import attempt_record, iso_time, result_of_last, seconds_of
+from dlsearch.records.confirmation import confirmation_record, find_winner
+from dlsearch.records.models import (
+    OpeningFacts,
+    OpeningRecord,
+    ScoredOpening,
+    SlotRecord,
+    StudyFacts,
+    StudyRecord,
+    TrainingRecord,
+    TrialRecord,
+)
 from dlsearch.records.silence import silent_attempts
 from dlsearch.sampling.seeds import trial_seed
 from dlsearch.storage.trial_index import is_feasible
@@ -21,18 +31,20 @@ from dlsearch.study.states import (
     AttemptKind,
     AttemptState,
     FailureReason,
-    OpeningKind,
     RecordedTrialState,
     StudyState,
 )
 from dlsearch.study.study import DUPLICATE, REASON, Study
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
-    from dlsearch.confirmation.rounds import Round
+    from dlsearch.core.types import Params
     from dlsearch.storage.database import Attempt
     from dlsearch.study.seen import SeenJson, VerdictJson
+
+#: The version of the record's form.
+RECORD_SCHEMA = 1
 
 STATES = {
     TrialState.COMPLETE: RecordedTrialState.COMPLETE,
@@ -41,18 +53,6 @@ STATES = {
     TrialState.RUNNING: RecordedTrialState.RUNNING,
     TrialState.WAITING: RecordedTrialState.WAITING,
 }
-ORDER = tuple(RecordedTrialState)
-
-
-def iso(seconds: float | None) -> str | None:
-    """UTC, with milliseconds."""
-    if seconds is None:
-        return None
-    return (
-        datetime.fromtimestamp(seconds, UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )
 
 
 def state_of(*, running: bool, finished: bool, completed: bool) -> StudyState:
@@ -72,254 +72,185 @@ def state_of(*, running: bool, finished: bool, completed: bool) -> StudyState:
     return StudyState.COMPLETE if completed else StudyState.FAILED
 
 
-def first_failure(study: Study) -> dict[str, Any] | None:
-    """The first attempt that failed: ``trial``, ``reason`` and ``error``.
-
-    None where no trial has failed.
-    """
-    attempts = study.leases.rows(kind=AttemptKind.TRIAL)
-    failed = [a for a in attempts if a.state == AttemptState.FAILED] or [
-        a for a in attempts if a.state == AttemptState.LOST
-    ]
-    if not failed:
-        return None
-    return {"trial": failed[0].number, "reason": failed[0].reason, "error": failed[0].error}
-
-
-def read_record(study: Study) -> dict[str, Any]:
-    """Everything about a study, as plain JSON (see ``docs/record.md``)."""
+def read_record(study: Study) -> StudyRecord:
+    """Everything about a study (see ``docs/record.md``)."""
     row = study.row()
-    document = study.document
-    rows = study.leases.rows(kind=AttemptKind.TRIAL)
-    attempts: dict[int, list[Attempt]] = {}
-    for attempt in rows:
-        attempts.setdefault(attempt.number, []).append(attempt)
-    trials = [_trial(study, t, attempts.get(t.number, [])) for t in study.trials()]
-    live = [attempt for attempt in rows if attempt.state == AttemptState.RUNNING]
-    silent = silent_attempts(study, live)
-    at_work = {a.number for a in live if a.token not in silent}
-    running = any(
-        t["state"] is RecordedTrialState.RUNNING and t["number"] in at_work for t in trials
+    attempts = study.leases.rows(kind=AttemptKind.TRIAL)
+    trials = _trial_records(study, attempts)
+    completed = any(each.state is RecordedTrialState.COMPLETE for each in trials)
+    state = state_of(
+        running=_is_any_at_work(study, trials, attempts),
+        finished=row.finished,
+        completed=completed,
     )
-    completed = any(t["state"] is RecordedTrialState.COMPLETE for t in trials)
-    state = state_of(running=running, finished=row.finished, completed=completed)
     ledger = study.ledger.rows()
     now = Rounds(study).last()
-    record = {
-        "schema": 1,
-        "study": {
-            "name": study.name,
-            "uuid": document["uuid"],
-            "directions": study.directions,
-            "objectives": document["objectives"],
-            "created": iso(row.created),
-            "state": state,
-            "seed": study.seed,
-            "n_trials": row.n_trials,
-            "timeout": document["config"]["study"]["timeout"],
-            "seconds": round(row.seconds, 3),
-            "slots": _slots_of(rows),
-            **{
-                key: document[key]
-                for key in ("sampler", "pruner", "config", "overrides", "command", "space", "sha")
-            },
-            **{key: document[key] for key in ("provenance", "data", "model", "options")},
-            "sessions": document.get("sessions", []),
-        },
-        "trials": trials,
-        "winner": winner(study, now),
-        "finalization": None if now is None else finalization(study, now, _attempt),
-        "test": [_test(row) for row in ledger if row["document"]],
-        "openings": [_opening_with_round(row) for row in ledger],
-    }
-    if len(study.directions) > 1:
-        record["pareto"] = study.front()
-    return record
+    return StudyRecord(
+        schema=RECORD_SCHEMA,
+        study=_study_facts(study, row, state, attempts),
+        trials=trials,
+        winner=find_winner(study, now),
+        finalization=None if now is None else confirmation_record(study, now),
+        test=[scored_opening(each) for each in ledger if each["document"]],
+        openings=[_opening_record(each) for each in ledger],
+        pareto=study.front() if len(study.directions) > 1 else None,
+    )
 
 
-def _slots_of(attempts: list[Attempt]) -> list[dict[str, Any]]:
+def _study_facts(
+    study: Study,
+    row: Any,
+    state: StudyState,
+    attempts: Sequence[Attempt],
+) -> StudyFacts:
+    document = study.document
+    return StudyFacts(
+        name=study.name,
+        uuid=document["uuid"],
+        directions=study.directions,
+        objectives=document["objectives"],
+        created=iso_time(row.created),
+        state=state,
+        seed=study.seed,
+        n_trials=row.n_trials,
+        timeout=document["config"]["study"]["timeout"],
+        seconds=round(row.seconds, 3),
+        slots=_slot_records(attempts),
+        sampler=document["sampler"],
+        pruner=document["pruner"],
+        config=document["config"],
+        overrides=document["overrides"],
+        command=document["command"],
+        space=document["space"],
+        sha=document["sha"],
+        provenance=document["provenance"],
+        data=document["data"],
+        model=document["model"],
+        options=document["options"],
+        sessions=document.get("sessions", []),
+    )
+
+
+def _slot_records(attempts: Sequence[Attempt]) -> list[SlotRecord]:
     """The slots that attempts ran in."""
-    slots = {(each.worker, each.slot, each.device, each.host) for each in attempts}
-    return [
-        {"worker": worker, "slot": slot, "device": device, "host": host}
-        for worker, slot, device, host in sorted(slots)
-    ]
+    slots = {SlotRecord(each.worker, each.slot, each.device, each.host) for each in attempts}
+    return sorted(slots)
 
 
-def _opening_with_round(row: dict[str, Any]) -> dict[str, Any]:
-    document = parse_json(row["document"] or "{}", IN_DATABASE)
-    return {
-        **_opening(row),
-        "round": document.get("round"),
-        "scored": bool(row["document"]),
-    }
+def _is_any_at_work(
+    study: Study,
+    trials: Sequence[TrialRecord],
+    attempts: Sequence[Attempt],
+) -> bool:
+    """Whether anybody is at work on a trial, as far as is known."""
+    live = [each for each in attempts if each.state == AttemptState.RUNNING]
+    silent = silent_attempts(study, live)
+    at_work = {each.number for each in live if each.token not in silent}
+    for trial in trials:
+        if trial.state is RecordedTrialState.RUNNING and trial.number in at_work:
+            return True
+    return False
 
 
-def _trial(study: Study, trial: FrozenTrial, attempts: list[Attempt]) -> dict[str, Any]:
-    state = STATES[trial.state]
-    result = parse_json(next((a.result for a in reversed(attempts) if a.result), "{}"), IN_DATABASE)
-    spans = [(a.ended or a.started) - a.started for a in attempts]
-    failed = next((a for a in reversed(attempts) if a.error), None)
-    values = list(trial.values) if trial.state is TrialState.COMPLETE and trial.values else None
-    infeasible = {} if is_feasible(trial) else {"infeasible": True}
-    return {
-        "number": trial.number,
-        "state": state,
-        "reason": (trial.user_attrs.get(REASON) or FailureReason.EXCEPTION)
-        if state is RecordedTrialState.FAILED
-        else None,
-        "error": failed.error
-        if failed is not None and state is RecordedTrialState.FAILED
-        else None,
-        "params": study.params_of(trial)
-        or study.space.decode(trial.system_attrs.get("fixed_params", {})),
-        "value": values[0] if values else None,
-        "values": values,
-        "intermediate": [
-            [step, value] for step, value in sorted(trial.intermediate_values.items())
-        ],
-        "started": iso(attempts[0].started) if attempts else None,
-        "ended": iso(attempts[-1].ended) if attempts and trial.state.is_finished() else None,
-        "seconds": round(sum(spans), 3) if attempts else None,
-        "seed": trial_seed(study.seed, trial.number),
-        "duplicate_of": trial.user_attrs.get(DUPLICATE),
-        "default": bool(trial.user_attrs.get("default")),
-        "enqueued": bool(trial.user_attrs.get("enqueued")),
-        "epochs": result.get("epochs"),
-        "best_epoch": result.get("best_epoch"),
-        "n_params": result.get("n_params"),
-        "peak_memory_mib": result.get("peak_memory_mib"),
-        "summary": result.get("summary", {}),
-        **{key: result.get(key) for key in (*DIGESTS, "inputs", "resumed_epoch")},
-        **{key: result.get(key) or [] for key in ("nondeterministic", "breaches")},
-        "micro_batches": result.get("micro_batches") or 1,
-        **infeasible,
-        **_seen_of(trial, attempts),
-        "attempts": [_attempt(a) for a in attempts],
-    }
+def _trial_records(study: Study, attempts: Sequence[Attempt]) -> list[TrialRecord]:
+    by_number: dict[int, list[Attempt]] = {}
+    for attempt in attempts:
+        by_number.setdefault(attempt.number, []).append(attempt)
+    records = []
+    for trial in study.trials():
+        its_attempts = by_number.get(trial.number, [])
+        records.append(_trial_record(study, trial, its_attempts))
+    return records
 
 
-def _seen_of(trial: FrozenTrial, attempts: list[Attempt]) -> dict[str, SeenJson | VerdictJson]:
-    """What the trial's proposal saw, and the pruner's last verdict; what is not known is absent."""
+def _trial_record(study: Study, trial: FrozenTrial, attempts: Sequence[Attempt]) -> TrialRecord:
+    is_failed = trial.state is TrialState.FAIL
+    values = _values_of(trial)
+    ended = attempts[-1].ended if attempts and trial.state.is_finished() else None
+    return TrialRecord(
+        number=trial.number,
+        state=STATES[trial.state],
+        reason=_reason_of(trial) if is_failed else None,
+        error=_last_error(attempts) if is_failed else None,
+        params=_params_of(study, trial),
+        value=values[0] if values else None,
+        values=values,
+        intermediate=[[step, value] for step, value in sorted(trial.intermediate_values.items())],
+        started=iso_time(attempts[0].started) if attempts else None,
+        ended=iso_time(ended),
+        seconds=seconds_of(attempts) if attempts else None,
+        seed=trial_seed(study.seed, trial.number),
+        duplicate_of=trial.user_attrs.get(DUPLICATE),
+        default=bool(trial.user_attrs.get("default")),
+        enqueued=bool(trial.user_attrs.get("enqueued")),
+        training=TrainingRecord.from_result(result_of_last(attempts)),
+        infeasible=None if is_feasible(trial) else True,
+        seen=_seen_by_proposal(trial, attempts),
+        verdict=_last_verdict(attempts),
+        attempts=[attempt_record(each) for each in attempts],
+    )
+
+
+def _seen_by_proposal(trial: FrozenTrial, attempts: Sequence[Attempt]) -> SeenJson | None:
+    """What the trial's proposal saw; None where that is not known."""
     seen: str | None = trial.user_attrs.get(SEEN)
-    verdict: str | None = None
     for attempt in attempts:
         seen = attempt.seen or seen
-        verdict = attempt.verdict or verdict
-    found = {}
-    if seen is not None:
-        found["seen"] = parse_json(seen, IN_DATABASE)
-    if verdict is not None:
-        found["verdict"] = parse_json(verdict, IN_DATABASE)
-    return found
+    return None if seen is None else parse_json(seen, IN_DATABASE)
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
-    known = parse_json(attempt.progress or "{}", IN_DATABASE) | parse_json(
-        attempt.result or "{}", IN_DATABASE
+def _last_verdict(attempts: Sequence[Attempt]) -> VerdictJson | None:
+    """The pruner's last verdict; None where that is not known."""
+    for attempt in reversed(attempts):
+        if attempt.verdict:
+            return parse_json(attempt.verdict, IN_DATABASE)
+    return None
+
+
+def _values_of(trial: FrozenTrial) -> list[float] | None:
+    """What a trial scored; None unless it is complete."""
+    if trial.state is not TrialState.COMPLETE or not trial.values:
+        return None
+    return list(trial.values)
+
+
+def _reason_of(trial: FrozenTrial) -> str:
+    reason: str = trial.user_attrs.get(REASON) or FailureReason.EXCEPTION
+    return reason
+
+
+def _last_error(attempts: Sequence[Attempt]) -> str | None:
+    for attempt in reversed(attempts):
+        if attempt.error:
+            return attempt.error
+    return None
+
+
+def _params_of(study: Study, trial: FrozenTrial) -> Params:
+    """Searched values of a trial; of one that waits those that it was given."""
+    fixed = trial.system_attrs.get("fixed_params", {})
+    return study.params_of(trial) or study.space.decode(fixed)
+
+
+def _opening_facts(row: Mapping[str, Any]) -> OpeningFacts:
+    return OpeningFacts(
+        ledger_id=row["id"],
+        kind=row["kind"],
+        trial_number=row["number"],
+        seed=row["seed"],
+        evaluated_at=iso_time(row["opened"]),
     )
-    return {
-        "attempt": attempt.attempt,
-        "state": attempt.state,
-        "reason": attempt.reason,
-        "error": attempt.error,
-        "worker": attempt.worker,
-        "slot": attempt.slot,
-        "device": attempt.device,
-        "host": attempt.host,
-        "started": iso(attempt.started),
-        "ended": iso(attempt.ended),
-        "seconds": round((attempt.ended or attempt.started) - attempt.started, 3),
-        "progress": parse_json(attempt.progress, IN_DATABASE) if attempt.progress else None,
-        "micro_batches": known.get("micro_batches") or 1,
-        "resumption": known.get("resumption"),
-    }
 
 
-def _opening(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "ledger_id": row["id"],
-        "kind": row["kind"],
-        "trial_number": row["number"],
-        "seed": row["seed"],
-        "evaluated_at": iso(row["opened"]),
-    }
-
-
-def _test(row: dict[str, Any]) -> dict[str, Any]:
-    return {**_opening(row), **parse_json(row["document"], IN_DATABASE)}
-
-
-def _best(study: Study, best: FrozenTrial) -> dict[str, Any]:
-    return {
-        "number": best.number,
-        "value": best.values[0],
-        "params": study.params_of(best),
-        "run_id": None,
-    }
-
-
-def _running(attempt: Attempt, now: Round | None, silent: str | None) -> dict[str, Any]:
-    """A live attempt; `silent` says why nobody may be at work on it."""
-    is_trial = attempt.kind == AttemptKind.TRIAL
-    about = {"number": attempt.number} if is_trial or now is None else now.of(attempt)
-    return {
-        **about,
-        "kind": attempt.kind,
-        "attempt": attempt.attempt,
-        "worker": attempt.worker,
-        "slot": attempt.slot,
-        "device": attempt.device,
-        "started": iso(attempt.started),
-        "silent": silent,
-        **(parse_json(attempt.progress, IN_DATABASE) if attempt.progress else {}),
-    }
-
-
-def _scores(ledger: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the test set showed, each time that it was opened for one model."""
-    scored = [row for row in ledger if row["document"] and row["kind"] != OpeningKind.ENSEMBLE]
-    found = [_test(row) for row in scored]
-    return [{key: each[key] for key in ("trial_number", "metrics")} for each in found]
-
-
-def read_status(study: Study, store: Path | None = None) -> dict[str, Any]:
-    """How a study goes: the document of ``status --json``.
-
-    Args:
-        study: The open study.
-        store: This machine's, where a worker may have kept how attempts ended.
-    """
-    row = study.row()
-    counts = dict.fromkeys(ORDER, 0) | {
-        STATES[state]: count for state, count in study.counts().items()
-    }
-    best = study.best()
-    ledger = study.ledger.rows()
-    live = study.leases.live()
-    now = Rounds(study).last()
-    silent = silent_attempts(study, live, store)
-    state = state_of(
-        running=len(silent) < len(live),
-        finished=row.finished,
-        completed=counts[RecordedTrialState.COMPLETE] > 0,
+def _opening_record(row: Mapping[str, Any]) -> OpeningRecord:
+    document = parse_json(row["document"] or "{}", IN_DATABASE)
+    return OpeningRecord(
+        opening=_opening_facts(row),
+        round=document.get("round"),
+        scored=bool(row["document"]),
     )
-    return {
-        "name": study.name,
-        "state": state,
-        "failure": first_failure(study) if state is StudyState.FAILED else None,
-        "direction": study.directions[0] if len(study.directions) == 1 else study.directions,
-        "objective": study.document["objectives"][0]
-        if len(study.directions) == 1
-        else study.document["objectives"],
-        "n_trials": row.n_trials,
-        "counts": counts,
-        "best": None if best is None else _best(study, best),
-        "started": iso(row.created),
-        "seconds": round(row.seconds, 3),
-        "running": [_running(each, now, silent.get(each.token)) for each in live],
-        "confirmation": progress(now) if now is not None else None,
-        "winner": winner(study, now),
-        "openings": len(ledger),
-        "test": _scores(ledger),
-    }
+
+
+def scored_opening(row: Mapping[str, Any]) -> ScoredOpening:
+    """What the test set showed, of a row of the ledger that has a document."""
+    return ScoredOpening(_opening_facts(row), parse_json(row["document"], IN_DATABASE))

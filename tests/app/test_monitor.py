@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
@@ -13,8 +14,15 @@ from dlsearch.app.phrases import describe_winner, format_times, name_configurati
 from dlsearch.app.study_run import StudyRun
 from dlsearch.app.study_table import study_table
 from dlsearch.app.view import TerminalView
+from dlsearch.config.progress import ProgressUnit
 from dlsearch.confirmation.rounds import Rounds
-from dlsearch.records.record import read_status
+from dlsearch.records.status import (
+    ConfigurationProgress,
+    ConfirmationProgress,
+    progress_unit_of,
+    read_status,
+)
+from dlsearch.study.states import StudyState
 from tests.study.studies import complete, draft, failed, holder, opened
 
 
@@ -115,9 +123,40 @@ def test_the_best_in_a_trials_line_is_no_worse_than_the_trial(study, tmp_path, m
 def test_words():
     assert [format_times(n) for n in (1, 2, 3)] == ["once", "twice", "3 times"]
     assert [name_configuration(n) for n in (None, 4)] == ["the default configuration", "trial 4"]
-    rows = [{"winner": True, "default": True, "trial_number": None, "mean": 0.5, "done": 3}]
-    said = describe_winner({"objective": "val/loss", "confirmation": {"configurations": rows}})
-    assert said == "the default configuration, val/loss 0.5000 on average over 3 seeds"
-    rows[0]["done"] = 1
-    said = describe_winner({"objective": "val/loss", "confirmation": {"configurations": rows}})
-    assert said.endswith("on average over 1 seed")
+    winner = ConfigurationProgress(
+        trial_number=None,
+        default=True,
+        done=3,
+        failed=0,
+        mean=0.5,
+        dropped_after=None,
+        winner=True,
+    )
+    assert described(winner) == (
+        "the default configuration, val/loss 0.5000 on average over 3 seeds"
+    )
+    assert described(replace(winner, done=1)).endswith("on average over 1 seed")
+
+
+def described(winner):
+    """A confirmation of one finalist, in words."""
+    confirmation = ConfirmationProgress(
+        round=1,
+        state=StudyState.RUNNING,
+        done=winner.done,
+        planned=3,
+        seeds=3,
+        scoring_error=None,
+        configurations=[winner],
+        replicas=[],
+    )
+    return describe_winner(confirmation, "val/loss")
+
+
+def test_the_table_counts_in_the_unit_of_the_task(study):
+    study.claim(holder())
+    status = read_status(study)
+    assert "trial epoch val/accuracy" in shown(status)
+    assert "trial step val/accuracy" in shown(replace(status, progress_unit=ProgressUnit.STEP))
+    assert progress_unit_of({"progress_unit": "step"}) is ProgressUnit.STEP
+    assert progress_unit_of({}) is ProgressUnit.EPOCH

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from dlsearch.confirmation.rounds import Rounds
-from dlsearch.records.record import read_record, read_status
+from dlsearch.records.record import read_record
+from dlsearch.records.status import read_status
 from dlsearch.sampling.seeds import replica_seed
 from dlsearch.storage.database import RoundRow, Storage
 from dlsearch.study.study import Study
@@ -94,7 +95,7 @@ def test_replicas_are_paired_by_seed_and_fresh(study):
     seeds = {i: {c.seed for c in replicas if c.replica == i} for i in range(3)}
     assert seeds == {i: {replica_seed(0, 1, i)} for i in range(3)}
     assert not {s for each in seeds.values() for s in each} & {
-        t["seed"] for t in read_record(study)["trials"]
+        t["seed"] for t in read_record(study).to_json()["trials"]
     }
     assert [c.finalist.default for c in replicas[:3]] == [False, False, True]
     assert [c.kind for c in claims[9:]] == ["test"]
@@ -105,7 +106,7 @@ def test_the_record_of_a_round(study):
     search(study)
     confirm(study, lambda c: {2: 0.80, 1: 0.85, 0: 0.5}[c.finalist.trial_number] + c.replica / 100)
     assert study.settle(interrupted=False, confirmed=Rounds(study).done())
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert json.loads(json.dumps(record)) == record
     found = record["finalization"]
     assert {k: found[k] for k in ("round", "rounds", "top", "racing", "refit", "state")} == {
@@ -134,7 +135,7 @@ def test_the_record_of_a_round(study):
     assert [r["metrics"]["test/accuracy"] for r in test["replicas"]] == [0.75, 0.76, 0.77]
     assert [r["seed"] for r in test["replicas"]] == found["seeds"]
     assert [o["scored"] for o in record["openings"]] == [True]
-    status = read_status(study)
+    status = read_status(study).to_json()
     assert status["state"] == "complete"
     assert status["confirmation"]["done"] == status["confirmation"]["planned"] == 9
     assert status["winner"] == winner
@@ -187,7 +188,7 @@ def test_a_lost_replica_is_tried_again_and_a_failed_one_is_not(study):
     study.finish(again, failed("nan"))
     claims = confirm(study)
     assert again.name not in [c.name for c in claims]
-    found = read_record(study)["finalization"]["configurations"]
+    found = read_record(study).to_json()["finalization"]["configurations"]
     first = found[0]["replicas"][0]
     assert (first["state"], first["reason"], first["value"]) == ("failed", "nan", None)
     assert [a["state"] for a in found[0]["replicas"][0]["attempts"]] == ["lost", "failed"]
@@ -203,7 +204,7 @@ def test_a_replica_that_keeps_dying_is_lost(study):
         assert (claim.name, claim.attempt) == ("r1-t00002-s0", attempt)
         study.lose(claim, "killed by SIGKILL")
     confirm(study)
-    first = read_record(study)["finalization"]["configurations"][0]["replicas"][0]
+    first = read_record(study).to_json()["finalization"]["configurations"][0]["replicas"][0]
     assert (first["state"], first["reason"], len(first["attempts"])) == ("lost", "lost", 3)
 
 
@@ -228,10 +229,10 @@ def test_a_death_while_the_test_set_is_open_leaves_an_opening_without_a_result(s
     (again,) = confirm(study)
     assert (again.kind, again.attempt) == ("test", 2)
     assert rounds.score(claim, scores({"test/accuracy": 1.0}), 1) is False
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert [o["scored"] for o in record["openings"]] == [False, True]
     assert len(record["test"]) == 1
-    assert read_status(study)["openings"] == 2
+    assert read_status(study).to_json()["openings"] == 2
     assert rounds.done()
 
 
@@ -271,7 +272,7 @@ def test_a_search_that_is_extended_is_confirmed_again_where_its_leaders_changed(
     assert not Rounds(study).done()
     claims = confirm(study)
     assert {c.round for c in claims} == {2}
-    record = read_record(study)
+    record = read_record(study).to_json()
     found = record["finalization"]
     assert (found["round"], found["rounds"]) == (2, 2)
     assert found["seeds"] == [replica_seed(0, 2, i) for i in range(3)]
@@ -300,12 +301,12 @@ def test_racing_runs_fewer_replicas(tmp_path):
     claims = confirm(
         study, lambda c: level[c.finalist.trial_number] + c.seed % 7 / 1000 + c.replica % 2 / 500
     )
-    found = read_record(study)["finalization"]["configurations"]
+    found = read_record(study).to_json()["finalization"]["configurations"]
     assert [(c["trial_number"], c["dropped_after"], len(c["replicas"])) for c in found] == [
         (2, None, 5), (4, 2, 2), (1, 2, 2), (0, None, 5),
     ]  # fmt: skip
     assert len(claims) == 14 + 1
-    assert read_status(study)["confirmation"]["planned"] == 14
+    assert read_status(study).to_json()["confirmation"]["planned"] == 14
 
 
 def test_the_default_configuration_where_no_trial_ran_it(tmp_path):
@@ -318,7 +319,7 @@ def test_the_default_configuration_where_no_trial_ran_it(tmp_path):
     own = [c for c in claims if c.finalist.default and c.kind == "confirm"]
     assert [c.name for c in own] == [f"r1-default-s{i}" for i in range(3)]
     assert all(c.params == {} for c in own), "the config as composed"
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert record["winner"] == {
         "number": None, "params": {"optimizer.lr": 5.0, "model.dropout": 0.1}, "value": pytest.approx(0.9),
         "values": [pytest.approx(0.9)], "search_value": None, "confirmed": True, "default": True,
@@ -334,7 +335,7 @@ def test_the_winner_is_trained_on_train_and_validation_where_that_is_asked(tmp_p
     assert [c.kind for c in claims[9:]] == ["refit", "test"]
     assert claims[9].epochs == 3, "the best epochs, counted from 0, are 2 on average"
     assert claims[9].name == "r1-refit"
-    record = read_record(study)
+    record = read_record(study).to_json()
     (test,) = record["test"]
     assert len(test["replicas"]) == 3
     assert test["refit"]["epochs"] == 3
@@ -352,7 +353,7 @@ def test_where_everything_fails_nothing_is_scored(study):
     assert study.ledger.rows() == []
     assert not Rounds(study).done()
     assert Rounds(study).claim(holder()) is None
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert record["finalization"]["state"] == "partial"
     assert record["finalization"]["kept"] is None
     assert (record["winner"]["number"], record["winner"]["confirmed"]) == (2, False)
@@ -368,8 +369,8 @@ def test_a_scoring_that_fails_is_not_tried_again(study):
     assert rounds.close().finished
     assert rounds.claim(holder()) is None
     assert not rounds.done()
-    assert read_record(study)["finalization"]["state"] == "partial"
-    assert read_record(study)["finalization"]["kept"] == {"trial_number": 2, "replica": 0}
+    assert read_record(study).to_json()["finalization"]["state"] == "partial"
+    assert read_record(study).to_json()["finalization"]["kept"] == {"trial_number": 2, "replica": 0}
 
 
 @pytest.mark.parametrize("end", ["failed", "lost"])
@@ -395,7 +396,7 @@ def test_the_next_session_scores_again_and_trains_nothing(study, tmp_path, end):
     (again,) = confirm(study)
     assert (again.kind, again.round, again.attempt) == ("test", 1, 2 if end == "failed" else 4)
     assert study.settle(interrupted=False, confirmed=Rounds(study).done())
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert [o["scored"] for o in record["openings"]] == [False, True]
     assert (record["finalization"]["state"], record["finalization"]["rounds"]) == ("complete", 1)
     assert record["winner"]["number"] == 2
@@ -486,4 +487,4 @@ def test_no_confirmation_where_none_is_wanted_or_the_objectives_are_several(tmp_
     rounds = Rounds(study)
     assert rounds.claim(holder()) is None
     assert rounds.done()
-    assert read_record(study)["finalization"] is None
+    assert read_record(study).to_json()["finalization"] is None

@@ -209,7 +209,7 @@ def test_a_database_that_stands_for_too_much_is_refused(
     def look() -> Any:
         storage = Storage(f"sqlite:///{tmp_path}/dlsearch.db")
         try:
-            return read_record(Study(storage, study.name))
+            return read_record(Study(storage, study.name)).to_json()
         finally:
             storage.close()
 

@@ -98,7 +98,7 @@ def ends(study, number):
 
 
 def states(study):
-    return [trial["state"] for trial in read_record(study)["trials"]]
+    return [trial["state"] for trial in read_record(study).to_json()["trials"]]
 
 
 #: What a user's module, data or exception makes of a result; each comes as JSON from the trial's
@@ -123,7 +123,7 @@ def test_any_result_can_be_recorded(serve, result):
     for attempt in study.leases.rows():
         assert len(attempt.error or "") <= 2000
         json.loads(attempt.result)
-    json.dumps(read_record(study)).encode()
+    json.dumps(read_record(study).to_json()).encode()
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_result_that_cannot_be_recorded_is_the_failure_of_its_attempt_alone(
     assert states(study) == ["complete", "failed", "complete", "complete"]
     assert ends(study, 1) == [("failed", "exception")]
     assert (
-        read_record(study)["trials"][1]["error"]
+        read_record(study).to_json()["trials"][1]["error"]
         == "its result could not be recorded: RuntimeError: refused"
     )
     assert capsys.readouterr().err.count("dlsearch: trial 1: its result could not be recorded") == 1
@@ -170,7 +170,7 @@ def test_a_trial_that_can_only_be_given_back_is_quarantined_after_its_attempts(
     assert states(study) == ["complete", "failed", "complete"]
     assert ends(study, 1) == [("lost", "lost")] * 2
     assert (
-        read_record(study)["trials"][1]["error"]
+        read_record(study).to_json()["trials"][1]["error"]
         == "its result could not be recorded: RuntimeError: refused"
     )
     assert capsys.readouterr().err.count("could not be recorded") == 2
@@ -187,7 +187,7 @@ if number == 1:
 done(channel)
 """)  # fmt: skip
     assert states(study) == ["complete"] * 3
-    assert [trial["value"] for trial in read_record(study)["trials"]] == [0.5, 0.25, 0.5]
+    assert [trial["value"] for trial in read_record(study).to_json()["trials"]] == [0.5, 0.25, 0.5]
     assert ends(study, 1) == [("lost", "lost")]
     assert "Cannot tell a COMPLETE trial" in capsys.readouterr().err
 
@@ -200,7 +200,7 @@ done(channel)
 """)  # fmt: skip
     assert states(study) == ["complete", "failed", "complete"]
     assert (
-        read_record(study)["trials"][1]["error"]
+        read_record(study).to_json()["trials"][1]["error"]
         == "its result could not be understood: KeyError: 'state'"
     )
 
@@ -231,7 +231,7 @@ done(channel)
         return
     assert states(study) == ["complete", "failed", "complete"]
     assert ends(study, 1) == [("failed", "exception")]
-    assert cause in read_record(study)["trials"][1]["error"]
+    assert cause in read_record(study).to_json()["trials"][1]["error"]
 
 
 def test_where_nothing_can_be_written_it_is_not_the_trial(serve, monkeypatch):
@@ -254,7 +254,7 @@ def test_a_trial_that_cannot_be_put_together_fails_and_the_others_run(serve, mon
     assert states(study) == ["complete", "failed", "complete"]
     assert ends(study, 1) == [("failed", "exception")]
     said = "it could not be started: TypeError: Object of type set is not JSON serializable"
-    assert read_record(study)["trials"][1]["error"] == said
+    assert read_record(study).to_json()["trials"][1]["error"] == said
     assert capsys.readouterr().err.count(said) == 1
 
 
@@ -264,7 +264,7 @@ def test_a_trial_whose_folder_is_in_the_way_is_quarantined(serve, tmp_path):
     study = serve(3, "done(channel)", max_attempts=2)
     assert states(study) == ["complete", "failed", "complete"]
     assert ends(study, 1) == [("lost", "lost")] * 2
-    assert "it could not be started: " in read_record(study)["trials"][1]["error"]
+    assert "it could not be started: " in read_record(study).to_json()["trials"][1]["error"]
 
 
 def test_where_no_folder_can_be_made_it_is_the_machine(serve, tmp_path):

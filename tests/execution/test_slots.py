@@ -104,6 +104,6 @@ def test_a_plan_says_why_so_many(machine):
 
     machine(6)
     found = describe(["model=linear", "data=digits", "worker.threads=2"], [])
-    assert "3 workers: 6 cores, 2 threads each" in found["notices"]
-    assert [slot["threads"] for slot in found["slots"]] == [2, 2, 2]
-    assert not describe(["model=linear", "data=digits", "hydra.launcher.workers=4"], [])["notices"]
+    assert "3 workers: 6 cores, 2 threads each" in found.notices
+    assert [slot.threads for slot in found.slots] == [2, 2, 2]
+    assert not describe(["model=linear", "data=digits", "hydra.launcher.workers=4"], []).notices

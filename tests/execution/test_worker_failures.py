@@ -147,7 +147,7 @@ done(channel, "failed", "oom", halve=True)
     assert [place.statuses(n) for n in (1, 2, 3)] == [["KILLED"], ["KILLED"], ["FINISHED"]]
     from dlsearch.records.record import read_record
 
-    trial = read_record(study)["trials"][0]
+    trial = read_record(study).to_json()["trials"][0]
     assert trial["micro_batches"] == 4
     assert [a["micro_batches"] for a in trial["attempts"]] == [1, 1, 4]
 

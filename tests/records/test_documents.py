@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,7 +30,7 @@ def test_the_record_and_what_is_printed_of_it(
     made: tuple[str, Study, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, study, store = made
-    record: Any = read_record(study)
+    record = read_record(study).to_json()
     study.storage.close()
     assert json.dumps(record, indent=1) + "\n" == kept(f"{name}.record.json")
     place = f"paths.store='{store}'"

@@ -16,7 +16,7 @@ from tests.study.studies import complete, draft, failed, holder, opened
 def sums_of(folder: Path, database: Path) -> str:
     storage = Storage(f"sqlite:///{database}")
     try:
-        out = build(read_record(Study(storage, "s")), folder)
+        out = build(read_record(Study(storage, "s")).to_json(), folder)
     finally:
         storage.close()
     return (out.parent / "SHA256SUMS").read_text("utf-8")

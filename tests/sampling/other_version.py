@@ -52,7 +52,8 @@ def outcome(url: str, version: str | None) -> dict[str, Any]:
     from dlsearch.confirmation.rounds import Rounds
     from dlsearch.execution import checkpoint_retention
     from dlsearch.planning.open_study import document_of, open_study
-    from dlsearch.records.record import read_record, read_status
+    from dlsearch.records.record import read_record
+    from dlsearch.records.status import read_status
     from dlsearch.storage.database import Storage
     from dlsearch.study.study import Study
     from tests.study.studies import complete, draft, failed, holder
@@ -98,7 +99,7 @@ def outcome(url: str, version: str | None) -> dict[str, Any]:
         assert study.finish(claim, result)
         assert study.finish(claim, complete(9.0)) is (result == complete(9.0))
     assert again is not None
-    status, record = read_status(study), read_record(study)
+    status, record = read_status(study).to_json(), read_record(study).to_json()
     finalist = Rounds(study).claim(holder())
     assert finalist is not None
     left = {

@@ -13,7 +13,8 @@ from optuna.trial import TrialState, create_trial
 from dlsearch.confirmation.rounds import Rounds
 from dlsearch.execution import checkpoint_retention
 from dlsearch.planning.open_study import document_of, open_study
-from dlsearch.records.record import read_record, read_status
+from dlsearch.records.record import read_record
+from dlsearch.records.status import read_status
 from dlsearch.report.load import view
 from dlsearch.storage.database import Storage
 from dlsearch.study.study import Study
@@ -58,7 +59,7 @@ def study(tmp_path) -> Iterator[Study]:
 def test_the_best_is_feasible(study):
     add(study, 0.9, {"memory": 1.0})
     assert study.best() is None
-    assert read_status(study)["best"] is None
+    assert read_status(study).to_json()["best"] is None
     add(study, 0.5, {"memory": -1.0, "latency": 0.0})
     add(study, 0.8, {"memory": -1.0, "latency": float("inf")})
     add(study, 0.4)
@@ -66,7 +67,7 @@ def test_the_best_is_feasible(study):
     assert study.best() == study.optuna.best_trial
     assert not study.reached(0.6)
     assert study.reached(0.5)
-    assert read_status(study)["best"]["number"] == 1
+    assert read_status(study).to_json()["best"]["number"] == 1
 
 
 def test_the_best_is_found_behind_many_that_are_not_feasible(study):
@@ -96,7 +97,7 @@ def test_constraints_in_the_form_of_earlier_versions_count(study):
 def test_the_record_and_its_report_name_a_feasible_winner(study):
     add(study, 0.9, {"memory": 1.0})
     add(study, 0.5)
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert record["winner"]["number"] == 1
     assert [trial.get("infeasible", False) for trial in record["trials"]] == [True, False]
     seen = view(record)
@@ -124,7 +125,7 @@ def test_a_default_configuration_that_is_not_feasible_cannot_win(study):
 def test_without_a_feasible_trial_there_is_nothing_to_confirm(study):
     add(study, 0.9, {"memory": 1.0})
     assert Rounds(study)._document() is None
-    assert read_record(study)["winner"] is None
+    assert read_record(study).to_json()["winner"] is None
 
 
 def test_the_front_is_feasible(tmp_path):
@@ -137,7 +138,7 @@ def test_the_front_is_feasible(tmp_path):
     add(study, [0.7, 3.0])
     add(study, [0.9, 5.0])
     assert study.front() == [1, 3] == sorted(trial.number for trial in study.optuna.best_trials)
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert record["pareto"] == [1, 3]
     assert view(record).pareto == (1, 3)
     assert checkpoint_retention._ranked(study) == [1, 3]

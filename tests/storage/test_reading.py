@@ -28,7 +28,7 @@ from dlsearch.execution.outcome import Ending
 from dlsearch.execution.resources.slots import Slot
 from dlsearch.execution.worker import Worker
 from dlsearch.planning.open_study import document_of, open_study
-from dlsearch.records.record import read_status
+from dlsearch.records.status import read_status
 from dlsearch.storage.attempts import Holder
 from dlsearch.storage.database import Storage
 from dlsearch.study.study import Study
@@ -365,7 +365,7 @@ def test_an_earlier_versions_server_is_named_and_not_migrated(server_url, tmp_pa
 def test_a_worker_that_is_heard_is_at_work(tmp_path):
     study = opened(tmp_path, draft(2))
     study.claim(holder())
-    status = read_status(study, tmp_path)
+    status = read_status(study, tmp_path).to_json()
     assert status["state"] == "running"
     assert status["running"][0]["silent"] is None
     study.storage.close()

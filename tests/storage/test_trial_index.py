@@ -13,7 +13,8 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState, create_trial
 
-from dlsearch.records.record import read_record, read_status
+from dlsearch.records.record import read_record
+from dlsearch.records.status import read_status
 from dlsearch.sampling.factory import build_sampler
 from dlsearch.storage.database import Storage
 from dlsearch.storage.optuna_cache import TrialCache
@@ -178,14 +179,14 @@ def test_the_best_and_the_counts_are_those_of_a_look_at_every_trial(tmp_path, di
         assert study.counts() == {
             s: n for s in TrialState if (n := sum(t.state is s for t in trials))
         }
-    assert read_status(study)["counts"] == {
+    assert read_status(study).to_json()["counts"] == {
         "complete": 7,
         "pruned": 1,
         "failed": 1,
         "running": 0,
         "waiting": 0,
     }
-    assert read_status(study)["best"]["number"] == 6
+    assert read_status(study).to_json()["best"]["number"] == 6
     study.storage.close()
 
 
@@ -280,7 +281,7 @@ def test_a_mended_trial_that_was_cached_as_finished_is_not_believed(tmp_path, mo
             study.finish(claim, complete(0.7))
     assert study.trials()[0].state is TrialState.RUNNING
     assert study.finish(claim, failed("nan"))
-    assert [t["state"] for t in read_record(study)["trials"]] == ["failed"]
+    assert [t["state"] for t in read_record(study).to_json()["trials"]] == ["failed"]
     study.storage.close()
 
 

@@ -86,7 +86,7 @@ def test_a_trial_that_keeps_dying_fails_as_lost(tmp_path):
         assert claim.attempt == attempt
         study.lose(claim, "killed by SIGKILL")
     assert study.claim(holder()) is None
-    (trial,) = read_record(study)["trials"]
+    (trial,) = read_record(study).to_json()["trials"]
     assert (trial["state"], trial["reason"]) == ("failed", "lost")
     assert [a["state"] for a in trial["attempts"]] == ["lost"] * 3
 
@@ -108,7 +108,7 @@ def test_a_failure_keeps_its_reason_and_is_never_best(tmp_path, reason):
     study = opened(tmp_path, draft(2))
     study.finish(study.claim(holder()), failed(reason))
     study.finish(study.claim(holder()), complete(-5.0))
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert [(t["state"], t["reason"]) for t in record["trials"]] == [
         ("failed", reason),
         ("complete", None),
@@ -141,7 +141,7 @@ def test_duplicates_of_finished_and_running_trials_are_not_run_again(tmp_path):
     assert study.claim(holder(slot=2)) is None
     study.finish(first, complete(0.1))
     study.finish(second, failed("nan"))
-    record = read_record(study)
+    record = read_record(study).to_json()
     assert len(record["trials"]) == 6
     assert {t["state"] for t in record["trials"]} <= {"complete", "failed"}
     for trial in record["trials"]:
@@ -160,8 +160,8 @@ def test_pruned_is_pruned(tmp_path):
     assert study.report(claim, 0, 0.9) is False
     assert study.report(claim, 1, 0.1) is True
     study.finish(claim, {"state": "pruned"})
-    assert read_record(study)["trials"][0]["state"] == "pruned"
-    assert read_record(study)["trials"][0]["intermediate"] == [[0, 0.9], [1, 0.1]]
+    assert read_record(study).to_json()["trials"][0]["state"] == "pruned"
+    assert read_record(study).to_json()["trials"][0]["intermediate"] == [[0, 0.9], [1, 0.1]]
 
 
 def test_enqueued_sets_and_the_default_come_first_exactly_as_given(tmp_path):
@@ -172,7 +172,7 @@ def test_enqueued_sets_and_the_default_come_first_exactly_as_given(tmp_path):
     assert claims[0].params == default
     assert claims[1].params == sets[0]
     assert claims[2].params["model.dropout"] == 0.5
-    flags = [(t["default"], t["enqueued"]) for t in read_record(study)["trials"]]
+    flags = [(t["default"], t["enqueued"]) for t in read_record(study).to_json()["trials"]]
     assert flags == [(True, False), (False, True), (False, True), (False, False)]
 
 

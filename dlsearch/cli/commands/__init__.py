@@ -1,4 +1,7 @@
-"""The verbs: ``dlsearch VERB …``, one file each. Each takes its words and returns an exit code."""
+"""The verbs: ``dlsearch VERB …``, one file each.
+
+Each takes its words and returns an exit code.
+"""
 
 from __future__ import annotations
 

@@ -31,15 +31,18 @@ def compare(words: list[str]) -> int:
     )
     options = arguments.parse_args(rest)
     names: list[str] = options.names
-    twice = next((n for n in names if names.count(n) > 1), None)
-    if len(names) < 2 or twice is not None:
-        what = "one study" if twice is None else f"{twice!r} twice"
+    twice = [name for name in names if names.count(name) > 1]
+    if len(names) < 2 or twice:
+        what = f"{twice[0]!r} twice" if twice else "one study"
         raise ConfigError(
             "NAME", f"expected two or more studies, got {what}", "dlsearch studies lists them"
         )
     from dlsearch.report.compare import compare as comparing
 
-    records = [read_record_of(overrides, name)[0] for name in names]
+    records = []
+    for name in names:
+        record, _ = read_record_of(overrides, name)
+        records.append(record.to_json())
     facts = comparing.compare(records, different_data=options.different_data)
     page = None
     if options.out is not None:

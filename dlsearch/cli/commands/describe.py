@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from dlsearch.cli.arguments import parser, print_json, print_lines, split
+from dlsearch.cli.arguments import add_config_dirs, parser, print_json, print_lines, split
 from dlsearch.cli.columns import print_table
 from dlsearch.config.compose import compose_config, resolve
 
@@ -15,16 +13,10 @@ def describe(words: list[str]) -> int:
     arguments = parser(
         "describe", "Layer table of a model: dlsearch describe model=lenet [data=mnist]."
     )
-    arguments.add_argument(
-        "--config-dir",
-        "-cd",
-        action="append",
-        default=[],
-        help="a folder of your own YAMLs",
-    )
+    add_config_dirs(arguments)
     arguments.add_argument("--json", action="store_true", help="one JSON document")
     options = arguments.parse_args(rest)
-    cfg = compose_config(overrides, config_dirs=[str(Path(d)) for d in options.config_dir])
+    cfg = compose_config(overrides, config_dirs=options.config_dir)
     shape = resolve(cfg, "data.shape")
     import torch
 
@@ -42,7 +34,8 @@ def describe(words: list[str]) -> int:
         shapes = [
             "×".join(map(str, shape or ())) for shape in (row["in"], row["out"], row["field"])
         ]
-        rows.append([row["name"], row["type"], *shapes, f"{row['params']:,}", f"{row['macs']:,}"])
+        counts = [f"{row['params']:,}", f"{row['macs']:,}"]
+        rows.append([row["name"], row["type"], *shapes, *counts])
     left = ("layer", "type", "in", "out", "sees")
     print_table((*left, "parameters", "multiply-adds"), rows, left=left)
     print_lines(f"{found['n_params']:,} parameters, {found['macs']:,} multiply-adds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,13 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from dlsearch.app.ensemble import Member
+    from dlsearch.app.ensemble import AskedEnsemble, Member
     from dlsearch.study.study import Study
+
+SHIPPING_SECONDS = 60.0
+_AS_RECORDED = "as recorded: the test set was not opened again"
 
 
 def ensemble(words: list[str]) -> int:
@@ -44,214 +48,264 @@ def ensemble(words: list[str]) -> int:
         raise ConfigError("--top", f"expected 2 or more, got {options.top}")
     if options.by not in ("probabilities", "logits"):
         raise ConfigError("--by", f"expected probabilities or logits, got {options.by!r}")
+    from dlsearch.app.ensemble import AskedEnsemble
     from dlsearch.study.study import Study
 
     where = place(overrides)
     require_storage(where, options.name)
     storage = where.open()
+    asked = AskedEnsemble(options.top, options.by)
     try:
-        found, notes = _find_result(Study(storage, options.name), where, overrides, options)
+        study = Study(storage, options.name)
+        result = _find_result(study, where, overrides, asked, validation=options.validation)
     finally:
         storage.close()
     if options.json:
-        print_json(found)
+        print_json(result.found)
     else:
-        print_lines(*_describe_ensemble(options.name, found), *notes)
+        print_lines(*_describe_ensemble(options.name, result.found), *result.notes)
     return 0
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What is known of an ensemble.
+
+    Args:
+        found: Its weights and figures, as :mod:`dlsearch.training.ensemble` gives them.
+        notes: What is to be said of them.
+    """
+
+    found: Mapping[str, Any]
+    notes: list[str]
 
 
 def _find_result(
     study: Study,
     where: Place,
     overrides: list[str],
-    options: Any,
-) -> tuple[dict[str, Any], list[str]]:
+    asked: AskedEnsemble,
+    *,
+    validation: bool,
+) -> _Result:
     from dlsearch.app import ensemble as ensembles
     from dlsearch.records.record import read_record
 
     record = read_record(study)
-    ensembles.check(study, record)
-    asked = {"top": options.top, "by": options.by}
-    if not options.validation:
-        before = ensembles.recorded(study, record, asked)
+    ensembles.check_study(study, record)
+    if not validation:
+        before = ensembles.find_recorded(study, record, asked)
         if before is not None:
-            return before, ["as recorded: the test set was not opened again"]
+            return _Result(before, [_AS_RECORDED])
     paths = _absolute_paths(overrides)
-    chosen, absent = ensembles.members(study, record, where.store, paths, options.top)
-    other = ensembles.single(study, record, where.store, paths, chosen[0])
-    notes = (
-        [f"left out, as their checkpoints are not here: trials {', '.join(map(str, absent))}"]
-        if absent
-        else []
-    )
-    from dlsearch.config.compose import compose_config
-    from dlsearch.storage import location as places
+    members = ensembles.find_members(study, record, where.store, paths, asked.top)
+    single = ensembles.find_single(study, record, where.store, paths, members.chosen[0])
+    notes = []
+    if members.absent:
+        numbers = ", ".join(map(str, members.absent))
+        notes.append(f"left out, as their checkpoints are not here: trials {numbers}")
+    from dlsearch.storage import location
     from dlsearch.tracking import layout
 
-    places.check_folders(where.store, study.name)
+    location.check_folders(where.store, study.name)
     folder = plain(where.store, f"{layout.study_folder(study.name)}/ensemble")
-    if options.validation:
-        found = _score_members(study, chosen, other, options.by, folder, None)
-        return found, [*notes, "the test set stayed closed"]
+    if validation:
+        found = _score_members(study, members.chosen, single, asked.by, folder, None)
+        return _Result(found, [*notes, "the test set stayed closed"])
     rows: list[int] = []
+
+    def open_ledger(_: Mapping[str, Any]) -> None:
+        rows.append(study.ledger.opened(ensembles.KIND, None, study.seed))
+
     with ensembles.alone(folder):
-        before = ensembles.recorded(
-            study, record, asked
-        )  # another process may have scored it until now
+        # another process may have scored it until now
+        before = ensembles.find_recorded(study, record, asked)
         if before is not None:
-            return before, ["as recorded: the test set was not opened again"]
-        opened = study.ledger.opened
-        found = _score_members(
-            study,
-            chosen,
-            other,
-            options.by,
-            folder,
-            lambda _: rows.append(opened(ensembles.KIND, None, study.seed)),
-        )
-        found["left_out"] = absent
-        document = ensembles.document(found, record, asked)
+            return _Result(before, [_AS_RECORDED])
+        scored = _score_members(study, members.chosen, single, asked.by, folder, open_ledger)
+        found = {**scored, "left_out": members.absent}
+        document = ensembles.ledger_document(found, record, asked)
         study.ledger.scored(rows[0], document)
     found = {**document["ensemble"], "ledger_id": rows[0]}
-    enabled = (
-        compose_config(overrides).tracking.enabled
-        and study.document["config"]["tracking"]["enabled"]
-    )
     notes += _publish_result(
-        study, where, found, document["metrics"], folder / f"e{rows[0]}", enabled=bool(enabled)
+        study,
+        where,
+        found,
+        document["metrics"],
+        folder / f"e{rows[0]}",
+        is_tracked=_is_tracked(study, overrides),
     )
-    return found, notes
+    return _Result(found, notes)
+
+
+def _is_tracked(study: Study, overrides: list[str]) -> bool:
+    """Whether both the study and this command ship to MLflow."""
+    from dlsearch.config.compose import compose_config
+
+    is_tracked_here = compose_config(overrides).tracking.enabled
+    return bool(is_tracked_here and study.document["config"]["tracking"]["enabled"])
 
 
 def _absolute_paths(overrides: list[str]) -> dict[str, str]:
     from dlsearch.config.compose import compose_config, resolve
 
     paths: dict[str, str] = resolve(compose_config(overrides), "paths")
-    return {key: str(Path(value).expanduser().resolve()) for key, value in paths.items()}
+    absolute = {}
+    for key, value in paths.items():
+        path = Path(value).expanduser().resolve()
+        absolute[key] = str(path)
+    return absolute
 
 
 def _score_members(
     study: Study,
     chosen: Sequence[Member],
-    other: Member,
+    single: Member,
     by: str,
     folder: Path,
-    unseal: Any,
-) -> dict[str, Any]:
+    unseal: Callable[[Mapping[str, Any]], None] | None,
+) -> Mapping[str, Any]:
+    """Weigh the members on validation and, where `unseal` is given, score them on the test set."""
     from omegaconf import OmegaConf
 
     from dlsearch.training.ensemble import Ensemble, Trained
     from dlsearch.training.inputs import expected_of
 
+    first = study.document["objectives"][0]
+
     def trained(each: Member) -> Trained:
-        expected = expected_of(study.document["objectives"][0], each.result, each.config)
+        expected = expected_of(first, each.result, each.config)
         return Trained(each.name, OmegaConf.create(each.config), each.checkpoint, expected)
 
-    objective = study.document["objectives"][0].removeprefix("val/")
-    objective = objective if objective in ("accuracy", "f1", "loss") else "accuracy"
-    ensemble = Ensemble([trained(each) for each in chosen], by, objective)
-    return dict(ensemble.run(trained(other), folder, unseal))
+    objective = first.removeprefix("val/")
+    if objective not in ("accuracy", "f1", "loss"):
+        objective = "accuracy"
+    scoring = Ensemble([trained(each) for each in chosen], by, objective)
+    return scoring.run(trained(single), folder, unseal)
 
 
 def _publish_result(
     study: Study,
     where: Place,
-    found: dict[str, Any],
-    metrics: dict[str, float],
+    found: Mapping[str, Any],
+    metrics: Mapping[str, float],
     folder: Path,
     *,
-    enabled: bool,
+    is_tracked: bool,
 ) -> list[str]:
     """Write the result beside the study, into the tracking journal and into the report."""
     from dlsearch.app.reporting import write_report
-    from dlsearch.tracking import layout
-    from dlsearch.tracking.destination import UnknownDestinationError, where_to_ship
-    from dlsearch.tracking.journal import Journal
-    from dlsearch.tracking.mlflow import shipper
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ensemble.json").write_text(
-        json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    with Journal(folder / "journal.jsonl") as journal:
-        tags = {**layout.study_tags(study.document), layout.TEST_EVALUATED: "true"}
+    document = folder / "ensemble.json"
+    text = json.dumps(found, indent=1, sort_keys=True)
+    document.write_text(f"{text}\n", encoding="utf-8")
+    _write_journal(study, found, metrics, document)
+    report = write_report(study.name, where.storage_url, where.store)
+    notes = [f"written: {document}", f"report: {report / 'index.html'}"]
+    if is_tracked and not _ship(study, where):
+        notes.append(SHIPS_REST)
+    return notes
+
+
+def _write_journal(
+    study: Study,
+    found: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    document: Path,
+) -> None:
+    """The journal of the ensemble's run, beside its document."""
+    from dlsearch.tracking import layout
+    from dlsearch.tracking.journal import Journal
+
+    chosen = found["chosen"]
+    with Journal(document.parent / "journal.jsonl") as journal:
         journal.open(
             "ensemble",
             layout.ensemble_run_name(study.name),
             study.document["experiment"],
             None,
-            tags,
+            {**layout.study_tags(study.document), layout.TEST_EVALUATED: "true"},
         )
-        journal.params(
-            {
-                "members": found["members"],
-                "by": found["by"],
-                "weights": found["weights"][found["chosen"]],
-            }
-        )
-        validated = {
-            f"val/{name}": value for name, value in found["validation"][found["chosen"]].items()
+        params = {
+            "members": found["members"],
+            "by": found["by"],
+            "weights": found["weights"][chosen],
         }
+        journal.params(params)
+        figures = found["validation"][chosen]
+        validated = {f"val/{name}": value for name, value in figures.items()}
         journal.metrics({**validated, **metrics}, 0)
-        journal.artifact(folder / "ensemble.json", "")
+        journal.artifact(document, "")
         journal.status(layout.FINISHED)
-    report = write_report(study.name, where.storage_url, where.store)
-    notes = [f"written: {folder / 'ensemble.json'}", f"report: {report / 'index.html'}"]
-    if enabled:
-        try:
-            uri = where_to_ship(
-                where.store,
-                where.store / layout.study_folder(study.name),
-                where.tracking_uri,
-                typed=False,
-            )
-            shipped = shipper.start(where.store, uri).stop(60.0)
-        except UnknownDestinationError:
-            shipped = False
-        if not shipped:
-            notes.append(SHIPS_REST)
-    return notes
 
 
-def _describe_ensemble(name: str, found: dict[str, Any]) -> list[str]:
-    validation = found["validation"]
-    test = found.get("test")
-    keys = list(validation["single"])
-    lines = [f"ensemble of {name}: {len(found['members'])} trials, {found['by']} averaged"]
-    width = max(len(each) for each in (*found["members"], found["single"], "searched weights"))
-    lines.append(
-        f"  {'':<{width}}  {'weights':>15}  " + "  ".join(f"{'val/' + key:>12}" for key in keys)
-    )
+def _ship(study: Study, where: Place) -> bool:
+    """Have the journals of this store shipped; whether everything has arrived."""
+    from dlsearch.tracking import layout
+    from dlsearch.tracking.destination import UnknownDestinationError, where_to_ship
+    from dlsearch.tracking.mlflow import shipper
 
-    def row(label: str, weights: str, figures: dict[str, float]) -> str:
-        return f"  {label:<{width}}  {weights:>15}  " + "  ".join(
-            f"{figures[key]:>12.4f}" for key in keys
-        )
+    folder = where.store / layout.study_folder(study.name)
+    try:
+        uri = where_to_ship(where.store, folder, where.tracking_uri, typed=False)
+    except UnknownDestinationError:
+        return False
+    return shipper.start(where.store, uri).stop(SHIPPING_SECONDS)
 
-    for i, each in enumerate(found["members"]):
-        shares = f"{found['weights']['equal'][i]:.3f}, {found['weights']['searched'][i]:.3f}"
-        lines.append(row(each, shares, validation["each"][each]))
-    lines.append(row("equal weights", "", validation["equal"]))
-    lines.append(row("searched weights", "", validation["searched"]))
-    lines.append(row(found["single"], "", validation["single"]))
-    lines.append(
+
+def _describe_ensemble(name: str, found: Mapping[str, Any]) -> list[str]:
+    single = found["single"]
+    names = [*found["members"], single, "searched weights"]
+    width = max(map(len, names))
+    lines = [
+        f"ensemble of {name}: {len(found['members'])} trials, {found['by']} averaged",
+        *_describe_validation(found, width),
         f"chosen on validation: {found['chosen']} weights "
-        f"(searched ones have seen these {validation['n']} examples)"
+        f"(searched ones have seen these {found['validation']['n']} examples)",
+    ]
+    if "test" in found:
+        lines += _describe_test(found, width)
+    return lines
+
+
+def _describe_validation(found: Mapping[str, Any], width: int) -> list[str]:
+    """The figures on validation: a row for each member, for both weightings and the single net."""
+    validation = found["validation"]
+    keys = list(validation["single"])
+
+    def row(label: str, weights: str, cells: Sequence[str]) -> str:
+        columns = "  ".join(f"{cell:>12}" for cell in cells)
+        return f"  {label:<{width}}  {weights:>15}  {columns}"
+
+    def figures_row(label: str, weights: str, figures: Mapping[str, float]) -> str:
+        return row(label, weights, [f"{figures[key]:.4f}" for key in keys])
+
+    lines = [row("", "weights", [f"val/{key}" for key in keys])]
+    equal = found["weights"]["equal"]
+    searched = found["weights"]["searched"]
+    for index, member in enumerate(found["members"]):
+        shares = f"{equal[index]:.3f}, {searched[index]:.3f}"
+        lines.append(figures_row(member, shares, validation["each"][member]))
+    lines.append(figures_row("equal weights", "", validation["equal"]))
+    lines.append(figures_row("searched weights", "", validation["searched"]))
+    lines.append(figures_row(found["single"], "", validation["single"]))
+    return lines
+
+
+def _describe_test(found: Mapping[str, Any], width: int) -> list[str]:
+    """The figures on the test set."""
+    test = found["test"]
+    single = found["single"]
+    labels = {"single": single, "equal": "equal weights", "searched": "searched weights"}
+    lines = [f"test set, {test['n']} examples, opened once for:"]
+    for kind, label in labels.items():
+        figures = ", ".join(f"test/{key} {value:.4f}" for key, value in test[kind].items())
+        mark = "  ← chosen" if kind == found["chosen"] else ""
+        lines.append(f"  {label:<{width}}  {figures}{mark}")
+    lines.append(
+        f"against the {single}, "
+        f"the chosen ensemble is right on {test['gained']} more examples"
+        f" and wrong on {test['lost']} others"
     )
-    if test is not None:
-        lines.append(f"test set, {test['n']} examples, opened once for:")
-        for kind, label in (
-            ("single", found["single"]),
-            ("equal", "equal weights"),
-            ("searched", "searched weights"),
-        ):
-            shown = ", ".join(f"test/{key} {value:.4f}" for key, value in test[kind].items())
-            lines.append(
-                f"  {label:<{width}}  {shown}" + ("  ← chosen" if kind == found["chosen"] else "")
-            )
-        lines.append(
-            f"against the {found['single']}, "
-            f"the chosen ensemble is right on {test['gained']} more examples"
-            f" and wrong on {test['lost']} others"
-        )
     return lines

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dlsearch.cli.arguments import parser, place, print_json, print_lines, split
 from dlsearch.core.errors import ConfigError
+from dlsearch.core.json_model import JsonModel
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,6 +17,38 @@ if TYPE_CHECKING:
 
 _SHOWN_NAMES = 8
 _KIB = 1024
+
+
+@dataclass(frozen=True)
+class _RemovedFile(JsonModel):
+    """A file that is removed, or would be.
+
+    Args:
+        study: Whose checkpoint it is.
+        path: Relative to the store.
+        bytes: What its removal gives back.
+        why: In a few words.
+    """
+
+    study: str
+    path: str
+    bytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class _Removed(JsonModel):
+    """What a call has removed.
+
+    Args:
+        removed: Whether it is gone; a dry run removes nothing.
+        files: Each file.
+        bytes: What all of them give back.
+    """
+
+    removed: bool
+    files: list[_RemovedFile]
+    bytes: int
 
 
 def gc(words: list[str]) -> int:
@@ -33,16 +67,20 @@ def gc(words: list[str]) -> int:
     arguments.add_argument("--json", action="store_true", help="one JSON document")
     options = arguments.parse_args(rest)
     limits = _read_limits(options)
-    files, freed = _collect(place(overrides), options, limits)
+    found = _collect(place(overrides), options, limits)
     if options.json:
-        print_json({"removed": not options.dry_run, "files": files, "bytes": freed})
-        return 0
-    verb = "would remove" if options.dry_run else "removed"
-    for each in files:
-        print_lines(f"{verb} {each['path']} ({_format_size(each['bytes'])}): {each['why']}")
-    count = f"{len(files)} file{'s' if len(files) != 1 else ''}"
-    print_lines(f"{verb} {count}, {_format_size(freed)}")
+        print_json(found.to_json())
+    else:
+        print_lines(*_describe_removed(found))
     return 0
+
+
+def _describe_removed(found: _Removed) -> list[str]:
+    verb = "removed" if found.removed else "would remove"
+    lines = [f"{verb} {each.path} ({_format_size(each.bytes)}): {each.why}" for each in found.files]
+    count = len(found.files)
+    files = "1 file" if count == 1 else f"{count} files"
+    return [*lines, f"{verb} {files}, {_format_size(found.bytes)}"]
 
 
 def _read_limits(options: Namespace) -> dict[str, float]:
@@ -67,14 +105,14 @@ def _collect(
     where: Place,
     options: Namespace,
     limits: dict[str, float],
-) -> tuple[list[dict[str, Any]], int]:
-    """Remove what is not kept, unless it is a dry run; the files, and their bytes."""
+) -> _Removed:
+    """Remove what is not kept, unless it is a dry run."""
     from dlsearch.storage import location
     from dlsearch.storage.studies import names
 
     if not location.exists(where.storage_url):
         _check_name(options.name, [])
-        return [], 0
+        return _Removed(not options.dry_run, [], 0)
     storage = where.open(read_only=options.dry_run)
     known = names(storage)
     _check_name(options.name, known)
@@ -100,7 +138,7 @@ def _remove_from(
     limits: dict[str, float],
     *,
     dry_run: bool,
-) -> tuple[list[dict[str, Any]], int]:
+) -> _Removed:
     from dlsearch.execution import checkpoint_retention
     from dlsearch.study.study import Study
 
@@ -108,17 +146,17 @@ def _remove_from(
     plans = {
         name: checkpoint_retention.plan(Study(storage, name), where.store, limits) for name in names
     }
-    files: list[dict[str, Any]] = []
+    files: list[_RemovedFile] = []
     freed = 0
     for name, going in plans.items():
         for each in going:
             path = str(each.path.relative_to(where.store))
-            files.append({"study": name, "path": path, "bytes": each.size, "why": each.why})
+            files.append(_RemovedFile(name, path, each.size, each.why))
         if dry_run:
             freed += sum(each.size for each in going)
         else:
             freed += checkpoint_retention.remove(going)
-    return files, freed
+    return _Removed(not dry_run, files, freed)
 
 
 def _format_size(count: float) -> str:

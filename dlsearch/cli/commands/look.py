@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.cli.arguments import parser, place, print_json, print_lines
+from dlsearch.cli.arguments import add_config_dirs, parser, place, print_json, print_lines
 from dlsearch.cli.kept_models import find_kept_model, split_files
 from dlsearch.cli.pages import attach_page, page_folder
 from dlsearch.core.errors import ConfigError
@@ -35,13 +35,7 @@ def look(words: list[str]) -> int:
         metavar="FILE",
         help="pictures to look at instead of validation data",
     )
-    arguments.add_argument(
-        "--config-dir",
-        "-cd",
-        action="append",
-        default=[],
-        help="a folder of your own YAMLs",
-    )
+    add_config_dirs(arguments)
     arguments.add_argument(
         "--out",
         type=Path,
@@ -78,7 +72,7 @@ def _look_at_untrained(
     from dlsearch.config.compose import compose_config
     from dlsearch.report.look_page import LOOK, check_out
 
-    cfg = compose_config(overrides, config_dirs=[str(Path(d)) for d in options.config_dir])
+    cfg = compose_config(overrides, config_dirs=options.config_dir)
     name = "_".join(
         str(cfg[group].get("_target_", group)).rsplit(".", 1)[-1].lower()
         for group in ("model", "data")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.cli.arguments import parser, print_json, print_lines, split
+from dlsearch.cli.arguments import add_config_dirs, parser, print_json, print_lines, split
 from dlsearch.cli.pages import attach_page, page_folder
 from dlsearch.core.errors import ConfigError
 
@@ -23,13 +23,7 @@ def lr_range(words: list[str]) -> int:
         "lr-range",
         "Learning-rate range test (Smith, 2015): dlsearch lr-range experiment=lenet_mnist.",
     )
-    arguments.add_argument(
-        "--config-dir",
-        "-cd",
-        action="append",
-        default=[],
-        help="a folder of your own YAMLs",
-    )
+    add_config_dirs(arguments)
     arguments.add_argument(
         "--low",
         type=float,
@@ -65,7 +59,7 @@ def lr_range(words: list[str]) -> int:
     from dlsearch.config.compose import compose_config
     from dlsearch.report.look_page import RATES, check_out, write_rates
 
-    cfg = compose_config(overrides, config_dirs=[str(Path(d)) for d in options.config_dir])
+    cfg = compose_config(overrides, config_dirs=options.config_dir)
     if options.out is not None:
         check_out(options.out.expanduser(), RATES)
     found, folder = _run_range_test(cfg, options)

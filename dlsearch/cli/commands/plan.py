@@ -3,18 +3,122 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.cli.arguments import parser, print_json, print_lines, split
+from dlsearch.cli.arguments import (
+    add_config_dirs,
+    parser,
+    print_json,
+    print_lines,
+    split,
+    values_given,
+)
 from dlsearch.config.compose import compose_config
-from dlsearch.config.progress import training_length
+from dlsearch.config.progress import TrainingLength, training_length
 from dlsearch.core.errors import ConfigError
+from dlsearch.core.json_model import MERGED, JsonModel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from omegaconf import DictConfig
+
+    from dlsearch.core.types import ConfigTree, JsonObject, Params
     from dlsearch.planning.draft import Draft
 
 _LAUNCHER = "hydra/launcher="
 _SLOTS = "hydra.launcher.workers="
+
+
+@dataclass(frozen=True)
+class SlotPlan(JsonModel):
+    """Where a trial may run.
+
+    Args:
+        device: The core or the GPU.
+        threads: CPU threads of a trial there.
+    """
+
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class LengthPlan(JsonModel):
+    """How long the trainings last; the keys of its JSON name the unit.
+
+    Args:
+        longest: A training at most.
+        trainings: How many there are at most, those that confirm the best included.
+    """
+
+    longest: TrainingLength
+    trainings: int
+
+    @property
+    def total(self) -> int:
+        """All trainings together at most."""
+        return self.trainings * self.longest.amount
+
+    @property
+    def units(self) -> str:
+        """The unit of progress: ``epochs`` or ``steps``."""
+        return f"{self.longest.unit}s"
+
+    def to_json(self) -> JsonObject:
+        """As plain JSON."""
+        return {
+            f"max_{self.units}": self.longest.amount,
+            f"{self.units}_at_most": self.total,
+        }
+
+
+@dataclass(frozen=True)
+class SearchPlan(JsonModel):
+    """What a search would run: the document of ``plan --json``.
+
+    Args:
+        name: The study.
+        objective: The metric that decides; all of them where there are several.
+        direction: ``maximize`` or ``minimize``, likewise.
+        n_trials: The budget of trials.
+        timeout_s: The budget of time.
+        trial_timeout_s: How long a trial may take.
+        lengths: How long the trainings last.
+        confirmations_at_most: How many trainings confirm the best.
+        sampler: The sampler's config.
+        pruner: The pruner's config.
+        launcher: What starts the workers.
+        slots: Where trials would run on this machine.
+        choices: The option that is chosen in each config group.
+        space: A row for each dimension.
+        space_size: How many points it has; None where that is no number.
+        default: The default configuration, where it is run first.
+        enqueued: Sets of parameters that are run first.
+        notices: What the user should know.
+        store: Where it would be written.
+    """
+
+    name: str
+    objective: str | list[str]
+    direction: str | list[str]
+    n_trials: int
+    timeout_s: float | None
+    trial_timeout_s: float | None
+    lengths: LengthPlan = field(metadata=MERGED)
+    confirmations_at_most: int
+    sampler: ConfigTree
+    pruner: ConfigTree | None
+    launcher: str
+    slots: list[SlotPlan]
+    choices: Mapping[str, str]
+    space: list[JsonObject]
+    space_size: int | None
+    default: Params | None
+    enqueued: list[Params]
+    notices: list[str]
+    store: str
 
 
 def plan(words: list[str]) -> int:
@@ -29,25 +133,19 @@ def plan(words: list[str]) -> int:
         action="store_true",
         help="as typed; a plan is always of a search",
     )
-    arguments.add_argument(
-        "--config-dir",
-        "-cd",
-        action="append",
-        default=[],
-        help="a folder of your own YAMLs",
-    )
+    add_config_dirs(arguments)
     arguments.add_argument("--json", action="store_true", help="one JSON document")
     options = arguments.parse_args(rest)
     found = describe(overrides, options.config_dir)
     if options.json:
-        print_json(found)
+        print_json(found.to_json())
         return 0
     print_lines(*_plan_lines(found))
     return 0
 
 
-def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
-    """The plan as a JSON document."""
+def describe(overrides: list[str], config_dirs: list[str]) -> SearchPlan:
+    """What a search of these overrides would run."""
     from dlsearch.execution.resources.slots import slots_and_reason
 
     draft = _draft_of(overrides, config_dirs)
@@ -62,36 +160,41 @@ def describe(overrides: list[str], config_dirs: list[str]) -> dict[str, Any]:
     )
     if not draft.directions:
         raise ConfigError("study.direction", "expected maximize or minimize")
-    length = training_length(config["trainer"])
-    n_trials = draft.study["n_trials"]
     confirmations = _count_confirmations(draft)
+    n_trials = draft.study["n_trials"]
     size = draft.space.size()
-    choices = {
+    notices = list(draft.notices)
+    if reason:
+        notices.append(reason)
+    return SearchPlan(
+        name=draft.name,
+        objective=_one_or_all(draft.objectives),
+        direction=_one_or_all(draft.directions),
+        n_trials=n_trials,
+        timeout_s=draft.timeout,
+        trial_timeout_s=draft.trial_timeout,
+        lengths=LengthPlan(training_length(config["trainer"]), n_trials + confirmations),
+        confirmations_at_most=confirmations,
+        sampler=config["sampler"],
+        pruner=config["pruner"],
+        launcher=_last_given(overrides, _LAUNCHER, "local"),
+        slots=[SlotPlan(slot.device, slot.threads) for slot in slots],
+        choices=_choices_of(draft),
+        space=draft.space.to_json(),
+        space_size=None if math.isinf(size) else int(size),
+        default=draft.default,
+        enqueued=draft.enqueue,
+        notices=notices,
+        store=config["paths"]["store"],
+    )
+
+
+def _choices_of(draft: Draft) -> dict[str, str]:
+    """The option that is chosen in each config group of ours."""
+    return {
         group: choice
         for group, choice in draft.choices.items()
-        if not group.startswith("hydra/") and choice is not None
-    }
-    return {
-        "name": draft.name,
-        "objective": _one_or_all(draft.objectives),
-        "direction": _one_or_all(draft.directions),
-        "n_trials": n_trials,
-        "timeout_s": draft.timeout,
-        "trial_timeout_s": draft.trial_timeout,
-        f"max_{length.unit}s": length.amount,
-        f"{length.unit}s_at_most": (n_trials + confirmations) * length.amount,
-        "confirmations_at_most": confirmations,
-        "sampler": config["sampler"],
-        "pruner": config["pruner"],
-        "launcher": _last_given(overrides, _LAUNCHER, "local"),
-        "slots": [{"device": slot.device, "threads": slot.threads} for slot in slots],
-        "choices": choices,
-        "space": draft.space.to_json(),
-        "space_size": None if math.isinf(size) else int(size),
-        "default": draft.default,
-        "enqueued": draft.enqueue,
-        "notices": [*draft.notices, *([reason] if reason else [])],
-        "store": config["paths"]["store"],
+        if choice is not None and not group.startswith("hydra/")
     }
 
 
@@ -105,7 +208,7 @@ def _draft_of(overrides: list[str], config_dirs: list[str]) -> Draft:
     mine = [word for word in overrides if not word.lstrip("+~").startswith(launching)]
     groups = hydra_groups(config_dirs)
 
-    def compose(given: Any) -> Any:
+    def compose(given: Iterable[str]) -> DictConfig:
         return compose_config(list(given), config_dirs=config_dirs, with_hydra=True)
 
     _, given = Space.from_sources(None, None, mine, groups=groups)
@@ -116,7 +219,7 @@ def _draft_of(overrides: list[str], config_dirs: list[str]) -> Draft:
 
 def _last_given(overrides: list[str], beginning: str, otherwise: str) -> str:
     """The value of the last override that begins so."""
-    given = [word.split("=", 1)[1] for word in overrides if word.startswith(beginning)]
+    given = values_given(overrides, beginning)
     return given[-1] if given else otherwise
 
 
@@ -130,49 +233,47 @@ def _count_confirmations(draft: Draft) -> int:
     if not draft.study["finalize"] or len(draft.directions) != 1:
         return 0
     confirm = draft.study["confirm"]
-    return int((confirm["top"] + 1) * confirm["seeds"] + confirm["refit"])
+    configurations = confirm["top"] + 1  # the default one is trained again as well
+    return int(configurations * confirm["seeds"] + confirm["refit"])
 
 
 def _one_or_all(names: list[str]) -> str | list[str]:
     return names if len(names) > 1 else names[0]
 
 
-def _plan_lines(found: dict[str, Any]) -> list[str]:
-    chosen = "  ".join(f"{group}={option}" for group, option in found["choices"].items())
-    units = "epochs" if "max_epochs" in found else "steps"
-    longest = found[f"max_{units}"]
-    in_all = found[f"{units}_at_most"]
-    slots = ", ".join(f"{slot['device']} ({slot['threads']} threads)" for slot in found["slots"])
+def _plan_lines(found: SearchPlan) -> list[str]:
+    chosen = "  ".join(f"{group}={option}" for group, option in found.choices.items())
+    lengths = found.lengths
+    slots = [f"{slot.device} ({slot.threads} threads)" for slot in found.slots]
+    points = f" ({found.space_size} points)" if found.space_size else ""
     lines = [
-        f"study {found['name']}: {found['direction']} {found['objective']}",
+        f"study {found.name}: {found.direction} {found.objective}",
         f"  {chosen}",
-        f"  {found['n_trials']} trials of {longest} {units}, "
-        f"then {found['confirmations_at_most']} trainings to confirm the best: "
-        f"{in_all} {units} at most",
-        f"  {len(found['slots'])} slots: {slots}",
-        f"  store {found['store']}",
-        "space" + (f" ({found['space_size']} points)" if found["space_size"] else ""),
-        *_space_lines(found),
+        f"  {found.n_trials} trials of {lengths.longest.amount} {lengths.units}, "
+        f"then {found.confirmations_at_most} trainings to confirm the best: "
+        f"{lengths.total} {lengths.units} at most",
+        f"  {len(slots)} slots: {', '.join(slots)}",
+        f"  store {found.store}",
+        f"space{points}",
+        *_space_lines(found.space, found.default or {}),
     ]
-    if found["enqueued"]:
-        lines.append(f"first: {len(found['enqueued'])} given sets")
-    lines += [f"note: {notice}" for notice in found["notices"]]
+    if found.enqueued:
+        lines.append(f"first: {len(found.enqueued)} given sets")
+    lines += [f"note: {notice}" for notice in found.notices]
     return [*lines, "nothing was written"]
 
 
-def _space_lines(found: dict[str, Any]) -> list[str]:
+def _space_lines(space: Sequence[JsonObject], defaults: Params) -> list[str]:
     """A line for each dimension."""
-    defaults = found["default"] or {}
-    width = max((len(dim["name"]) for dim in found["space"]), default=0)
+    width = max((len(dimension["name"]) for dimension in space), default=0)
     lines = []
-    for dim in found["space"]:
-        line = f"  {dim['name']:<{width}}  {dim['text']}"
-        if dim["when"]:
-            line += "  when " + ", ".join(
-                f"{key} in {values}" for key, values in dim["when"].items()
-            )
-        default = defaults.get(dim["name"])
-        if default is not None:
-            line += f"  default {default}"
+    for dimension in space:
+        name = dimension["name"]
+        line = f"  {name:<{width}}  {dimension['text']}"
+        if dimension["when"]:
+            conditions = [f"{key} in {values}" for key, values in dimension["when"].items()]
+            line += f"  when {', '.join(conditions)}"
+        if defaults.get(name) is not None:
+            line += f"  default {defaults[name]}"
         lines.append(line)
     return lines

@@ -183,7 +183,7 @@ def _run_again(
     study.add_seconds(time.monotonic() - started)
     study.reap()
     study.settle(interrupted=False, confirmed=Rounds(study).done())
-    record = json.loads(json.dumps(read_record(study)))
+    record = json.loads(json.dumps(read_record(study).to_json()))
     storage.close()
     folder = write_report(name, url, store)
     return Reproduction(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dlsearch.cli.arguments import parser, place, print_json, print_lines, split
 from dlsearch.cli.reading import look_at_study, run_id_of_trial
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dlsearch.cli.arguments import Place
+    from dlsearch.records.status import Status
     from dlsearch.study.study import Study
 
 FOLLOW_SECONDS = 1.0
@@ -28,7 +32,7 @@ def status(words: list[str]) -> int:
     found = _read_status(study, where)
     if options.json:
         study.storage.close()
-        print_json(found)
+        print_json(found.to_json())
         return 0
     from dlsearch.app.study_table import study_table
     from dlsearch.console.terminal import console as make_console
@@ -43,36 +47,40 @@ def status(words: list[str]) -> int:
     return 0
 
 
-def _read_status(study: Study, where: Place) -> dict[str, Any]:
+def _read_status(study: Study, where: Place) -> Status:
     """The status, with the run in MLflow of the best trial."""
-    from dlsearch.records.record import read_status
+    return study.storage.surely(lambda: _read_status_once(study, where))
 
-    def look() -> dict[str, Any]:
-        found = read_status(study, where.store)
-        best = found["best"]
-        if best is not None:
-            attempts = study.leases.rows(kind="trial", number=best["number"])
-            if attempts:
-                last = attempts[-1]
-                best["run_id"] = run_id_of_trial(where, study.name, last.number, last.attempt)
+
+def _read_status_once(study: Study, where: Place) -> Status:
+    from dlsearch.records.status import read_status
+    from dlsearch.study.states import AttemptKind
+
+    found = read_status(study, where.store)
+    if found.best is None:
         return found
-
-    return study.storage.surely(look)
+    attempts = study.leases.rows(kind=AttemptKind.TRIAL, number=found.best.number)
+    if not attempts:
+        return found
+    last = attempts[-1]
+    run_id = run_id_of_trial(where, study.name, last.number, last.attempt)
+    return replace(found, best=replace(found.best, run_id=run_id))
 
 
 def _follow(
     study: Study,
     where: Place,
-    found: dict[str, Any],
-    console: Any,
-) -> tuple[Study, dict[str, Any]]:
+    found: Status,
+    console: Console,
+) -> tuple[Study, Status]:
     """Draw the table again and again until the study ends; the study, and its last status."""
     from rich.live import Live
 
     from dlsearch.app.study_table import study_table
+    from dlsearch.study.states import StudyState
 
     with Live(study_table(found), console=console, auto_refresh=False) as live:
-        while found["state"] == "running":
+        while found.state is StudyState.RUNNING:
             time.sleep(FOLLOW_SECONDS)
             if study.storage.is_copy:
                 study.storage.close()
@@ -82,24 +90,26 @@ def _follow(
     return study, found
 
 
-def _result_lines(found: dict[str, Any]) -> list[str]:
+def _result_lines(found: Status) -> list[str]:
     from dlsearch.app.phrases import (
+        describe_confirmed_winner,
         describe_missing_result,
-        describe_winner,
         explain_missing_score,
         format_scores,
         name_configuration,
     )
+    from dlsearch.study.states import StudyState
 
     lines = []
-    if found["state"] == "failed":
+    if found.state is StudyState.FAILED:
         lines.append(describe_missing_result(found))
-    if found["winner"] is not None and found["winner"]["confirmed"]:
-        lines.append(f"winner: {describe_winner(found)}")
+    confirmed = describe_confirmed_winner(found)
+    if confirmed is not None:
+        lines.append(confirmed)
     unscored = explain_missing_score(found)
     if unscored is not None:
         lines.append(unscored)
-    for test in found["test"]:
-        name = name_configuration(test["trial_number"])
-        lines.append(f"test set, opened for {name}: {format_scores(test['metrics'])}")
+    for score in found.test:
+        name = name_configuration(score.trial_number)
+        lines.append(f"test set, opened for {name}: {format_scores(score.metrics)}")
     return lines

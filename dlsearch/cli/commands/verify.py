@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlsearch.cli.arguments import Place, parser, place, print_json, print_lines, split
 from dlsearch.cli.reading import require_storage
@@ -19,8 +19,12 @@ from dlsearch.cli.retraining import (
 from dlsearch.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from argparse import Namespace
+    from collections.abc import Sequence
 
+    from dlsearch.config.progress import ProgressUnit
+    from dlsearch.core.types import JsonObject
+    from dlsearch.records.models import StudyRecord
     from dlsearch.verification.retrain import Verdict
 
 
@@ -63,14 +67,16 @@ def verify(words: list[str]) -> int:
     name, _, number = options.target.partition("/")
     document, record = _read_study(where, name)
     chosen = _choose_trials(record, name, number, options)
+    from dlsearch.records.status import progress_unit_of
     from dlsearch.verification.retrain import Again
 
+    unit = progress_unit_of(record.study.model)
     verdicts: list[Verdict] = []
 
     def say(verdict: Verdict) -> None:
         verdicts.append(verdict)
         if not options.json:
-            print_lines(*_describe_verdict(verdict))
+            print_lines(*_describe_verdict(verdict, unit))
             sys.stdout.flush()
 
     with Again(
@@ -112,7 +118,7 @@ def _exit_code(verdicts: Sequence[Verdict]) -> int:
     return REFUSED if "refused" in kinds else DONE
 
 
-def _read_study(where: Place, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_study(where: Place, name: str) -> tuple[JsonObject, StudyRecord]:
     """The document and the record of a study; writes nothing, unlike what serves it."""
     from dlsearch.records.record import read_record
     from dlsearch.study.study import Study
@@ -127,15 +133,14 @@ def _read_study(where: Place, name: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _choose_trials(
-    record: Mapping[str, Any],
+    record: StudyRecord,
     name: str,
     number: str,
-    options: Any,
-) -> list[dict[str, Any]]:
-
+    options: Namespace,
+) -> list[JsonObject]:
     from dlsearch.verification.retrain import repeatable, sample
 
-    trials = json.loads(json.dumps(record["trials"]))
+    trials = json.loads(json.dumps([trial.to_json() for trial in record.trials]))
     if not number:
         numbers = sample(trials, options.sample, options.seed)
         if not numbers:
@@ -151,7 +156,7 @@ def _choose_trials(
     return [trials[int(number)]]
 
 
-def _describe_verdict(verdict: Verdict) -> list[str]:
+def _describe_verdict(verdict: Verdict, unit: ProgressUnit) -> list[str]:
     how = f"{verdict.state}{', resumed' if verdict.resumed else ''}"
     head = f"trial {verdict.number} ({how}): "
     if verdict.verdict == "refused":
@@ -161,7 +166,7 @@ def _describe_verdict(verdict: Verdict) -> list[str]:
     notes = name_differences(verdict.inputs, "although ")
     if verdict.verdict == "equal":
         weights = str(verdict.again["state_sha256"])[:12]
-        same = f"weights {weights}, {verdict.again['epochs']} epochs of metrics"
+        same = f"weights {weights}, {verdict.again['epochs']} {unit}s of metrics"
         splits = ", splits" if verdict.again["split_sha256"] else ""
         return [f"{head}equal, bit for bit: {same}{splits} ({verdict.seconds:.1f} s)", *notes]
     lines = [f"{head}NOT equal ({verdict.seconds:.1f} s)", *notes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlsearch.cli.arguments import parser, place, print_lines, split
+from dlsearch.cli.arguments import parser, place, print_lines, split, values_given
 from dlsearch.cli.shipping import SHIPS_REST, is_uri_typed
 from dlsearch.config.compose import compose_config, seconds
 from dlsearch.core.errors import ConfigError
@@ -53,7 +53,7 @@ def worker(words: list[str]) -> int:
 
 
 def _name_of_study(overrides: list[str]) -> str:
-    names = [word.split("=", 1)[1] for word in overrides if word.startswith(_NAMING)]
+    names = values_given(overrides, *_NAMING)
     if not names:
         raise ConfigError("study", "expected the study to join", "dlsearch worker study=nightly")
     from dlsearch.core.names import check_name
