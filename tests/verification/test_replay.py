@@ -100,7 +100,7 @@ class Search:
         return True
 
     def report(self):
-        record = json.loads(json.dumps(read_record(self.studies[0])))
+        record = json.loads(json.dumps(read_record(self.studies[0]).to_json()))
         rows = [
             ABSENT | {key: trial[key] for key in REPLAY if trial.get(key) is not None}
             for trial in record["trials"]
