@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,27 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import inside, plain
 
 if TYPE_CHECKING:
-    from dlsearch.inspection.findings import InsideFindings
+    from argparse import Namespace
+
+    from dlsearch.inspection.findings import GradientNorms, InsideFindings
     from dlsearch.study.kept_model import Kept
+
+
+@dataclass(frozen=True)
+class _View:
+    """What was seen of a net, and where it belongs.
+
+    Args:
+        found: The findings.
+        title: Of the page.
+        out: The page's folder.
+        journal: Of the run that trained the net; None of one that is as initialised.
+    """
+
+    found: InsideFindings
+    title: str
+    out: Path
+    journal: Path | None
 
 
 def look(words: list[str]) -> int:
@@ -49,35 +69,33 @@ def look(words: list[str]) -> int:
     for word in options.files:  # before torch is waited for
         if not Path(word).expanduser().exists():
             raise ConfigError(word, "there is no such file")
-    found, title, out, journal = (
-        _look_at_untrained(overrides, options)
-        if options.name is None
-        else _look_at_trained(overrides, options)
-    )
+    if options.name is None:
+        view = _look_at_untrained(overrides, options)
+    else:
+        view = _look_at_trained(overrides, options)
     from dlsearch.report.look_page import write_look
 
-    page = write_look(found, title, out)
-    if journal is not None:
-        attach_page(overrides, journal, out)
+    page = write_look(view.found, view.title, view.out)
+    if view.journal is not None:
+        attach_page(overrides, view.journal, view.out)
     if options.json:
-        print_json({"title": title, "page": str(page), **found})
+        print_json({"title": view.title, "page": str(page), **view.found})
         return 0
-    print_lines(*_describe_findings(found), f"page: {os.path.relpath(page)}")
+    print_lines(*_describe_findings(view.found), f"page: {os.path.relpath(page)}")
     return 0
 
 
-def _look_at_untrained(
-    overrides: list[str], options: Any
-) -> tuple[InsideFindings, str, Path, Path | None]:
+def _look_at_untrained(overrides: list[str], options: Namespace) -> _View:
     from dlsearch.config.compose import compose_config
     from dlsearch.report.look_page import LOOK, check_out
 
     cfg = compose_config(overrides, config_dirs=options.config_dir)
-    name = "_".join(
-        str(cfg[group].get("_target_", group)).rsplit(".", 1)[-1].lower()
-        for group in ("model", "data")
-    )
-    out = page_folder(options.out, place(overrides, options.config_dir).store / "look" / name)
+    classes = []
+    for group in ("model", "data"):
+        target = str(cfg[group].get("_target_", group))
+        classes.append(target.rpartition(".")[2].lower())
+    store = place(overrides, options.config_dir).store
+    out = page_folder(options.out, store / "look" / "_".join(classes))
     check_out(out, LOOK)
     from dlsearch.inspection.inside import see
     from dlsearch.training.building import build_data, build_task, seed_everything
@@ -87,12 +105,11 @@ def _look_at_untrained(
     found = _require_findings(see(cfg, build_task(cfg)))
     if found["gradients"]:
         found["gradients"]["kept"] = None  # the same net twice
-    return found, f"{name.replace('_', ' on ')}, as initialised", out, None
+    title = "_".join(classes).replace("_", " on ")
+    return _View(found, f"{title}, as initialised", out, None)
 
 
-def _look_at_trained(
-    overrides: list[str], options: Any
-) -> tuple[InsideFindings, str, Path, Path | None]:
+def _look_at_trained(overrides: list[str], options: Namespace) -> _View:
     kept, folder = _find_model(overrides, options.name)
     from omegaconf import OmegaConf
 
@@ -123,7 +140,8 @@ def _look_at_trained(
     found = _require_findings(see(cfg, task, given))
     found["curves"] = curves(folder)
     _take_logged_gradients(found, folder)
-    return found, kept.title, out, next(reversed(journals(folder)), None)
+    journal = next(reversed(journals(folder)), None)
+    return _View(found, kept.title, out, journal)
 
 
 def _find_model(overrides: list[str], word: str) -> tuple[Kept, Path]:
@@ -195,21 +213,29 @@ def _describe_findings(found: InsideFindings) -> list[str]:
     lines = []
     if found.get("n"):
         lines.append(f"looked at {found['n']} examples of {found['source']}")
-    rows = found.get("gradients")
-    if rows:
-        width = max(map(len, rows["layers"]))
-        names = rows.get("names") or ["as initialised", "as kept"]
-        columns = [
-            (name, norms)
-            for name, norms in zip(names, (rows["initial"], rows["kept"]), strict=True)
-            if norms
-        ]
-        lines.append(
-            f"{'gradient norm':<{width}}  " + "  ".join(f"{name:>14}" for name, _ in columns)
-        )
-        for i, layer in enumerate(rows["layers"]):
-            numbers = "  ".join(
-                f"{'–' if v[i] is None else format(v[i], '.3g'):>14}" for _, v in columns
-            )
-            lines.append(f"{layer:<{width}}  {numbers}")
+    gradients = found.get("gradients")
+    if gradients:
+        lines += _describe_gradients(gradients)
     return lines
+
+
+def _describe_gradients(gradients: GradientNorms) -> list[str]:
+    """A row for each layer, a column for each moment whose norms are known."""
+    first, last = gradients.get("names") or ["as initialised", "as kept"]
+    columns = {}
+    if gradients["initial"]:
+        columns[first] = gradients["initial"]
+    if gradients["kept"]:
+        columns[last] = gradients["kept"]
+    width = max(map(len, gradients["layers"]))
+    headings = "  ".join(f"{name:>14}" for name in columns)
+    lines = [f"{'gradient norm':<{width}}  {headings}"]
+    for index, layer in enumerate(gradients["layers"]):
+        cells = [_format_norm(norms[index]) for norms in columns.values()]
+        numbers = "  ".join(f"{cell:>14}" for cell in cells)
+        lines.append(f"{layer:<{width}}  {numbers}")
+    return lines
+
+
+def _format_norm(norm: float | None) -> str:
+    return "–" if norm is None else f"{norm:.3g}"
