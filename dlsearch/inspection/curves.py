@@ -73,7 +73,11 @@ def curves(folder: Path) -> LossCurves | None:
     }
 
 
-def _take_loss(row: _MetricsRow, name: str, points: dict[int, float]) -> None:
+def _take_loss(
+    row: _MetricsRow,
+    name: str,
+    points: dict[int, float],
+) -> None:
     """Note the loss of the row's epoch, where the row has both."""
     epoch = row.epoch
     if epoch is not None and name in row.values:
@@ -97,7 +101,10 @@ def _finite_points(points: dict[int, float]) -> list[list[float]]:
     return found
 
 
-def logged(folder: Path, prefix: str) -> dict[str, list[tuple[int, float]]]:
+def logged(
+    folder: Path,
+    prefix: str,
+) -> dict[str, list[tuple[int, float]]]:
     """Metrics whose names begin with `prefix`, in the order of the rows.
 
     Args:

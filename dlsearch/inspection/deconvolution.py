@@ -108,8 +108,18 @@ class Geometry:
         height = min(self.size[0], sides[0])
         width = min(self.size[1], sides[1])
         return Box(
-            top=self._begin(0, row, height, sides[0]),
-            left=self._begin(1, column, width, sides[1]),
+            top=self._begin(
+                0,
+                row,
+                height,
+                sides[0],
+            ),
+            left=self._begin(
+                1,
+                column,
+                width,
+                sides[1],
+            ),
             height=height,
             width=width,
         )
@@ -218,8 +228,19 @@ def _record_calls(net: nn.Module, x: Tensor) -> list[_Call]:
     calls: list[_Call] = []
 
     def noting(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note_call(module: nn.Module, inputs: Any, output: Any) -> None:
-            calls.append(_Call(name, module, inputs[0], output))
+        def note_call(
+            module: nn.Module,
+            inputs: Any,
+            output: Any,
+        ) -> None:
+            calls.append(
+                _Call(
+                    name,
+                    module,
+                    inputs[0],
+                    output,
+                )
+            )
 
         return note_call
 
@@ -381,7 +402,11 @@ def _pass_batch_norm(module: nn.BatchNorm2d, x: Tensor) -> _Passed:
     return _Passed(module(x), lambda signal: signal * scale_of_channel)
 
 
-def _transpose(module: nn.Module, x: Tensor, signal: Tensor) -> Tensor:
+def _transpose(
+    module: nn.Module,
+    x: Tensor,
+    signal: Tensor,
+) -> Tensor:
     """A linear layer backwards."""
     with torch.enable_grad():
         given = torch.zeros_like(x, requires_grad=True)

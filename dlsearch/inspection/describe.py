@@ -31,7 +31,10 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def layer_table(net: nn.Module, in_shape: Sequence[int]) -> list[LayerRow]:
+def layer_table(
+    net: nn.Module,
+    in_shape: Sequence[int],
+) -> list[LayerRow]:
     """One row for each layer without children, in the order in which they run.
 
     The net is copied to the meta device, so nothing is computed; a net that does not run there runs
@@ -80,7 +83,10 @@ def _count_numbers(tensors: Sequence[Tensor]) -> int:
 
 
 # -- the first layer ------------------------------------------------------------------------------
-def first_layer(model: nn.Module, in_shape: Sequence[int] | None = None) -> FirstLayer | None:
+def first_layer(
+    model: nn.Module,
+    in_shape: Sequence[int] | None = None,
+) -> FirstLayer | None:
     """The weights of the first layer as small pictures, for the study's record.
 
     The first layer with a weight is looked at: a convolution over two dimensions, or a linear layer
@@ -130,7 +136,10 @@ def _first_weighted_layer(net: nn.Module) -> tuple[str, nn.Module | None]:
     return "", None
 
 
-def _weight_as_images(layer: nn.Module, in_shape: Sequence[int] | None) -> Tensor | None:
+def _weight_as_images(
+    layer: nn.Module,
+    in_shape: Sequence[int] | None,
+) -> Tensor | None:
     """(filters, C, H, W) of a convolution, or of a linear layer on an image.
 
     None of other layers.
@@ -179,8 +188,19 @@ class _TableWriter:
     def hook_for(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         """A forward hook of the layer of this name."""
 
-        def note_call(module: nn.Module, inputs: Any, output: Any) -> None:
-            self.rows.append(self._describe_call(name, module, inputs, output))
+        def note_call(
+            module: nn.Module,
+            inputs: Any,
+            output: Any,
+        ) -> None:
+            self.rows.append(
+                self._describe_call(
+                    name,
+                    module,
+                    inputs,
+                    output,
+                )
+            )
 
         return note_call
 

@@ -82,7 +82,11 @@ def weight_norms(net: nn.Module) -> list[LayerNorm]:
     return found
 
 
-def gradient_norms(net: nn.Module, x: Tensor, y: Tensor) -> list[LayerNorm] | None:
+def gradient_norms(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+) -> list[LayerNorm] | None:
     """Of one batch, by layer, in the order in which the layers run; the net stays as it is.
 
     Batch normalisation takes the batch's statistics, as in training, and dropout drops nothing. The
@@ -127,7 +131,10 @@ def _note_order_of_calls(net: nn.Module) -> list[str]:
     return order
 
 
-def _in_order(norms: list[LayerNorm], order: list[str]) -> list[LayerNorm]:
+def _in_order(
+    norms: list[LayerNorm],
+    order: list[str],
+) -> list[LayerNorm]:
     """By the first call of each layer; those that were not called come last."""
     first_call: dict[str, int] = {}
     for place, name in enumerate(order):
@@ -163,7 +170,10 @@ def rows(
     }
 
 
-def _norms_of(layers: Sequence[str], norms: dict[str, float]) -> list[float | None] | None:
+def _norms_of(
+    layers: Sequence[str],
+    norms: dict[str, float],
+) -> list[float | None] | None:
     """A norm for each layer; None where nothing was measured."""
     if not norms:
         return None

@@ -123,7 +123,12 @@ def look(
         "gradients": None,
     }
     if x.dim() == 4 and min(x.shape[2:]) > 1:
-        _look_at_images(net, Examples(x, y), spec, found)
+        _look_at_images(
+            net,
+            Examples(x, y),
+            spec,
+            found,
+        )
     if y is not None:
         batch = Examples(x[:BATCH], y[:BATCH].cpu())
         found["gradients"] = _compare_gradients(net, initial, batch)
@@ -145,8 +150,18 @@ def _look_at_images(
         found["image"] = encode_tiles(shrink_tiles(pictures[:1], PICTURE))
     chain = find_chain(net, x[:1])
     if chain is not None:
-        found["deconvolution"] = deconvolutions(net, chain, x, spec)
-    found["warped"] = warped(net, x, pictures, examples.targets)
+        found["deconvolution"] = deconvolutions(
+            net,
+            chain,
+            x,
+            spec,
+        )
+    found["warped"] = warped(
+        net,
+        x,
+        pictures,
+        examples.targets,
+    )
 
 
 def _compare_gradients(
@@ -164,7 +179,11 @@ def _compare_gradients(
     return rows(before, after)
 
 
-def of_training(cfg: DictConfig, task: pl.LightningModule, folder: Path) -> InsideFindings | None:
+def of_training(
+    cfg: DictConfig,
+    task: pl.LightningModule,
+    folder: Path,
+) -> InsideFindings | None:
     """Look into a trained task with validation data of its configuration, for the study's record.
 
     A failure here must not fail the scoring that it belongs to: where a net or its data cannot be
@@ -233,7 +252,10 @@ def see(
 
 
 # -- examples -------------------------------------------------------------------------------------
-def validation(data: pl.LightningDataModule, net: nn.Module) -> Examples | None:
+def validation(
+    data: pl.LightningDataModule,
+    net: nn.Module,
+) -> Examples | None:
     """Examples of the validation data, as the net is given them; the test set stays closed."""
     data.prepare_data()
     data.setup("fit")
@@ -348,7 +370,11 @@ def feature_maps(net: nn.Module, image: Tensor) -> list[LayerMaps]:
     answers: list[_Answer] = []
 
     def taking(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        def take_maps(module: nn.Module, inputs: Any, out: Any) -> None:
+        def take_maps(
+            module: nn.Module,
+            inputs: Any,
+            out: Any,
+        ) -> None:
             if _are_maps(out):
                 kept = out.detach().clone()  # the next layer may work in place
                 answers.append(_Answer(layer, module, kept))
@@ -440,13 +466,22 @@ def deconvolutions(
     features = chain.features()
     found: list[DeconvolvedLayer] = []
     for place in spread_evenly(len(features), DEPTHS):
-        described = _describe_features(chain, features[place], seen, pictures)
+        described = _describe_features(
+            chain,
+            features[place],
+            seen,
+            pictures,
+        )
         if described is not None:
             found.append(described)
     return found or None
 
 
-def _input_of_chain(net: nn.Module, chain: Chain, x: Tensor) -> Tensor:
+def _input_of_chain(
+    net: nn.Module,
+    chain: Chain,
+    x: Tensor,
+) -> Tensor:
     """What the first layer of the chain is given.
 
     The images, or what a spatial transformer made of them.
@@ -486,7 +521,12 @@ def _describe_features(
     top = peaks[:, channels].topk(most, dim=0).indices.T  # (channels, TOP)
     images = top.flatten()
     wanted = channels.repeat_interleave(top.shape[1]).tolist()
-    projected = project(chain.layers, seen[images], layer, wanted)
+    projected = project(
+        chain.layers,
+        seen[images],
+        layer,
+        wanted,
+    )
     pixels = grey_or_colour(projected)
     where = geometry(chain.layers[: layer + 1])
     projections: list[Tensor] = []
@@ -515,7 +555,11 @@ def _strongest_channels(peaks: Tensor) -> Tensor:
     return channels[largest[channels] > 0]
 
 
-def _field_of_strongest(answers: Tensor, where: Geometry, sides: Sequence[int]) -> Box:
+def _field_of_strongest(
+    answers: Tensor,
+    where: Geometry,
+    sides: Sequence[int],
+) -> Box:
     """What the unit that answers most in a map, (H, W), sees of an image of `sides`."""
     strongest = int(answers.flatten().argmax())
     row, column = divmod(strongest, answers.shape[1])

@@ -18,7 +18,11 @@ def leaf_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def run_hooked(net: nn.Module, x: Tensor, hooks: Iterable[RemovableHandle]) -> None:
+def run_hooked(
+    net: nn.Module,
+    x: Tensor,
+    hooks: Iterable[RemovableHandle],
+) -> None:
     """Run a net for what its hooks take, and remove these, also where it fails."""
     try:
         net(x)

@@ -67,7 +67,11 @@ class RangeTest(Checkpoint):
         self.smooth: list[float] = []
         self._ratios: list[float] = []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         """Note the groups' ratios."""
         first = [float(group["lr"]) for group in trainer.optimizers[0].param_groups]
         largest = max(first)
@@ -180,7 +184,12 @@ def _train_with(
     task = build_task(cfg)
     changes = {"trainer": {"max_epochs": test.steps, "limit_val_batches": 0.0}}
     changed: Any = OmegaConf.merge(cfg, changes)
-    run = Run(folder, journal, ["train/loss"], ["minimize"])
+    run = Run(
+        folder,
+        journal,
+        ["train/loss"],
+        ["minimize"],
+    )
     trainer = build_trainer(changed, run, [test])
     trainer.fit_loop.epoch_loop.max_steps = test.steps
     trainer.fit(task, datamodule=data)

@@ -86,7 +86,12 @@ class Extent:
             # All outputs together see no more than all inputs did, whatever the padding adds.
             seen_by_all = size + (outputs - 1) * jump
             whole = min(whole, seen_by_all)
-        return Extent(size, jump, whole, self.least)
+        return Extent(
+            size,
+            jump,
+            whole,
+            self.least,
+        )
 
     def gathered(self) -> Extent:
         """Of what depends on all positions."""
@@ -268,7 +273,11 @@ def _slice_windows(args: Any) -> Windows:
     )
 
 
-def _convolution_windows(args: Any, before: Tensor, out: Tensor) -> Windows:
+def _convolution_windows(
+    args: Any,
+    before: Tensor,
+    out: Tensor,
+) -> Windows:
     weight = args[1]
     strides = args[3]
     dilations = args[5]
@@ -291,7 +300,11 @@ def _for_axis(values: Any, axis: int) -> Any:
     return values[axis] if len(values) > 1 else values[0]
 
 
-def _pool_windows(args: Any, before: Tensor, out: Tensor) -> Windows:
+def _pool_windows(
+    args: Any,
+    before: Tensor,
+    out: Tensor,
+) -> Windows:
     kernel = args[1]
     given = args[2] if len(args) > 2 else None
     stride = given or kernel
@@ -301,7 +314,11 @@ def _pool_windows(args: Any, before: Tensor, out: Tensor) -> Windows:
     )
 
 
-def _resize_windows(args: Any, before: Tensor, out: Tensor) -> Windows:
+def _resize_windows(
+    args: Any,
+    before: Tensor,
+    out: Tensor,
+) -> Windows:
     """Adaptive pools and interpolation: as many positions as one output can touch."""
     inputs = _sides_of(before)
     outputs = _sides_of(out)
@@ -319,7 +336,11 @@ def _resize_window(inputs: int, outputs: int) -> Window:
     return Window(touched, 1, inputs / outputs)
 
 
-def _nearest_windows(args: Any, before: Tensor, out: Tensor) -> Windows:
+def _nearest_windows(
+    args: Any,
+    before: Tensor,
+    out: Tensor,
+) -> Windows:
     inputs = _sides_of(before)
     outputs = _sides_of(out)
     return Windows(
