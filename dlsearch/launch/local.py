@@ -22,6 +22,7 @@ from omegaconf import DictConfig, open_dict
 
 from dlsearch.console.streams import finish_output
 from dlsearch.core.errors import AWAY
+from dlsearch.core.retry import wait_until
 from dlsearch.launch.base import JobPlace, SearchLauncher
 
 if TYPE_CHECKING:
@@ -219,7 +220,11 @@ class _Jobs:
             slot = free.pop(0)
             # a job that is alone is a worker, which has all slots
             env = {} if self._is_alone else self._slots[slot].env
-            pid = self._launcher.fork_job(self._first_number + job.index, job.overrides, env)
+            pid = self._launcher.fork_job(
+                self._first_number + job.index,
+                job.overrides,
+                env,
+            )
             self._running[pid] = (job, slot)
 
     def _note_end(self, pid: int, code: int) -> None:
@@ -262,12 +267,23 @@ def _ended(pids: Iterable[int]) -> tuple[int, int]:
 
 def _stop(pids: list[int]) -> None:
     """Ask all jobs to end, then kill those that have not."""
-    for number, patience_s in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
-        for pid in pids:
-            os.kill(pid, number)
-        deadline = time.monotonic() + patience_s
-        while pids and time.monotonic() < deadline:
-            for pid in list(pids):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    pids.remove(pid)
-            time.sleep(STOP_POLL_SECONDS)
+    _signal_and_wait(pids, signal.SIGTERM, STOP_SECONDS)
+    _signal_and_wait(pids, signal.SIGKILL, KILL_SECONDS)
+
+
+def _signal_and_wait(
+    pids: list[int],
+    number: signal.Signals,
+    patience_s: float,
+) -> None:
+    """Send a signal to all jobs, and take those out of `pids` that end within `patience_s`."""
+
+    def have_ended() -> bool:
+        for pid in list(pids):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                pids.remove(pid)
+        return not pids
+
+    for pid in pids:
+        os.kill(pid, number)
+    wait_until(have_ended, timeout_s=patience_s, poll_s=STOP_POLL_SECONDS)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
-import time
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from sqlalchemy.engine import make_url
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_schema
+from dlsearch.core.retry import Backoff, retry
 from dlsearch.storage import schema
 from dlsearch.storage.gated_sqlite import connect
 from dlsearch.storage.location import mask, refuse_foreign
@@ -208,26 +209,45 @@ def _copy_file(path: Path, copy: Path) -> None:
     Raises:
         ConfigError: It changes all the time.
     """
-    for _ in range(COPY_TRIES):
-        if _is_open(path):
-            with (
-                closing(_connect_read_only(path)) as source,
-                closing(connect(copy)) as target,
-            ):
-                source.backup(target)
-            return
-        before = _stamp_files(path)
-        shutil.copyfile(path, copy)
-        log = _file_beside(path, _LOG)
-        if log.exists():
-            shutil.copyfile(log, _file_beside(copy, _LOG))
-        if _stamp_files(path) == before:
-            return
-        # A process opened it meanwhile.
+    try:
+        retry(
+            partial(_copy_once, path, copy),
+            on=_ChangedMeanwhileError,
+            tries=COPY_TRIES,
+            backoff=Backoff(first_s=COPY_PAUSE_S, cap_s=COPY_PAUSE_S),
+        )
+    except _ChangedMeanwhileError:
+        raise ConfigError(
+            "study.storage", f"{path} changes faster than it can be copied", "try again"
+        ) from None
+
+
+class _ChangedMeanwhileError(Exception):
+    """A process opened the database while it was copied."""
+
+
+def _copy_once(path: Path, copy: Path) -> None:
+    """Copy a database and its log.
+
+    Raises:
+        _ChangedMeanwhileError: They are of two moments, and the copy is gone again.
+    """
+    if _is_open(path):
+        with (
+            closing(_connect_read_only(path)) as source,
+            closing(connect(copy)) as target,
+        ):
+            source.backup(target)
+        return
+    before = _stamp_files(path)
+    shutil.copyfile(path, copy)
+    log = _file_beside(path, _LOG)
+    if log.exists():
+        shutil.copyfile(log, _file_beside(copy, _LOG))
+    if _stamp_files(path) != before:
         for each in copy.parent.iterdir():
             each.unlink()
-        time.sleep(COPY_PAUSE_S)
-    raise ConfigError("study.storage", f"{path} changes faster than it can be copied", "try again")
+        raise _ChangedMeanwhileError
 
 
 def _stamp_files(path: Path) -> list[tuple[int, int, int] | None]:
