@@ -289,7 +289,13 @@ def where_to_ship(
         OSError: The disk is full, or the like.
     """
     if not typed and (folder / FILE).is_file():
-        return uri_of(store, folder, [], [uri], lambda _: "")
+        return uri_of(
+            store,
+            folder,
+            [],
+            [uri],
+            lambda _: "",
+        )
     remember(store, folder, uri)
     return uri
 

@@ -15,21 +15,32 @@ import re
 import threading
 import time
 import uuid
-from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from dlsearch.core.bounded import parse_json
 from dlsearch.core.files.inside import inside, is_inside
 from dlsearch.core.files.regular import open_regular, open_to_append, read_json
 from dlsearch.core.masking import mask, mask_known, mask_text
 from dlsearch.core.text import clean_text
+from dlsearch.core.types import JsonObject
 from dlsearch.tracking import layout
+from dlsearch.tracking.rows import (
+    ArtifactRow,
+    DatasetRow,
+    MetricsRow,
+    ModelRow,
+    OpenRow,
+    ParamsRow,
+    StatusRow,
+    TagsRow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dlsearch.core.files.descriptor import Descriptor
+    from dlsearch.tracking.rows import JournalRow
 
 FLUSH_BYTES = 64 * 1024
 FLUSH_S = 5.0
@@ -38,16 +49,19 @@ FLUSH_S = 5.0
 MAX_ROW = 16_000_000
 _MAX_NOTES = 100_000
 
-#: A row, as JSON: ``row`` (its type), ``t``, and the fields of its type.
-Row = dict[str, Any]
+#: A row as it is read: ``row`` (its type), ``t``, and what it has of the fields of its type, see
+#: :mod:`dlsearch.tracking.rows`.
+Row: TypeAlias = JsonObject
 
 _WORD = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LONGEST = 500
-
-
-@lru_cache(maxsize=4096)
-def _mask_key(name: str) -> str:
-    return layout.key(mask_known(name))
+_STATUSES = (
+    layout.FINISHED,
+    layout.KILLED,
+    layout.FAILED,
+    layout.SCHEDULED,
+    layout.RUNNING,
+)
 
 
 _encode = json.JSONEncoder(
@@ -77,6 +91,7 @@ class Journal:
         self._buffer = bytearray()
         self._file: Descriptor | None = None
         self._flushed = time.monotonic()
+        self._keys: dict[str, str] = {}  # by name, as it was given
 
     def open(
         self,
@@ -102,27 +117,22 @@ class Journal:
         """
         if kind not in layout.KINDS:
             raise ValueError(f"kind: expected one of {', '.join(layout.KINDS)}, got {kind!r}")
-        key = (
-            next((row["key"] for row in rows(self.path) if row["row"] == "open"), None)
-            or uuid.uuid4().hex
+        key = _key_of_run(self.path) or uuid.uuid4().hex
+        row = OpenRow(
+            key=key,
+            kind=kind,
+            name=mask_known(name),
+            experiment=mask_known(experiment),
+            parent=parent,
+            tags=self._to_texts(tags or {}),
+            started=started_ms or _now_ms(),
         )
-        named = {"name": mask_known(name), "experiment": mask_known(experiment)}
-        fields = {
-            "key": key,
-            "kind": kind,
-            **named,
-            "parent": parent,
-        }
-        self._add(
-            "open",
-            {**fields, "tags": _to_texts(tags or {}), "started": started_ms or _now_ms()},
-            flush=True,
-        )
+        self._add(row, flush=True)
         return key
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record parameters, whole and masked."""
-        self._add("params", {"values": _to_texts(values)})
+        self._add(ParamsRow(self._to_texts(values)))
 
     def metrics(
         self,
@@ -139,23 +149,17 @@ class Journal:
             at_ms: When they were measured; now by default. The same at the same time is one row,
                 even if it is sent twice.
         """
-        found = {_mask_key(name): _to_json_number(v) for name, v in values.items()}
-        self._add(
-            "metrics",
-            {"step": int(step), "values": found, **({} if at_ms is None else {"t": at_ms})},
-        )
+        row = MetricsRow(int(step), self._to_numbers(values))
+        self._add(row, at_ms=at_ms)
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags."""
-        self._add("tags", {"values": _to_texts(values)})
+        self._add(TagsRow(self._to_texts(values)))
 
     def artifact(self, local_path: Path, artifact_path: str = "") -> None:
         """Name a file or folder to be copied into the run below `artifact_path`."""
-        self._add(
-            "artifact",
-            {"file": self._relative_to_journal(local_path), "to": artifact_path},
-            flush=True,
-        )
+        file = self._relative_to_journal(local_path)
+        self._add(ArtifactRow(file, artifact_path), flush=True)
 
     def dataset(
         self,
@@ -172,15 +176,13 @@ class Journal:
             context: ``train validation test``.
             source: Where it comes from.
         """
-        self._add(
-            "dataset",
-            {
-                "name": mask_known(name),
-                "digest": digest,
-                "context": context,
-                "source": mask_text(source),
-            },
+        row = DatasetRow(
+            name=mask_known(name),
+            digest=digest,
+            context=context,
+            source=mask_text(source),
         )
+        self._add(row)
 
     def model(self, name: str, metrics: Mapping[str, float]) -> None:
         """Have the net in the folder ``model`` beside this journal logged as an MLflow model.
@@ -189,29 +191,16 @@ class Journal:
             name: Of the model.
             metrics: What it scored; they are linked to the model.
         """
-        self._add(
-            "model",
-            {
-                "name": name,
-                "metrics": {_mask_key(k): _to_json_number(v) for k, v in metrics.items()},
-            },
-            flush=True,
-        )
+        self._add(ModelRow(name, self._to_numbers(metrics)), flush=True)
 
     def status(self, status: str) -> None:
         """End the run: ``FINISHED KILLED FAILED SCHEDULED``.
 
         The owner of the run calls it, last.
         """
-        if status not in (
-            layout.FINISHED,
-            layout.KILLED,
-            layout.FAILED,
-            layout.SCHEDULED,
-            layout.RUNNING,
-        ):
+        if status not in _STATUSES:
             raise ValueError(f"status: expected one of MLflow's, got {status!r}")
-        self._add("status", {"status": status}, flush=True)
+        self._add(StatusRow(status), flush=True)
 
     def flush(self) -> None:
         """Hand all rows to the operating system.
@@ -244,20 +233,20 @@ class Journal:
 
     def _add(
         self,
-        row: str,
-        fields: Mapping[str, Any],
+        row: JournalRow,
         *,
+        at_ms: int | None = None,
         flush: bool = False,
     ) -> None:
-        line = _encode({"row": row, "t": _now_ms(), **fields}).encode("utf-8", "replace")
+        when_ms = _now_ms() if at_ms is None else at_ms
+        text = _encode({"row": row.row, "t": when_ms, **vars(row)})
+        line = text.encode("utf-8", "replace")
         with self._lock:
             self._buffer += line
             self._buffer += b"\n"
-            if (
-                flush
-                or len(self._buffer) > FLUSH_BYTES
-                or time.monotonic() - self._flushed > FLUSH_S
-            ):
+            is_long = len(self._buffer) > FLUSH_BYTES
+            is_old = time.monotonic() - self._flushed > FLUSH_S
+            if flush or is_long or is_old:
                 self._write_buffer()
 
     def _write_buffer(self) -> None:
@@ -273,9 +262,29 @@ class Journal:
             written = os.write(self._file.fileno(), self._buffer)
             del self._buffer[:written]
 
+    def _key(self, name: str) -> str:
+        """A name as it is written: without secrets, and fit for MLflow."""
+        if name not in self._keys:
+            self._keys[name] = layout.key(mask_known(name))
+        return self._keys[name]
+
+    def _to_numbers(self, values: Mapping[str, float]) -> dict[str, float | str]:
+        return {self._key(name): _to_json_number(value) for name, value in values.items()}
+
+    def _to_texts(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """As MLflow's databases take it: PostgreSQL refuses a request with a NUL as a whole."""
+        found: dict[str, str] = {}
+        for given, value in values.items():
+            name = str(given)
+            masked = mask(value, name)
+            found[self._key(name)] = clean_text(layout.text(masked))
+        return found
+
     def _relative_to_journal(self, path: Path) -> str:
         """Relative to the journal, so that a store can be moved."""
-        return os.path.relpath(os.path.abspath(path), os.path.abspath(self.path.parent))  # noqa: PTH100  # links stay
+        own = os.path.abspath(path)  # noqa: PTH100  # links stay
+        folder = os.path.abspath(self.path.parent)  # noqa: PTH100
+        return os.path.relpath(own, folder)
 
 
 def _now_ms() -> int:
@@ -287,20 +296,16 @@ def _to_json_number(value: Any) -> float | str:
     return number if math.isfinite(number) else str(number)  # "nan", "inf", "-inf": JSON has none
 
 
-def _to_texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """As MLflow's databases take it: PostgreSQL refuses a NUL, and with it the whole request."""
-    return {
-        _mask_key(str(name)): clean_text(layout.text(mask(value, str(name))))
-        for name, value in values.items()
-    }
-
-
 def _ends_torn(fd: int) -> bool:
     size = os.fstat(fd).st_size
     return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
 
 
-def read(path: Path, offset: int = 0, limit: int = 1 << 20) -> tuple[list[tuple[Row, int]], int]:
+def read(
+    path: Path,
+    offset: int = 0,
+    limit: int = 1 << 20,
+) -> tuple[list[tuple[Row, int]], int]:
     """The rows of a journal from `offset` on.
 
     Args:
@@ -367,40 +372,44 @@ def rows(path: Path) -> Iterator[Row]:
         offset = end
 
 
-def opens(row: Mapping[str, Any]) -> bool:
+def _key_of_run(path: Path) -> str | None:
+    """The key under which the run of a journal is found; None where it opens none yet."""
+    for row in rows(path):
+        if row["row"] == "open":
+            key: str = row["key"]
+            return key
+    return None
+
+
+def opens(row: Row) -> bool:
     """Whether a row opens a run with usable names.
 
     Each of them is one line, and the key is a word.
     """
-    if (
-        row.get("row") != "open"
-        or row.get("kind") not in layout.KINDS
-        or not isinstance(row.get("tags"), dict)
-    ):
+    if row.get("row") != "open" or row.get("kind") not in layout.KINDS:
         return False
-    if (
-        not isinstance(row.get("started"), int)
-        or not isinstance(row.get("key"), str)
-        or not _WORD.fullmatch(row["key"])
-    ):
+    if not isinstance(row.get("tags"), dict) or not isinstance(row.get("started"), int):
         return False
-    texts = (row.get("name"), row.get("experiment"))
-    return all(
-        isinstance(text, str) and 0 < len(text) <= _LONGEST and text.isprintable() for text in texts
-    )
+    key = row.get("key")
+    if not isinstance(key, str) or not _WORD.fullmatch(key):
+        return False
+    return _is_title(row.get("name")) and _is_title(row.get("experiment"))
 
 
-def parent_of(store: Path, row: Mapping[str, Any]) -> Path | None:
+def _is_title(text: Any) -> bool:
+    """Whether this is one line that MLflow's pages can show."""
+    return isinstance(text, str) and 0 < len(text) <= _LONGEST and text.isprintable()
+
+
+def parent_of(store: Path, row: Row) -> Path | None:
     """The journal of the run above the one that `row` opens.
 
     None where it has none, or names none of this store.
     """
     parent = row.get("parent")
-    return (
-        inside(store, parent)
-        if isinstance(parent, str) and parent and is_inside(store, parent)
-        else None
-    )
+    if not isinstance(parent, str) or not parent or not is_inside(store, parent):
+        return None
+    return inside(store, parent)
 
 
 def shipped_path(path: Path) -> Path:

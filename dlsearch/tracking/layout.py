@@ -10,7 +10,10 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import Params
 
 SCHEMA_VERSION = "1"
 
@@ -232,10 +235,10 @@ def dataset_digest(digest: str) -> str:
     return digest[:MAX_DIGEST]
 
 
-def flatten_params(config: Mapping[str, Any], searched: Iterable[str]) -> dict[str, Any]:
+def flatten_params(config: Mapping[str, Any], searched: Iterable[str]) -> Params:
     """The fixed part of a config as params: ``cfg/<flattened key>``, without what is `searched`."""
     left_out = set(searched)
-    found: dict[str, Any] = {}
+    found: Params = {}
 
     def visit(prefix: str, node: Any) -> None:
         if prefix in left_out:

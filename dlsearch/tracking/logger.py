@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
 
+    from dlsearch.core.types import Params
     from dlsearch.tracking.journal import Journal
 
 
@@ -27,7 +28,7 @@ class JournalLogger(Logger):
         """Write nothing yet."""
         super().__init__()
         self._journal = journal
-        #: : whether rows are left out: those of a step that has written its own already
+        #: Whether rows are left out: those of a step that has written its own already
         self.muted = False
 
     @property
@@ -56,7 +57,10 @@ class JournalLogger(Logger):
             self._journal.metrics(metrics, step or 0)
 
     def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+        self,
+        params: Params | Namespace,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Nothing: the searched values and the config are recorded by the run's owner."""
 

@@ -48,7 +48,11 @@ class SystemSampler:
     def start(self) -> None:
         """Begin, unless switched off."""
         if self._interval:
-            self._thread = threading.Thread(target=self._run, name="system-metrics", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run,
+                name="system-metrics",
+                daemon=True,
+            )
             self._thread.start()
 
     def stop(self) -> None:

@@ -13,12 +13,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING
 
 from dlsearch.core.files.locks import exclusive_lock
 from dlsearch.core.files.regular import open_regular, read_json, write_text
 from dlsearch.core.processes import process_tag
-from dlsearch.tracking.journal import Row, opens, read, shipped_path
+from dlsearch.tracking.journal import opens, read, shipped_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ _LEVELS = (("studies", 3), ("runs", 1))  # folder of the store, and how deep bel
 # stamp
 _FRESH_S = 2.0
 _FULL_EVERY_S = 1.0
+_WITHOUT_JOURNALS = ("ckpt", "report")
 _BLOCK = 1 << 16
 MAX_NOTES = 100_000
 
@@ -37,6 +39,56 @@ MAX_NOTES = 100_000
 def server_id(uri: str) -> str:
     """What a tracking server is called in a journal's notes; `uri` itself may hold a password."""
     return hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What is kept beside a journal, as JSON.
+
+    Args:
+        server: :func:`server_id` of where it is sent.
+        run_id: MLflow's run; None before there is one.
+        experiment_id: That run's experiment.
+        kind: What the run is of.
+        offset: Everything before it has been accepted.
+        creating: Whether a run may exist that no note names.
+        ended: Whether the run has ended.
+    """
+
+    server: str
+    run_id: str | None
+    experiment_id: str | None
+    kind: str
+    offset: int
+    creating: bool
+    ended: bool
+
+    @classmethod
+    def read(cls, path: Path) -> Notes:
+        """What :meth:`Tail.save` wrote.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is something else.
+        """
+        found = read_json(path, MAX_NOTES)
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+        for name, kind in _KINDS_OF_NOTES.items():
+            if not isinstance(found.get(name), kind):
+                raise ValueError(f"{name} is something else")
+        return cls(**{name: found[name] for name in _KINDS_OF_NOTES})
+
+
+_KINDS_OF_NOTES: dict[str, type | UnionType] = {
+    "server": str,
+    "run_id": str | None,
+    "experiment_id": str | None,
+    "kind": str,
+    "offset": int,
+    "creating": bool,
+    "ended": bool,
+}
 
 
 @dataclass
@@ -60,26 +112,22 @@ class Tail:
     failures: int = 0
     retry_at: float = 0.0
     job: int | None = None  # a model on its way
-    _kept: dict[str, Any] = field(default_factory=dict)
+    _kept: Notes | None = None
 
     @classmethod
     def load(cls, path: Path, server: str) -> Tail:
         """With the notes that an earlier shipper left."""
         tail = cls(path, server)
         with suppress(OSError, ValueError):
-            notes = read_json(shipped_path(path), MAX_NOTES)
-            if (
-                _is_note(notes)
-                and notes["server"] == server
-                and notes["offset"] <= path.stat().st_size
-            ):
-                tail.run_id = notes["run_id"]
-                tail.experiment_id = notes["experiment_id"]
-                tail.kind = notes["kind"]
-                tail.offset = notes["offset"]
-                tail.creating = notes["creating"]
-                tail.ended = notes["ended"]
-                tail._kept = tail._make_notes()
+            notes = Notes.read(shipped_path(path))
+            if notes.server == server and notes.offset <= path.stat().st_size:
+                tail.run_id = notes.run_id
+                tail.experiment_id = notes.experiment_id
+                tail.kind = notes.kind
+                tail.offset = notes.offset
+                tail.creating = notes.creating
+                tail.ended = notes.ended
+                tail._kept = notes
         return tail
 
     def commit(self, offset: int) -> None:
@@ -94,7 +142,7 @@ class Tail:
             return
         target = shipped_path(self.path)
         draft = target.with_name(f".{target.name}.{process_tag()}")
-        write_text(draft, json.dumps(notes))
+        write_text(draft, json.dumps(vars(notes)))
         draft.replace(target)
         self._kept = notes
 
@@ -107,23 +155,16 @@ class Tail:
         self.ended = False
         self.save()
 
-    def _make_notes(self) -> dict[str, Any]:
-        names = ("server", "run_id", "experiment_id", "kind", "offset", "creating", "ended")
-        return {name: getattr(self, name) for name in names}
-
-
-def _is_note(notes: Any) -> bool:
-    """Whether this is what :meth:`Tail.save` writes."""
-    types: dict[str, Any] = {
-        "server": str,
-        "run_id": str | None,
-        "experiment_id": str | None,
-        "kind": str,
-    }
-    types |= {"offset": int, "creating": bool, "ended": bool}
-    return isinstance(notes, dict) and all(
-        isinstance(notes.get(name), kind) for name, kind in types.items()
-    )
+    def _make_notes(self) -> Notes:
+        return Notes(
+            server=self.server,
+            run_id=self.run_id,
+            experiment_id=self.experiment_id,
+            kind=self.kind,
+            offset=self.offset,
+            creating=self.creating,
+            ended=self.ended,
+        )
 
 
 def in_order(path: Path) -> tuple[int, Path]:
@@ -137,7 +178,9 @@ def discover(store: Path) -> Iterator[Path]:
 
 
 def backlog(
-    store: Path, server: str, wanted: Callable[[Path], bool] | None = None
+    store: Path,
+    server: str,
+    wanted: Callable[[Path], bool] | None = None,
 ) -> dict[Path, int]:
     """The journals with whole lines that `server` has not accepted, and where the last one ends.
 
@@ -148,30 +191,33 @@ def backlog(
         server: As :func:`server_id` names it.
         wanted: Which journals count; all by default.
     """
-    found = {}
+    found: dict[Path, int] = {}
     for path in discover(store):
         if wanted is not None and not wanted(path):
             continue
         end = _complete_size(path)
-        if Tail.load(path, server).offset < end and any(map(opens, _read_first_rows(path))):
+        if Tail.load(path, server).offset < end and _opens_a_run(path):
             found[path] = end
     return found
 
 
-def _read_first_rows(path: Path) -> list[Row]:
-    return [row for row, _ in read(path, 0, _BLOCK)[0]]
+def _opens_a_run(path: Path) -> bool:
+    first_rows, _ = read(path, 0, _BLOCK)
+    return any(opens(row) for row, _ in first_rows)
 
 
-def pending_rows(store: Path, server: str, wanted: Callable[[Path], bool] | None = None) -> int:
+def pending_rows(
+    store: Path,
+    server: str,
+    wanted: Callable[[Path], bool] | None = None,
+) -> int:
     """How many rows `server` has not accepted."""
-    return sum(
-        len(_read_rows_between(path, Tail.load(path, server).offset, end))
-        for path, end in backlog(store, server, wanted).items()
-    )
-
-
-def _read_rows_between(path: Path, offset: int, end: int) -> list[Any]:
-    return read(path, offset, end - offset)[0]
+    count = 0
+    for path, end in backlog(store, server, wanted).items():
+        begin = Tail.load(path, server).offset
+        rows, _ = read(path, begin, end - begin)
+        count += len(rows)
+    return count
 
 
 def _complete_size(path: Path) -> int:
@@ -276,11 +322,9 @@ class Discovery:
                         if name not in known.journals and entry.is_file(follow_symlinks=False):
                             known.journals.add(name)
                             found.append(Path(folder, name))
-                    elif (
-                        depth
-                        and name not in ("ckpt", "report")
-                        and entry.is_dir(follow_symlinks=False)
-                    ):
+                    elif not depth or name in _WITHOUT_JOURNALS:
+                        continue
+                    elif entry.is_dir(follow_symlinks=False):
                         known.below.append(name)
         except OSError:
             known.changed = -1

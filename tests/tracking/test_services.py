@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -174,12 +175,16 @@ def test_models_are_logged_as_graphs_and_nothing_is_built(
             journal.metrics({"test/accuracy": 0.75}, 9)
             if name == "older":
                 old = {
+                    "row": "model",
+                    "t": 0,
                     "checkpoint": "config.yaml",
                     "config": "config.yaml",
                     "name": "x",
                     "metrics": {},
                 }
-                journal._add("model", old)
+                journal.flush()
+                with journal.path.open("a") as file:  # as an earlier version wrote it
+                    file.write(f"{json.dumps(old)}\n")
             else:
                 journal.model(name, {})
             if name == "plain":

@@ -54,7 +54,12 @@ _PLACES = (
     _Place("logged_models", "artifact_location", "model_id"),
     _Place("model_versions", "source", "name"),
     _Place("model_versions", "storage_location", "name"),
-    _Place("trace_tags", "value", "request_id", "WHERE key = 'mlflow.artifactLocation'"),
+    _Place(
+        "trace_tags",
+        "value",
+        "request_id",
+        "WHERE key = 'mlflow.artifactLocation'",
+    ),
     _Place("webhooks", "url", "name"),
 )
 _REFERENCES = ("models:/", "runs:/")
@@ -104,7 +109,12 @@ def _is_in_place(store: Path, location: str) -> bool:
     return location.startswith(_REFERENCES) or _find_local(store, location) is not None
 
 
-def _outside(file: Path, uri: str, key: str, location: str) -> OutsideError:
+def _outside(
+    file: Path,
+    uri: str,
+    key: str,
+    location: str,
+) -> OutsideError:
     shown = f"{file} has the files of {_make_printable(key)} in {_make_printable(location)}"
     hint = f"tracking.uri={uri}, typed, shows it as it is"
     return OutsideError("paths.store", f"{shown}, outside of the store", hint)
@@ -175,7 +185,8 @@ class Artifacts:
         file = inside(self.store, folder / (target or "") / path.name)
         if not file.is_relative_to(folder):
             raise OutsideError("artifact", f"{file} lies outside of the run's artifacts")
-        LocalArtifactRepository(folder.as_uri()).log_artifact(str(path), target)  # type: ignore[no-untyped-call]
+        repository = LocalArtifactRepository(folder.as_uri())  # type: ignore[no-untyped-call]
+        repository.log_artifact(str(path), target)
 
     def put_text(
         self,
@@ -192,7 +203,11 @@ class Artifacts:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, where.name)
             write_text(copy, text, errors="surrogateescape")
-            self.put(run_id, copy, None if where.parent == Path() else where.parent.as_posix())
+            self.put(
+                run_id,
+                copy,
+                None if where.parent == Path() else where.parent.as_posix(),
+            )
 
     def adopt(self, experiment_id: str) -> None:
         """Have the new runs and models of an experiment put their files below the store.
@@ -243,7 +258,11 @@ class Artifacts:
         if not _RUN.fullmatch(run_id):
             raise OutsideError("artifact", "the run's id is none of MLflow's")
         wanted = inside(self.store, f"artifacts/{run_id}/artifacts")
-        self._update_row("runs SET artifact_uri = ? WHERE run_uuid = ?", wanted.as_uri(), run_id)
+        self._update_row(
+            "runs SET artifact_uri = ? WHERE run_uuid = ?",
+            wanted.as_uri(),
+            run_id,
+        )
         self._warn_once(
             f"experiment {info.experiment_id}",
             info.artifact_uri,

@@ -18,17 +18,34 @@ _BYTES_A_WORD = 40
 _BYTES_A_METRIC = 120
 
 
+@dataclass(frozen=True)
+class MetricValue:
+    """A metric at one moment.
+
+    Args:
+        key: Its name.
+        value: The value.
+        at_ms: When it was measured, milliseconds since 1970.
+        step: The global step.
+    """
+
+    key: str
+    value: float
+    at_ms: int
+    step: int
+
+
 @dataclass
 class Request:
     """What one ``log_batch`` carries.
 
     Args:
-        metrics: Key, value, timestamp in ms, step.
+        metrics: In the order of the journal.
         params: Key to value.
         tags: Key to value.
     """
 
-    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    metrics: list[MetricValue] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -50,14 +67,19 @@ class Batch:
         values = row["values"]
         if row["row"] == "metrics":
             for key, value in values.items():
-                self.all.metrics.append((key, float(value), row["t"], row["step"]))
+                metric = MetricValue(key, float(value), row["t"], row["step"])
+                self.all.metrics.append(metric)
         elif row["row"] == "params":
             for key, value in values.items():
                 fitting = self._fit_value(key, value, layout.MAX_PARAM)
                 self.all.params.setdefault(key, fitting)
         else:
             for key, value in values.items():
-                self.all.tags[key] = self._fit_value(key, value, layout.MAX_TAG)
+                self.all.tags[key] = self._fit_value(
+                    key,
+                    value,
+                    layout.MAX_TAG,
+                )
 
     @property
     def full(self) -> bool:
@@ -69,13 +91,15 @@ class Batch:
         """All of it, each request within MLflow's limits of number and size."""
         packer = _Packer()
         for key, value in self.all.params.items():
-            packer.make_space(_cost_of_word(key, value), "params", layout.MAX_PARAMS)
+            cost = _cost_of_word(key, value)
+            packer.make_space(cost, "params", layout.MAX_PARAMS)
             packer.last.params[key] = value
         for key, value in self.all.tags.items():
-            packer.make_space(_cost_of_word(key, value), "tags", layout.MAX_TAGS)
+            cost = _cost_of_word(key, value)
+            packer.make_space(cost, "tags", layout.MAX_TAGS)
             packer.last.tags[key] = value
         for metric in self.all.metrics:
-            cost = _BYTES_A_CHARACTER * len(metric[0]) + _BYTES_A_METRIC
+            cost = _BYTES_A_CHARACTER * len(metric.key) + _BYTES_A_METRIC
             packer.make_space(cost, "metrics", layout.MAX_METRICS)
             packer.last.metrics.append(metric)
         return packer.requests
@@ -114,8 +138,10 @@ class _Packer:
             kind: The field of a request that it goes into.
             limit: How many items that field may hold.
         """
-        is_full = len(getattr(self.last, kind)) >= limit or self._count >= layout.MAX_METRICS
-        if is_full or self._bytes + cost >= layout.MAX_BATCH_BYTES:
+        in_field = len(getattr(self.last, kind))
+        is_full = in_field >= limit or self._count >= layout.MAX_METRICS
+        is_large = self._bytes + cost >= layout.MAX_BATCH_BYTES
+        if is_full or is_large:
             self.requests.append(Request())
             self._bytes = 0
             self._count = 0

@@ -105,7 +105,11 @@ def _open_existing(path: Path) -> sqlite3.Connection:
         OutsideError: What lies beside it leads elsewhere.
     """
     check_database(path)
-    opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5.0)
+    opened = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=5.0,
+    )
     try:
         check_schema(opened, triggers=False)
     except BaseException:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 #: What a browser may ask for without changing anything.
 _READS = ("GET", "HEAD", "OPTIONS")
@@ -42,7 +42,7 @@ class Loopback:
         self._app = app
         self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer, or refuse with 403."""
         why = refusal(environ, self._hosts)
         if why is not None:
@@ -54,7 +54,9 @@ class Loopback:
             return [body]
 
         def start(
-            status: str, headers: list[tuple[str, str]], *error: Any
+            status: str,
+            headers: list[tuple[str, str]],
+            *error: Any,
         ) -> Callable[[bytes], object]:
             return start_response(status, [*headers, *_HEADERS], *error)
 

@@ -176,7 +176,12 @@ class Pump:
         tail.seen = -1
         is_logged = tail.failures in (1, 10) or tail.failures % 100 == 0
         if is_logged:
-            _log.warning("%s: attempt %d: %s", tail.path, tail.failures, self.error)
+            _log.warning(
+                "%s: attempt %d: %s",
+                tail.path,
+                tail.failures,
+                self.error,
+            )
 
 
 def _size_of(path: Path) -> int:

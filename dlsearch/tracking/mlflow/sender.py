@@ -23,7 +23,7 @@ from dlsearch.tracking import journal, layout
 from dlsearch.tracking.mlflow import database, shared
 from dlsearch.tracking.mlflow.artifacts import Artifacts
 from dlsearch.tracking.mlflow.batch import Batch, Request
-from dlsearch.tracking.mlflow.model import ModelProcess
+from dlsearch.tracking.mlflow.model import ModelJob, ModelProcess
 from dlsearch.tracking.tail import Tail, server_id
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ class Sender:
             if self._code_of(error) not in _GONE or tail.run_id is None or self.exists(tail.run_id):
                 raise
             _log.warning(
-                "%s: run %s is gone from the server; it is made again", tail.path, tail.run_id
+                "%s: run %s is gone from the server; it is made again",
+                tail.path,
+                tail.run_id,
             )
             self._experiments.clear()
             tail.reset()
@@ -188,7 +190,11 @@ class Sender:
             "status": self._send_status,
         }
         if kind in handlers:
-            self._or_skip(tail, lambda: handlers[kind](tail, row), f"{kind} row")
+            self._or_skip(
+                tail,
+                lambda: handlers[kind](tail, row),
+                f"{kind} row",
+            )
         return True
 
     def _or_skip(
@@ -205,7 +211,12 @@ class Sender:
         except (MlflowException, FileNotFoundError, PermissionError, OutsideError) as error:
             if isinstance(error, MlflowException) and not self._is_refused(tail, error):
                 raise
-            _log.warning("%s: %s left out: %s", tail.path, what, str(error).splitlines()[0])
+            _log.warning(
+                "%s: %s left out: %s",
+                tail.path,
+                what,
+                str(error).splitlines()[0],
+            )
 
     def _code_of(self, error: MlflowException) -> str | None:
         """The code of what MLflow itself said.
@@ -246,14 +257,22 @@ class Sender:
         """Go on with the run of a study that was resumed."""
         run_id = tail.run_id or ""
         if tail.ended:
-            self._or_skip(
-                tail, lambda: self.client.update_run(run_id, status=layout.RUNNING), "status"
+            resume = partial(
+                self.client.update_run,
+                run_id,
+                status=layout.RUNNING,
             )
+            self._or_skip(tail, resume, "status")
             tail.ended = False
         if row["tags"]:
             self._set_tags(tail, row["tags"])
 
-    def _find_parent_run(self, path: Path, experiment: str, row: Row) -> str | None:
+    def _find_parent_run(
+        self,
+        path: Path,
+        experiment: str,
+        row: Row,
+    ) -> str | None:
         """The run above.
 
         Of a study whose journal another machine has, and ships, it is found by its tags.
@@ -272,7 +291,10 @@ class Sender:
         """The run that the server has of this journal already; None where it has none."""
         run = None
         if tail.creating or row["started"] < self._started_ms:
-            run = next(iter(shared.by_key(self.client, experiment, row["key"])), None)
+            run = next(
+                iter(shared.by_key(self.client, experiment, row["key"])),
+                None,
+            )
         if run is None and row["kind"] == "confirm":
             run = shared.of_study(self.client, experiment, "confirm", row)
         return run
@@ -315,16 +337,14 @@ class Sender:
         if self._context is None:
             from mlflow.tracking.context.registry import resolve_tags
 
-            found = {
-                key: str(value)
-                for key, value in resolve_tags().items()
-                if not key.startswith("mlflow.source.git")
-            }
+            found: dict[str, str] = {}
+            for key, value in resolve_tags().items():
+                if not key.startswith("mlflow.source.git"):
+                    found[key] = str(value)
+            found["mlflow.source.name"] = "dlsearch"
             commit = provenance.git_state(Path.cwd())["commit"]
-            found |= {
-                "mlflow.source.name": "dlsearch",
-                **({"mlflow.source.git.commit": commit} if commit else {}),
-            }
+            if commit:
+                found["mlflow.source.git.commit"] = commit
             self._context = {key: mask_text(value) for key, value in found.items()}
         return self._context
 
@@ -336,7 +356,9 @@ class Sender:
         for run in shared.by_key(self.client, tail.experiment_id, key):
             if run.info.run_id != tail.run_id:
                 _log.warning(
-                    "%s: run %s was made twice; the second is deleted", tail.path, run.info.run_id
+                    "%s: run %s was made twice; the second is deleted",
+                    tail.path,
+                    run.info.run_id,
                 )
                 self.client.delete_run(run.info.run_id)
         del self._unsure[tail.path]
@@ -372,7 +394,9 @@ class Sender:
                 # without it the pages speak of agents, traces and judges
                 if name in self._experiments:
                     self.client.set_experiment_tag(
-                        self._experiments[name], EXPERIMENT_KIND, "custom_model_development"
+                        self._experiments[name],
+                        EXPERIMENT_KIND,
+                        "custom_model_development",
                     )
                 if local:
                     # a reader, the UI, does not stop the writer
@@ -387,7 +411,11 @@ class Sender:
     def _send_status(self, tail: Tail, row: Row) -> None:
         assert tail.run_id is not None
         if row["status"] in (layout.FINISHED, layout.KILLED, layout.FAILED):
-            self.client.set_terminated(tail.run_id, row["status"], end_time=row["t"])
+            self.client.set_terminated(
+                tail.run_id,
+                row["status"],
+                end_time=row["t"],
+            )
         else:
             self.client.update_run(tail.run_id, status=row["status"])
         tail.ended = row["status"] != layout.RUNNING
@@ -406,10 +434,12 @@ class Sender:
             return 0
         assert tail.run_id is not None
         for where, value in batch.long.items():
-            self._or_skip(tail, partial(self.artifacts.put_text, tail.run_id, value, where), where)
+            put = partial(self.artifacts.put_text, tail.run_id, value, where)
+            self._or_skip(tail, put, where)
+        run_id = tail.run_id
         for request in batch.requests():
             try:
-                self._log_request(tail.run_id, request)
+                self._log_request(run_id, request)
             except MlflowException as error:
                 if not self._is_refused(tail, error):
                     raise
@@ -422,7 +452,15 @@ class Sender:
 
         self.client.log_batch(
             run_id,
-            metrics=[Metric(*metric) for metric in request.metrics],
+            metrics=[
+                Metric(
+                    each.key,
+                    each.value,
+                    each.at_ms,
+                    each.step,
+                )
+                for each in request.metrics
+            ],
             params=[Param(*item) for item in request.params.items()],
             tags=[RunTag(*item) for item in request.tags.items()],
             synchronous=True,
@@ -435,10 +473,14 @@ class Sender:
             singles.append((f"param {key}", Request(params={key: value})))
         for key, value in request.tags.items():
             singles.append((f"tag {key}", Request(tags={key: value})))
-        singles += [(f"metric {each[0]}", Request(metrics=[each])) for each in request.metrics]
+        singles += [(f"metric {each.key}", Request(metrics=[each])) for each in request.metrics]
         run_id = tail.run_id or ""
         for what, single in singles:
-            self._or_skip(tail, partial(self._log_request, run_id, single), what)
+            self._or_skip(
+                tail,
+                partial(self._log_request, run_id, single),
+                what,
+            )
 
     def _send_dataset(self, tail: Tail, row: Row) -> None:
         import json
@@ -446,21 +488,22 @@ class Sender:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         source = json.dumps({"uri": row["source"]})
-        dataset = Dataset(row["name"], layout.dataset_digest(row["digest"]), "local", source)
-        self.client.log_inputs(
-            tail.run_id or "",
-            [DatasetInput(dataset, [InputTag("mlflow.data.context", row["context"])])],
-        )
+        digest = layout.dataset_digest(row["digest"])
+        dataset = Dataset(row["name"], digest, "local", source)
+        context = InputTag("mlflow.data.context", row["context"])
+        self.client.log_inputs(tail.run_id or "", [DatasetInput(dataset, [context])])
 
     def _send_artifact(self, tail: Tail, row: Row) -> None:
-        path = inside(self.store, os.path.join(tail.path.parent, row["file"]))  # noqa: PTH118  # no text: refused there
-        if path.is_dir():
-            for file in sorted(_list_files(path)):
-                self._send_file(
-                    tail, file, str(Path(row["to"], path.name, file.parent.relative_to(path)))
-                )
-        else:
+        # what is no text is refused by `inside`
+        named = os.path.join(tail.path.parent, row["file"])  # noqa: PTH118
+        path = inside(self.store, named)
+        if not path.is_dir():
             self._send_file(tail, path, row["to"])
+            return
+        for file in sorted(_list_files(path)):
+            below = file.parent.relative_to(path)
+            target = Path(row["to"], path.name, below)
+            self._send_file(tail, file, str(target))
 
     def _send_file(
         self,
@@ -476,7 +519,11 @@ class Sender:
         if clean is not None:
             with tempfile.TemporaryDirectory() as folder:
                 copy = Path(folder, path.name)
-                copy.write_text(clean, encoding="utf-8", errors="surrogateescape")
+                copy.write_text(
+                    clean,
+                    encoding="utf-8",
+                    errors="surrogateescape",
+                )
                 self.artifacts.put(tail.run_id or "", copy, target)
             return
         self.artifacts.put(tail.run_id or "", path, target)
@@ -492,24 +539,31 @@ class Sender:
             except OutsideError:
                 self._set_tags(tail, {layout.MODEL_ERROR: _ABSENT})
                 return True
-            fields = {"run_id": tail.run_id, "experiment_id": tail.experiment_id, "t": row["t"]}
-            fields |= {"folder": str(folder)}
-            tail.job = self.models.submit(
-                {**fields, "name": row["name"], "metrics": row["metrics"]}
+            job = ModelJob(
+                run_id=tail.run_id or "",
+                experiment_id=tail.experiment_id or "",
+                folder=str(folder),
+                name=row["name"],
+                metrics=row["metrics"],
+                t=row["t"],
             )
-        if (answer := self.models.answer(tail.job)) is None:
+            tail.job = self.models.submit(job)
+        answer = self.models.answer(tail.job)
+        if answer is None:
             return False
-        if answer.get("retry"):
+        if answer.retry:
             tail.job = None
-            raise ConnectionError(answer["error"])
-        tags = (
-            {layout.MODEL_ID: answer["model_id"]}
-            if "model_id" in answer
-            else {layout.MODEL_ERROR: answer["error"]}
-        )
-        if "error" in answer:
-            _log.warning("%s: the model could not be logged: %s", tail.path, answer["error"])
-        self._set_tags(tail, tags)
+            raise ConnectionError(answer.error)
+        if answer.model_id is not None:
+            self._set_tags(tail, {layout.MODEL_ID: answer.model_id})
+        else:
+            error = answer.error or ""
+            _log.warning(
+                "%s: the model could not be logged: %s",
+                tail.path,
+                error,
+            )
+            self._set_tags(tail, {layout.MODEL_ERROR: error})
         tail.job = None
         return True
 

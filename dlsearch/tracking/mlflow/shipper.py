@@ -116,8 +116,17 @@ def send(
     check_root(store)
     lock = StoreLock(store)
     while not lock.acquire():
-        if time.monotonic() > deadline or not backlog(store, server_id(uri), wanted):
-            return _count_pending(store, uri, wanted, "another shipper is at work on this store")
+        if time.monotonic() > deadline or not backlog(
+            store,
+            server_id(uri),
+            wanted,
+        ):
+            return _count_pending(
+                store,
+                uri,
+                wanted,
+                "another shipper is at work on this store",
+            )
         time.sleep(POLL_S)
     sender = None
     handler = _open_log(store)
@@ -129,7 +138,12 @@ def send(
         pump = Pump(store, sender, wanted)
         _pump_until_empty(pump, sender, deadline)
         database.tune(uri, "ANALYZE")
-        found = _count_pending(store, uri, wanted, pump.error or "it took too long")
+        found = _count_pending(
+            store,
+            uri,
+            wanted,
+            pump.error or "it took too long",
+        )
         return replace(found, runs=len(pump.touched), rows=pump.rows)
     finally:
         if sender is not None:
@@ -162,7 +176,13 @@ def _count_pending(
     """What is pending, with the reason `why` where anything is."""
     server = server_id(uri)
     rows = pending_rows(store, server, wanted)
-    return Synced(0, 0, len(backlog(store, server, wanted)), rows, why if rows else None)
+    return Synced(
+        0,
+        0,
+        len(backlog(store, server, wanted)),
+        rows,
+        why if rows else None,
+    )
 
 
 def _open_log(store: Path) -> logging.StreamHandler[TextIO]:
@@ -197,7 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="process id of the parent; this one ends after it",
     )
     parser.add_argument(
-        "--wait", action="store_true", help="import mlflow, and wait for a line on standard input"
+        "--wait",
+        action="store_true",
+        help="import mlflow, and wait for a line on standard input",
     )
     arguments = parser.parse_args(argv)
     if not arguments.uri:
@@ -237,7 +259,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
     try:
         _ship_until_stopped(
-            arguments.store, arguments.uri, arguments.experiment_prefix, stop, wake, orphan
+            arguments.store,
+            arguments.uri,
+            arguments.experiment_prefix,
+            stop,
+            wake,
+            orphan,
         )
     finally:
         lock.release()
@@ -261,7 +288,11 @@ def _wait_for_owner(store: Path, uri: str) -> None:
             os._exit(0)
         word.set()
 
-    threading.Thread(target=listen, name="listen", daemon=True).start()
+    threading.Thread(
+        target=listen,
+        name="listen",
+        daemon=True,
+    ).start()
     _be_nice()
     with suppress(Exception):  # it happens again, and is logged, where mlflow is needed
         load(uri)
@@ -305,7 +336,11 @@ def _ship_until_stopped(
     finally:
         sender.models.close()
         database.tune(uri, "PRAGMA wal_checkpoint(TRUNCATE)")
-        _log.info("ended after %d rows of %d runs", pump.rows, len(pump.touched))
+        _log.info(
+            "ended after %d rows of %d runs",
+            pump.rows,
+            len(pump.touched),
+        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dlsearch.core.errors import ConfigError, did_you_mean
 from dlsearch.core.masking import learn, mask_text
@@ -20,6 +20,9 @@ from dlsearch.tracking.destination import (
     without_secrets,
 )
 from dlsearch.tracking.tail import backlog, discover, pending_rows, server_id
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import JsonObject
 
 
 @dataclass
@@ -63,7 +66,7 @@ class Shipments:
     def _sum_of(self, name: str) -> int:
         return sum(getattr(each, name) for each in self.all)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON."""
         sums = {name: self._sum_of(name) for name in ("runs", "rows", "pending", "pending_rows")}
         return {**sums, "destinations": [asdict(each) for each in self.all]}
@@ -115,11 +118,24 @@ def sync_store(
     for folder, journals in folders.items():
         address = uri
         try:
-            address = uri_of(store, folder, journals, [uri], server_id)
+            address = uri_of(
+                store,
+                folder,
+                journals,
+                [uri],
+                server_id,
+            )
         except UnknownDestinationError as error:
             if not typed:
                 if _is_worth_a_word(store, journals, error):
-                    found.all.append(_pending_shipment(store, folder, journals, error))
+                    found.all.append(
+                        _pending_shipment(
+                            store,
+                            folder,
+                            journals,
+                            error,
+                        )
+                    )
                 continue
             if isinstance(error, UnlistedDestinationError):
                 address = error.address
@@ -145,13 +161,17 @@ def _group_by_folder(store: Path) -> dict[Path, list[Path]]:
 
 
 def _select_folder(
-    folders: dict[Path, list[Path]], name: str, store: Path
+    folders: dict[Path, list[Path]],
+    name: str,
+    store: Path,
 ) -> dict[Path, list[Path]]:
     found = {folder: journals for folder, journals in folders.items() if folder.name == name}
     if not found:
         hint = did_you_mean(name, [folder.name for folder in folders])
         raise ConfigError(
-            name, f"there is no journal of a study or run of this name in {store}", hint
+            name,
+            f"there is no journal of a study or run of this name in {store}",
+            hint,
         )
     return found
 
@@ -185,7 +205,13 @@ def _is_worth_a_word(
     """
     if not isinstance(error, UnlistedDestinationError):
         return True
-    return bool(backlog(store, server_id(error.address), set(journals).__contains__))
+    return bool(
+        backlog(
+            store,
+            server_id(error.address),
+            set(journals).__contains__,
+        )
+    )
 
 
 def _ship_to(store: Path, uri: str, journals: set[Path]) -> Shipment:
@@ -195,5 +221,10 @@ def _ship_to(store: Path, uri: str, journals: set[Path]) -> Shipment:
     done = send(store, uri, journals.__contains__)
     error = None if done.error is None else mask_text(done.error)
     return Shipment(
-        without_secrets(uri), done.runs, done.rows, done.pending, done.pending_rows, error
+        without_secrets(uri),
+        done.runs,
+        done.rows,
+        done.pending,
+        done.pending_rows,
+        error,
     )

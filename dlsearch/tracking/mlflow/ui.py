@@ -95,7 +95,13 @@ def serve(
         if not is_remote:
             servers.append(_start_mlflow(store, tracking_uri, free_port(mlflow_port)))
         taken = {server.port for server in servers}
-        servers.append(_start_dashboard(store, storage_url, free_port(optuna_port, taken)))
+        servers.append(
+            _start_dashboard(
+                store,
+                storage_url,
+                free_port(optuna_port, taken),
+            )
+        )
         if not _await_answers(servers, stop):
             return 1
         if not stop.is_set():
@@ -188,13 +194,23 @@ def _start_mlflow(store: Path, uri: str, port: int) -> _Server:
             env=quiet,
             check=False,
         )
-    return _start_server("MLflow", command, environment, port, store / "ui-mlflow.log")
+    return _start_server(
+        "MLflow",
+        command,
+        environment,
+        port,
+        store / "ui-mlflow.log",
+    )
 
 
 def _start_dashboard(store: Path, storage_url: str, port: int) -> _Server:
     command = [sys.executable, "-m", "dlsearch.tracking.mlflow.ui", "optuna", str(port)]
     return _start_server(
-        "Optuna dashboard", command, {_STORAGE: storage_url}, port, store / "ui-optuna.log"
+        "Optuna dashboard",
+        command,
+        {_STORAGE: storage_url},
+        port,
+        store / "ui-optuna.log",
     )
 
 
