@@ -34,9 +34,12 @@ import psutil
 import sqlalchemy
 import storage
 
+from dlsearch.execution.clients.database import DatabaseClient
+from dlsearch.execution.clients.database_files import DatabaseFiles
 from dlsearch.execution.forkserver import Child, ForkServer
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.worker import Worker
+from dlsearch.execution.warm_server import WarmServer
+from dlsearch.execution.worker import Worker, WorkerSettings
 from dlsearch.planning.open_study import document_of, open_study
 from dlsearch.storage.attempts import Holder
 from dlsearch.storage.database import Storage
@@ -127,13 +130,13 @@ def served(folder: Path, trials: int) -> list[tuple[int, float]]:
         code = 1
         try:
             study, slots = Study(Storage(url), NAME), [Slot(0, "cpu:0", 1), Slot(1, "cpu:1", 1)]
+            client = DatabaseClient(study)
             worker = Worker(
-                study,
-                store=folder / "store",
-                slots=slots,
-                server=server,
-                revive=lambda: server,
-                paths={},
+                client,
+                DatabaseFiles(client, folder / "store", {}),
+                slots,
+                WarmServer(lambda: server, server),
+                settings=WorkerSettings(patience_s=study.storage.patience_s),
             )
             code = 0 if worker.run() else 1
         finally:

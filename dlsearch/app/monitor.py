@@ -208,7 +208,7 @@ class Monitor:
         try:
             if self.study.leases.overdue():
                 for end in run_journals.left_open(self.study, self._store, self.study.reap()):
-                    run_journals.end(*end)
+                    run_journals.write_end(end)
         except (sa.exc.SQLAlchemyError, OSError, StorageInternalError) as error:
             if is_away(error):
                 raise
@@ -225,7 +225,7 @@ class Monitor:
         with suppress(OSError):  # the disk is full: the next worker does it
             of_the_dead = run_journals.of_the_dead(self.study)
             for end in run_journals.left_open(self.study, self._store, of_the_dead):
-                run_journals.end(*end)
+                run_journals.write_end(end)
         status = read_status(self.study)
         failed = status.state is StudyState.FAILED and not interrupted
         unscored = explain_missing_score(status)

@@ -151,34 +151,38 @@ class _Service:
 
     def worker(self, server: ForkServer | None, *, foreground: bool) -> Worker:
         """The worker; it claims nothing yet."""
-        from dlsearch.execution.worker import Worker
+        from dlsearch.execution.clients.database import DatabaseClient
+        from dlsearch.execution.clients.database_files import DatabaseFiles
+        from dlsearch.execution.warm_server import WarmServer
+        from dlsearch.execution.worker import Worker, WorkerSettings
 
         study = self.study
         cards = None
         if self.cfg.worker.slots_per_gpu == "auto":
             devices = {slot.device for slot in self.slots}
             cards = study.storage.surely(lambda: _measured_cards(study, devices))
-        return Worker(
-            study,
-            store=self.store,
-            slots=self.slots,
-            cards=cards,
-            server=server,
-            revive=self.start_server,
-            paths=self.paths,
-            secrets=self.secrets,
+        client = DatabaseClient(study, self._recall_check())
+        settings = WorkerSettings(
             deadline=self.limits.deadline,
             target=self.limits.target,
-            trial_timeout=self.limits.trial_seconds,
+            trial_timeout_s=self.limits.trial_seconds,
             owner=None if foreground else os.getppid(),
-            told=self._recall_check(),
+            patience_s=study.storage.patience_s,
+        )
+        return Worker(
+            client,
+            DatabaseFiles(client, self.store, self.paths, self.secrets),
+            self.slots,
+            WarmServer(self.start_server, server),
+            settings=settings,
+            cards=cards,
         )
 
-    def _recall_check(self) -> Callable[[], bool] | None:
-        """Asks whether the session of this job was recalled; None where signals reach the job."""
+    def _recall_check(self) -> Callable[[], bool]:
+        """Asks whether the session of this job was recalled; it is not where signals reach it."""
         session = self.cfg.worker.session
         if session is None:
-            return None
+            return lambda: False
         from dlsearch.launch.remote import is_recalled
 
         return lambda: is_recalled(self.study, session)

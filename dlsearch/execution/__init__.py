@@ -1,1 +1,1 @@
-"""Running attempts: the worker, its heartbeat and fork server, the process of a trial, and what outlives them."""
+"""Running attempts: the worker, its heartbeat and fork server, and the process of a trial."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from dlsearch.confirmation.rounds import Rounds, result_of
+from dlsearch.confirmation.rounds import result_of
 from dlsearch.core import provenance
 from dlsearch.core.files.inside import plain
 from dlsearch.core.files.regular import write_text
 from dlsearch.core.masking import mask
 from dlsearch.execution import outcome
-from dlsearch.execution.outcome import Ending, Limits, micro_batches
+from dlsearch.execution.messages import ScoringPayload, TrainedPayload, TrialPayload
+from dlsearch.execution.outcome import Ending, Evidence, Limits, micro_batches
 from dlsearch.study.models import ConfirmClaim, Result
 from dlsearch.study.states import AttemptKind, Direction, KillCause
 from dlsearch.study.trial_config import trial_config
@@ -25,14 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from dlsearch.confirmation.rounds import Rounds
     from dlsearch.execution.forkserver import Child
     from dlsearch.execution.resources.slots import Slot
-    from dlsearch.study.client import AttemptSummary, StudyClient, StudyFacts
+    from dlsearch.execution.study_files import NamedDocument
+    from dlsearch.study.client import AttemptSummary, Progress, StudyClient, StudyFacts
     from dlsearch.study.models import Claim
-
-#: What of a training's result its scoring gets, to find the same weights and the same figure
-#: again.
-_SAID = ("values", "best_epoch", "state_sha256", "inputs", "micro_batches")
 
 
 @dataclass
@@ -65,7 +64,7 @@ class Running:
     result: Result | None = None
     ledger_row: int | None = None
     killed_for: KillCause | None = None
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: Progress = field(default_factory=dict)
     history: list[list[float]] = field(default_factory=list)
     before: list[AttemptSummary] = field(default_factory=list)
     sharing: int = 1
@@ -116,56 +115,49 @@ def judge(
         assert running.timeout_s is not None
         objective = facts.objectives[0]
         reached = outcome.timed_out(
-            running.timeout_s, running.history, reached.epochs or 0, objective, best
+            running.timeout_s,
+            running.history,
+            reached.epochs or 0,
+            objective,
+            best,
         )
-    return outcome.judge(
-        result,
-        code,
-        outcome.reasons(running.before),
-        Limits(facts.max_attempts, facts.max_halvings),
-        crowded=f"out of memory beside {running.sharing - 1} on {device}" if crowded else None,
+    beside = f"out of memory beside {running.sharing - 1} on {device}"
+    evidence = Evidence(
+        result=result,
+        code=code,
+        before=outcome.reasons(running.before),
+        crowded=beside if crowded else None,
         killed_for=running.killed_for,
         stopping=stopping,
         by_kernel=by_kernel,
         reached=reached,
     )
+    return outcome.judge(evidence, Limits(facts.max_attempts, facts.max_halvings))
 
 
-def payload_of(
-    rounds: Rounds,
+def trial_payload(
+    study: NamedDocument,
     claim: Claim,
-    before: Sequence[AttemptSummary],
+    histories: Sequence[Sequence[AttemptSummary]],
     folder: Path,
-    store: Path,
-    paths: Mapping[str, Any],
+    paths: Mapping[str, str],
     secrets: TrialSecrets = NO_SECRETS,
-) -> dict[str, Any]:
-    """The payload of a claim's process, but for its threads and its journal.
+) -> TrialPayload:
+    """The payload of a training's process, but for its threads and its journal.
 
     Its config is put into `folder`.
 
     Args:
-        rounds: The study's.
+        study: The study's document.
         claim: What is to be done.
-        before: Earlier attempts at it.
+        histories: Earlier attempts at it; for a replica also those at its trial.
         folder: Where its files go; it exists.
-        store: This machine's store.
         paths: This machine's ``paths`` config.
         secrets: What the masks of the study's document hide.
 
     Raises:
         OSError: The disk is full, or the like.
     """
-    study = rounds.study
-    payload: dict[str, Any] = {
-        "folder": str(folder),
-        "objectives": study.typed.objectives,
-        "directions": study.directions,
-        "params": claim.params,
-        "origin": provenance.origin(tuple(study.typed.allow_targets)),
-    }
-    if claim.kind == AttemptKind.TEST:
-        return payload | _trained(rounds, store, paths, secrets)
     cfg = trial_config(
         study.document,
         claim.params,
@@ -173,50 +165,72 @@ def payload_of(
         paths=paths,
         secrets=secrets,
     )
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(mask(cfg))))
-    original = claim.finalist.trial_number if isinstance(claim, ConfirmClaim) else None
-    of_trial = (
-        [] if original is None else study.leases.rows(kind=AttemptKind.TRIAL, number=original)
+    shown = OmegaConf.create(mask(cfg))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(shown))
+    epochs = claim.epochs if isinstance(claim, ConfirmClaim) else None
+    return TrialPayload(
+        folder=str(folder),
+        objectives=study.typed.objectives,
+        directions=study.typed.directions,
+        params=claim.params,
+        origin=provenance.origin(tuple(study.typed.allow_targets)),
+        cfg=cfg,
+        epochs=epochs,
+        micro_batches=micro_batches(*histories),
     )
-    count = micro_batches(before, of_trial)
-    return payload | {"cfg": cfg, "epochs": getattr(claim, "epochs", None), "micro_batches": count}
 
 
-def _trained(
+def scoring_payload(
     rounds: Rounds,
+    folder: Path,
     store: Path,
-    paths: Mapping[str, Any],
-    secrets: TrialSecrets,
-) -> dict[str, Any]:
-    """What there is to score.
+    paths: Mapping[str, str],
+    secrets: TrialSecrets = NO_SECRETS,
+) -> ScoringPayload:
+    """The payload of a scoring's process, but for its threads.
 
-    All replicas of the winner that ended, and its training on train + validation.
+    It has all replicas of the winner that ended, and its training on train + validation.
+
+    Args:
+        rounds: The study's; the last one has a winner.
+        folder: Where its files go; it exists.
+        store: This machine's store, with what was trained.
+        paths: This machine's ``paths`` config.
+        secrets: What the masks of the study's document hide.
     """
-    now = rounds.last()
     study = rounds.study
+    now = rounds.last()
     assert now is not None
-    runs, kept = now.to_score(study.max_attempts)
     winner = now.race.winner
     assert winner is not None
-    results = [
-        result_of(now.refits) if run.replica is None else now.result(winner, run.replica)
-        for run in runs
-    ]
-    return {
-        "kept": kept,
-        "trained": [
-            {
-                "cfg": trial_config(
-                    study.document,
-                    run.params,
-                    seed=run.seed,
-                    paths=paths,
-                    secrets=secrets,
-                ),
-                "folder": str(plain(store, layout.confirm_folder(study.name, run.name))),
-                "epochs": run.epochs,
-                **{key: result.get(key) for key in _SAID},
-            }
-            for run, result in zip(runs, results, strict=True)
-        ],
-    }
+    runs, kept = now.to_score(study.max_attempts)
+    trained: list[TrainedPayload] = []
+    for run in runs:
+        replica = run.replica
+        result = result_of(now.refits) if replica is None else now.result(winner, replica)
+        cfg = trial_config(
+            study.document,
+            run.params,
+            seed=run.seed,
+            paths=paths,
+            secrets=secrets,
+        )
+        trained.append(
+            TrainedPayload(
+                cfg=cfg,
+                folder=str(plain(store, layout.confirm_folder(study.name, run.name))),
+                epochs=run.epochs,
+                values=result.get("values"),
+                best_epoch=result.get("best_epoch"),
+                state_sha256=result.get("state_sha256"),
+                inputs=result.get("inputs"),
+                micro_batches=result.get("micro_batches"),
+            )
+        )
+    return ScoringPayload(
+        folder=str(folder),
+        objectives=study.typed.objectives,
+        directions=study.typed.directions,
+        trained=trained,
+        kept=kept,
+    )

@@ -1,4 +1,7 @@
-"""Back-pressure: while the disk is full or the database cannot be reached, a worker claims nothing and says so once."""
+"""Back-pressure: while the disk is full or the database is away, a worker claims nothing.
+
+It says so once.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ class BackPressure:
         between: Callable[[], object],
         away: bool = True,
     ) -> T:
-        """Do something with the database, again and again while it cannot be reached or its disk is full.
+        """Do something with the database, again and again while it is away or its disk is full.
 
         Args:
             action: It leaves nothing half done, and may be done twice.

@@ -10,9 +10,10 @@ ledger, journals, logs and reports do not depend on them.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,20 +49,35 @@ class Removal:
     why: str
 
 
-def settings(
-    study: Study, given: Mapping[str, Any] | None = None
-) -> tuple[int | None, float | None]:
-    """``top_k`` and ``max_gib`` of a study; where `given` has one, that."""
-    keep = {
-        "top_k": 10,
-        "max_gib": None,
-        **(study.typed.study_settings.get("keep") or {}),
-        **(given or {}),
-    }
-    return keep["top_k"], keep["max_gib"]
+@dataclass(frozen=True)
+class KeepSettings:
+    """How much is kept.
+
+    Args:
+        top_k: The best checkpoints of so many trials; None for all.
+        max_gib: What they may take together; None without a limit.
+    """
+
+    top_k: int | None = 10
+    max_gib: float | None = None
 
 
-def plan(study: Study, store: Path, given: Mapping[str, Any] | None = None) -> list[Removal]:
+def settings(study: Study, given: Mapping[str, Any] | None = None) -> KeepSettings:
+    """``study.keep`` of a study; where `given` has a value, that."""
+    own = study.typed.study_settings.get("keep") or {}
+    found = {**own, **(given or {})}
+    default = KeepSettings()
+    return KeepSettings(
+        top_k=found.get("top_k", default.top_k),
+        max_gib=found.get("max_gib", default.max_gib),
+    )
+
+
+def plan(
+    study: Study,
+    store: Path,
+    given: Mapping[str, Any] | None = None,
+) -> list[Removal]:
     """What of a study's checkpoints in this store is not kept.
 
     Args:
@@ -69,29 +85,62 @@ def plan(study: Study, store: Path, given: Mapping[str, Any] | None = None) -> l
         store: This machine's.
         given: Settings in place of the study's own.
     """
-    top_k, max_gib = settings(study, given)
-    trials = {t.number: t for t in study.trials()}
-    busy = study.leases.live_numbers(AttemptKind.TRIAL)
+    keep = settings(study, given)
     ranked = _ranked(study)
-    kept = set(ranked if top_k is None else ranked[:top_k])
-    if top_k is None:  # what violates a constraint is ranked nowhere, and is a result all the same
-        kept |= {number for number, trial in trials.items() if not is_feasible(trial)}
     protected = _protected(study)
+    kept = protected | _kept_by_rank(study, ranked, keep.top_k)
+    why_best = "the trial has no result"
+    if keep.top_k is not None:
+        why_best = f"not among the {keep.top_k} best"
     found: list[Removal] = []
+    for number, folder in _ended_folders(study, store):
+        going = dict.fromkeys(_last_checkpoints(folder), "the trial has ended")
+        best = folder / BEST
+        if number not in kept and best.is_file():
+            going[best] = why_best
+        found += _sized(going)
+    if keep.max_gib is not None:
+        gone = {each.path for each in found}
+        stays = [number for number in ranked if number not in protected]
+        found += _beyond(
+            study,
+            store,
+            stays,
+            gone,
+            int(keep.max_gib * 2**30),
+        )
+    return found
+
+
+def _kept_by_rank(
+    study: Study,
+    ranked: list[int],
+    top_k: int | None,
+) -> set[int]:
+    """The trials whose best checkpoint stays because of what they scored."""
+    if top_k is not None:
+        return set(ranked[:top_k])
+    # what violates a constraint is ranked nowhere, and is a result all the same
+    infeasible = {trial.number for trial in study.trials() if not is_feasible(trial)}
+    return infeasible.union(ranked)
+
+
+def _ended_folders(study: Study, store: Path) -> list[tuple[int, Path]]:
+    """The trials that have ended for good and have checkpoints here, with the folders of these."""
+    trials = {trial.number: trial for trial in study.trials()}
+    busy = study.leases.live_numbers(AttemptKind.TRIAL)
+    found: list[tuple[int, Path]] = []
     for folder in _folders(study, store):
         number = int(folder.parent.name[1:])
         trial = trials.get(number)
-        if trial is None or not trial.state.is_finished() or number in busy:
-            continue
-        going = {path: "the trial has ended" for path in folder.iterdir() if path.name != BEST}
-        if number not in kept | protected and (folder / BEST).is_file():
-            going[folder / BEST] = (
-                f"not among the {top_k} best" if top_k is not None else "the trial has no result"
-            )
-        found += _sized(going)
-    if max_gib is not None:
-        found += _beyond(store, study, ranked, protected, found, int(max_gib * 2**30))
+        if trial is not None and trial.state.is_finished() and number not in busy:
+            found.append((number, folder))
     return found
+
+
+def _last_checkpoints(folder: Path) -> list[Path]:
+    """All but the best one."""
+    return [path for path in folder.iterdir() if path.name != BEST]
 
 
 def remove(removals: Iterable[Removal]) -> int:
@@ -117,10 +166,10 @@ class Keeper:
 
     def __init__(self, study: Study, store: Path) -> None:
         """Nothing is removed before a trial has ended."""
-        self.study = study
-        self.store = store
-        self.top_k, self.max_gib = settings(study)
-        self._known: set[int] | None = None
+        self._study = study
+        self._store = store
+        self._keep = settings(study)
+        self._known: set[int] | None = None  # the best trials, as of the last end
 
     def ended(self, number: int) -> None:
         """A trial has its final state.
@@ -130,26 +179,40 @@ class Keeper:
         Raises:
             OutsideError: A folder of the study is a symbolic link.
         """
-        whole = (
-            len(self.study.directions) > 1
-            or self.max_gib is not None
-            or (self._known is None and number > 0)
-        )
-        if whole and self.top_k is not None:
-            remove(plan(self.study, self.store))
-        top = set(_ranked(self.study, self.top_k)) if self.top_k is not None else {number}
-        folder = inside(self.store, f"{layout.trial_folder(self.study.name, number)}/ckpt")
+        study = self._study
+        top_k = self._keep.top_k
+        if top_k is not None and self._needs_whole_plan(number):
+            remove(plan(study, self._store))
+        folder = inside(self._store, f"{layout.trial_folder(study.name, number)}/ckpt")
         if folder.is_dir():
-            remove(_sized({path: "" for path in folder.iterdir() if path.name != BEST}))
-        if self.top_k is not None and len(self.study.directions) == 1:
-            for other in ((self._known or set()) | {number}) - top:
-                best = f"{layout.trial_folder(self.study.name, other)}/ckpt/{BEST}"
-                inside(self.store, best).unlink(missing_ok=True)
+            remove(_sized(dict.fromkeys(_last_checkpoints(folder), "the trial has ended")))
+        if top_k is None:
+            self._known = {number}
+            return
+        top = set(_ranked(study, top_k))
+        if len(study.directions) == 1:
+            before = self._known or set()
+            for other in (before | {number}) - top:
+                _best_of(study, self._store, other).unlink(missing_ok=True)
         self._known = top
+
+    def _needs_whole_plan(self, number: int) -> bool:
+        """Whether more may have to go than what the end of one trial displaces."""
+        if len(self._study.directions) > 1 or self._keep.max_gib is not None:
+            return True
+        return self._known is None and number > 0
+
+
+def _best_of(study: Study, store: Path, number: int) -> Path:
+    """The best checkpoint of a trial."""
+    return inside(store, f"{layout.trial_folder(study.name, number)}/ckpt/{BEST}")
 
 
 def close_round(study: Study, store: Path, now: Round) -> None:
-    """Once a round is over: what it showed goes to its runs, and of this machine's checkpoints one is kept."""
+    """Once a round is over: what it showed goes to its runs.
+
+    Of this machine's checkpoints one is kept.
+    """
     folder = plain(store, layout.confirm_folder(study.name), deep=False)
     closed = inside(store, folder / f"r{now.number}-closed")
     if closed.exists() or not folder.is_dir():
@@ -158,7 +221,8 @@ def close_round(study: Study, store: Path, now: Round) -> None:
     kept = kept_folder(study, now)
     if kept is not None and not now.document["scored"]:
         return  # the same command scores again, and wants the winner's checkpoints
-    for each in map(partial(inside, store), folder.glob(f"r{now.number}-*/ckpt")):
+    for found in folder.glob(f"r{now.number}-*/ckpt"):
+        each = inside(store, found)
         if each.parent != store / str(kept):
             shutil.rmtree(each, ignore_errors=True)
         for name in ("last.ckpt", "previous.ckpt"):
@@ -172,12 +236,13 @@ def _folders(study: Study, store: Path) -> list[Path]:
     Raises:
         OutsideError: One of them, or one on the way, is a symbolic link.
     """
-    found = sorted(inside(store, layout.study_folder(study.name)).glob("t[0-9]*/ckpt"))
-    return [
-        inside(store, each)
-        for each in found
-        if each.parent.name[1:].isascii() and each.parent.name[1:].isdigit()
-    ]
+    own = inside(store, layout.study_folder(study.name))
+    found: list[Path] = []
+    for folder in sorted(own.glob("t[0-9]*/ckpt")):
+        digits = folder.parent.name[1:]
+        if digits.isascii() and digits.isdigit():
+            found.append(inside(store, folder))
+    return found
 
 
 def _ranked(study: Study, count: int | None = None) -> list[int]:
@@ -188,7 +253,13 @@ def _ranked(study: Study, count: int | None = None) -> list[int]:
     if len(study.directions) > 1:
         trials = study.trials()
         return [number for number in study.front() if DUPLICATE not in trials[number].user_attrs]
-    return best_numbers(study.storage, study.id, study.directions[0], count, DUPLICATE)
+    return best_numbers(
+        study.storage,
+        study.id,
+        study.directions[0],
+        count,
+        DUPLICATE,
+    )
 
 
 def _protected(study: Study) -> set[int]:
@@ -201,41 +272,64 @@ def _protected(study: Study) -> set[int]:
 
 
 def _sized(going: Mapping[Path, str]) -> list[Removal]:
-    """With sizes; a file under two names gives its bytes back with the last of them."""
-    stats = {path: path.lstat() for path in going if path.is_file() and not path.is_symlink()}
-    left: dict[int, int] = {}
-    for stat in stats.values():
-        left[stat.st_ino] = left.get(stat.st_ino, stat.st_nlink) - 1
-    found = []
+    """With sizes; a file under two names gives its bytes back with the last of them.
+
+    Args:
+        going: Why each is not kept.
+    """
+    stats: dict[Path, os.stat_result] = {}
+    for path in going:
+        if path.is_file() and not path.is_symlink():
+            stats[path] = path.lstat()
+    names_going = Counter(stat.st_ino for stat in stats.values())
+    found: list[Removal] = []
     counted = set[int]()
     for path in sorted(stats):
-        inode = stats[path].st_ino
-        size = stats[path].st_size if left[inode] == 0 and inode not in counted else 0
-        counted.add(inode)
-        found.append(Removal(path, size, going[path]))
+        stat = stats[path]
+        is_last_name = names_going[stat.st_ino] == stat.st_nlink
+        gives_back = is_last_name and stat.st_ino not in counted
+        counted.add(stat.st_ino)
+        found.append(
+            Removal(
+                path,
+                stat.st_size if gives_back else 0,
+                going[path],
+            )
+        )
     return found
 
 
 def _beyond(
-    store: Path,
     study: Study,
+    store: Path,
     ranked: list[int],
-    protected: set[int],
-    found: list[Removal],
-    most: int,
+    gone: set[Path],
+    limit: int,
 ) -> list[Removal]:
-    """The worst of what would stay, until the rest takes no more than `most` bytes."""
-    gone = {each.path for each in found}
+    """The worst of what would stay, until the rest takes no more than `limit` bytes.
+
+    Args:
+        study: The open study.
+        store: This machine's.
+        ranked: The trials that may lose their best checkpoint, the best first.
+        gone: What goes anyway.
+        limit: Bytes.
+    """
     folder = inside(store, layout.study_folder(study.name))
-    inodes = {p.lstat().st_ino: p.lstat().st_size for p in folder.rglob("*.ckpt") if p not in gone}
-    total = sum(inodes.values())
-    more = []
+    sizes: dict[int, int] = {}  # by inode: a file may have two names
+    for path in folder.rglob("*.ckpt"):
+        if path not in gone:
+            stat = path.lstat()
+            sizes[stat.st_ino] = stat.st_size
+    total = sum(sizes.values())
+    found: list[Removal] = []
     for number in reversed(ranked):
-        path = inside(store, f"{layout.trial_folder(study.name, number)}/ckpt/{BEST}")
-        if total <= most:
+        path = _best_of(study, store, number)
+        if total <= limit:
             break
-        if number in protected or path in gone or not path.is_file():
+        if path in gone or not path.is_file():
             continue
-        total -= path.stat().st_size
-        more.append(Removal(path, path.stat().st_size, f"beyond {most / 2**30:g} GiB"))
-    return more
+        size = path.stat().st_size
+        total -= size
+        found.append(Removal(path, size, f"beyond {limit / 2**30:g} GiB"))
+    return found

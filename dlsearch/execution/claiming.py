@@ -19,7 +19,8 @@ from dlsearch.execution.backpressure import TRIES
 from dlsearch.execution.claimer import Claimer, Wanted
 from dlsearch.execution.service import Service, is_outage
 from dlsearch.storage.availability import Outage, line_of, to_stderr
-from dlsearch.study.states import AttemptKind
+from dlsearch.study.models import Ending
+from dlsearch.study.states import AttemptKind, AttemptState, FailureReason
 
 if TYPE_CHECKING:
     from dlsearch.execution.claimer import Answer
@@ -70,8 +71,9 @@ class SlotFiller:
         self._idle_until = 0.0
         self._full_disk_claims = 0
         # The claimer's connection may fail where the worker's does not: a server has only so many.
-        self._outage = Outage(service.study.storage.patience_s, self._say_of_outage)
+        self._outage = Outage(service.patience_s, self._say_of_outage)
         self._only_claims_fail = False
+        self._unwanted: Claim | None = None  # claimed too late, and not given back yet
         self._has_closed = False  # an attempt, since the last claim was asked for
         self._others_ran = True  # when the last claim was asked for, as far as is known
 
@@ -118,17 +120,61 @@ class SlotFiller:
         self.claimer.close()
 
     def has_given_claim_back(self) -> bool:
-        """Whether nothing is being claimed any more; what is, is given back by its token."""
-        client = self._service.client
+        """Give back what is claimed, or is being claimed; False where that is not done yet."""
+        if not self._has_released_answer():
+            return False
+        if not self.claimer.busy:
+            return self._has_forgotten_unheard()
+        token = self.claimer.token
+        if token is None:
+            return False
+        withdraw = partial(self._service.client.withdraw, token)
+        return self._service.try_now(withdraw, False)
+
+    def _has_released_answer(self) -> bool:
+        """Release a claim that came too late; False where the database cannot be reached."""
         answer = self.claimer.take()
         if answer is not None and answer.claim is not None:
-            self._service.try_now(partial(client.release, answer.claim), False)
-        if not self.claimer.busy:
-            unheard = self.claimer.unheard()
-            self._service.try_now(partial(client.forget_unconfirmed, unheard), None)
+            self._unwanted = answer.claim
+        if self._unwanted is None:
             return True
-        token = self.claimer.token
-        return token is not None and self._service.try_now(partial(client.withdraw, token), False)
+        release = partial(self._service.client.release, self._unwanted)
+        was_live = self._service.try_now(release, None)
+        if was_live is None:
+            return False
+        self._unwanted = None
+        return True
+
+    def _has_forgotten_unheard(self) -> bool:
+        """Remove attempts of which nothing was heard; False where the database is away."""
+        unheard = self.claimer.unheard()
+        if not unheard:
+            return True
+
+        def forget() -> bool:
+            self._service.client.forget_unconfirmed(unheard)
+            return True
+
+        return self._service.try_now(forget, False)
+
+    def keep_claim(self) -> None:
+        """Keep in the store what could not be given back: the next worker of it does.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        pending = self._service.pending
+        answer = self.claimer.take()
+        if answer is not None and answer.claim is not None:
+            self._unwanted = answer.claim
+        if self._unwanted is not None:
+            interrupted = Ending(AttemptState.INTERRUPTED, FailureReason.INTERRUPTED)
+            pending.keep(self._unwanted, interrupted)
+            self._unwanted = None
+        tokens = self.claimer.unheard()
+        if self.claimer.token is not None:
+            tokens.add(self.claimer.token)
+        pending.keep_opened(tokens)
 
     # -- asking -----------------------------------------------------------------------------------
     def _free_slot(self) -> Slot | None:
@@ -168,9 +214,13 @@ class SlotFiller:
         )
         if not self.claimer.started:
             self.claimer.start()
-            self._selector.register(self.claimer, selectors.EVENT_READ, (None, ANSWER))
-        running = self._service.running.values()
-        no_trial_runs = not any(each.claim.kind == AttemptKind.TRIAL for each in running)
+            self._selector.register(
+                self.claimer,
+                selectors.EVENT_READ,
+                (None, ANSWER),
+            )
+        kinds = [each.claim.kind for each in self._service.running.values()]
+        no_trial_runs = AttemptKind.TRIAL not in kinds
         self._has_closed = False
         request = replace(self._limits, holder=holder, confirm=no_trial_runs)
         self.claimer.ask(Wanted(slot, request))
@@ -200,7 +250,11 @@ class SlotFiller:
             self._idle_until = 0.0 if self._has_closed else time.monotonic() + IDLE_S
             return True
         self._others_ran = True
-        return self._start(answer.claim, answer.wanted.request.holder, answer.wanted.slot)
+        return self._start(
+            answer.claim,
+            answer.wanted.request.holder,
+            answer.wanted.slot,
+        )
 
     def _wait_after(self, error: Exception) -> None:
         """Note why a claim failed, where that passes.

@@ -1,4 +1,4 @@
-"""The ends of attempts: they are recorded, their journals are ended, and checkpoints go that are not kept."""
+"""The ends of attempts: they are recorded, and their journals ended; some checkpoints go."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from dlsearch.core.files.inside import OutsideError
 from dlsearch.core.text import line_of_error
-from dlsearch.execution import checkpoint_retention, pending_results, run_journals
+from dlsearch.execution import pending_results
 from dlsearch.execution.backpressure import needed
 from dlsearch.execution.outcome import failure
+from dlsearch.execution.run_journals import Ends, JournalEnd
 from dlsearch.execution.service import Service, is_of_one_attempt
 from dlsearch.study.models import Ending, Result
 from dlsearch.study.states import AttemptKind, AttemptState, FailureReason
@@ -34,10 +35,7 @@ class Closer:
     def __init__(self, service: Service) -> None:
         """Nothing has ended yet."""
         self._service = service
-        self._keeper = checkpoint_retention.Keeper(service.study, service.store)
-        self.journals = run_journals.Ends(
-            service.study, service.store, lambda why: service.back_pressure.note_disk_full(why)
-        )
+        self.journals = Ends(lambda why: service.back_pressure.note_disk_full(why))
         #: Called after an attempt has been closed.
         self.on_closed: Callable[[], None] = lambda: None
 
@@ -45,14 +43,24 @@ class Closer:
         """Record an end; while that cannot be, the attempt keeps its slot and its lease."""
         service = self._service
         claim = running.claim
-        record = partial(pending_results.record_running, service.client, running, end)
+        record = partial(
+            pending_results.record_running,
+            service.client,
+            running,
+            end,
+        )
         try:
             is_accepted = service.try_now(record, None)
         except Exception as error:
             if not is_of_one_attempt(error):
                 raise
             why = f"its result could not be recorded: {line_of_error(error)}"
-            end = self.give_up(claim, why, error, for_good=end.result is not None)
+            end = self.give_up(
+                claim,
+                why,
+                error,
+                for_good=end.result is not None,
+            )
             is_accepted = True
         if is_accepted is None:
             return
@@ -63,8 +71,8 @@ class Closer:
             size = needed(service.folder_of(claim), _parameters_of(running.result))
             service.back_pressure.note_disk_full(end.error or "", size)
         if running.journal is not None:
-            refused = Ending(AttemptState.LOST, FailureReason.LOST)
-            self.leave_journal(running.journal, claim, end if is_accepted else refused)
+            written = end if is_accepted else Ending(AttemptState.LOST, FailureReason.LOST)
+            self.leave_journal(running.journal, claim, written)
             self.journals.write()
         if is_accepted:
             self._follow_up(claim, end)
@@ -80,17 +88,31 @@ class Closer:
         if claim.kind == AttemptKind.TEST and end.state is not AttemptState.INTERRUPTED:
             self.close_round()
         if claim.kind == AttemptKind.TRIAL and end.result is not None:
+            has_ended = partial(self._service.files.trial_has_ended, claim.number)
             # what is in the way now goes with the next trial, or by `dlsearch gc`, which names a
             # link
             with contextlib.suppress(OSError, OutsideError):
-                self._service.insist(partial(self._keeper.ended, claim.number))
+                self._service.insist(has_ended)
 
-    def leave_journal(self, journal: Path | None, claim: Claim, end: Ending) -> None:
+    def leave_journal(
+        self,
+        journal: Path | None,
+        claim: Claim,
+        end: Ending,
+    ) -> None:
         """Have the journal of an attempt ended, when there is space for it."""
         if journal is not None:
-            self.journals.left.append((journal, claim.attempt, end.state, end.reason))
+            left = JournalEnd(journal, claim.attempt, end.state, end.reason)
+            self.journals.left.append(left)
 
-    def give_up(self, claim: Claim, why: str, error: Exception, *, for_good: bool) -> Ending:
+    def give_up(
+        self,
+        claim: Claim,
+        why: str,
+        error: Exception,
+        *,
+        for_good: bool,
+    ) -> Ending:
         """End an attempt whose own end cannot be recorded: as failed, with the cause alone.
 
         Where that cannot be written either, or is not `for_good`, it is lost: its trial is tried
@@ -116,21 +138,20 @@ class Closer:
         return lost
 
     def _record(self, claim: Claim, end: Ending) -> bool:
-        self._service.study.trials()  # where a transaction failed, they are read again
-        return pending_results.record_end(self._service.client, claim, end, None)
+        return pending_results.record_end(
+            self._service.client,
+            claim,
+            end,
+            None,
+        )
 
     def close_round(self) -> None:
         """Once a round is over: what it showed goes to its runs, and one checkpoint is kept."""
-        self._service.insist(self._close_round)
-
-    def _close_round(self) -> None:
-        service = self._service
-        finished = service.rounds.close()
-        if finished is not None:
-            checkpoint_retention.close_round(service.study, service.store, finished)
+        self._service.insist(self._service.files.close_round)
 
 
 def _parameters_of(result: Result | None) -> int | None:
-    """How many parameters the net has, where its process said a number that memory can be made of."""
-    count = None if result is None else result.n_params
-    return int(count) if count is not None and math.isfinite(count) else None
+    """How many parameters the net has, where its process said a number that counts something."""
+    if result is None or result.n_params is None or not math.isfinite(result.n_params):
+        return None
+    return int(result.n_params)

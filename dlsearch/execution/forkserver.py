@@ -25,25 +25,60 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dlsearch.console import streams
 from dlsearch.console.output import outlast_readers
 from dlsearch.core import masking, permission
 from dlsearch.core.files.descriptor import Descriptor
 from dlsearch.core.files.regular import open_to_append
+from dlsearch.core.retry import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from dlsearch.core.types import JsonObject
 
 _PR_SET_PDEATHSIG = 1
 _STOPS = (signal.SIGTERM, signal.SIGHUP)
 # descriptors that come with a request: a socket for messages, a pipe for the exit status
 _PASSED = 2
 _REFUSAL = "cannot fork: "
+#: Between two looks whether a server that seems to die has died.
+_POLL_S = 0.01
+
+
+@dataclass(frozen=True)
+class ForkRequest:
+    """What a child is to be.
+
+    Args:
+        target: What it runs, as ``module:function``.
+        payload: What that is given.
+        env: Environment variables of its own.
+        log: Where its output goes; None leaves it where the server's goes.
+        granted: Packages whose targets it may build.
+        folders: Folders that it may read.
+    """
+
+    target: str
+    payload: JsonObject
+    env: dict[str, str]
+    log: str | None
+    granted: list[str]
+    folders: list[str]
+
+    def encode(self) -> bytes:
+        """As it is sent."""
+        return json.dumps(vars(self)).encode()
+
+    @classmethod
+    def decode(cls, sent: bytes) -> ForkRequest:
+        """The request that arrived."""
+        return cls(**json.loads(sent))
 
 
 def die_with_parent() -> None:
@@ -67,11 +102,11 @@ class Channel:
         """For selectors."""
         return self.sock.fileno()
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: JsonObject) -> None:
         """Send one message. Raises OSError when the other side is gone."""
         self.sock.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self) -> dict[str, Any] | None:
+    def receive(self) -> JsonObject | None:
         """Wait for one message; None when the other side is gone."""
         while b"\n" not in self._buffer:
             try:
@@ -225,12 +260,11 @@ class ForkServer:
 
         A killed process lets go of one connection after the other.
         """
-        deadline = time.monotonic() + patience_s
-        while alive := self.alive:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.01)
-        return not alive
+        return wait_until(
+            lambda: not self.alive,
+            timeout_s=patience_s,
+            poll_s=_POLL_S,
+        )
 
     @property
     def importing(self) -> bool:
@@ -247,7 +281,7 @@ class ForkServer:
     def spawn(
         self,
         target: str,
-        payload: dict[str, Any],
+        payload: JsonObject,
         *,
         env: dict[str, str],
         log: Path | None,
@@ -258,16 +292,14 @@ class ForkServer:
             ServerGoneError: The server is gone.
             OSError: It cannot fork, and says why.
         """
-        request = json.dumps(
-            {
-                "target": target,
-                "payload": payload,
-                "env": env,
-                "log": str(log) if log else None,
-                "granted": permission.granted(),
-                "folders": [str(folder) for folder in permission.folders()],
-            }
-        )
+        request = ForkRequest(
+            target=target,
+            payload=payload,
+            env=env,
+            log=None if log is None else str(log),
+            granted=list(permission.granted()),
+            folders=[str(folder) for folder in permission.folders()],
+        ).encode()
         ours, theirs = socket.socketpair()
         status_read, status_write = Descriptor.pipe()
         pid: int | None = None
@@ -278,7 +310,7 @@ class ForkServer:
                 sock.connect(self.path)
                 fds = array.array("i", [theirs.fileno(), status_write.fileno()])
                 sock.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-                sock.sendall(request.encode())
+                sock.sendall(request)
                 sock.shutdown(socket.SHUT_WR)
                 while chunk := sock.recv(1 << 12):
                     answer += chunk
@@ -331,18 +363,12 @@ def _tidy(path: str) -> None:
         Path(path).parent.rmdir()
 
 
-def _become(
-    target: str,
-    payload: dict[str, Any],
-    channel: Channel,
-    env: dict[str, str],
-    log: str | None,
-) -> int:
+def _become(request: ForkRequest, channel: Channel) -> int:
     """In the child: run the target. Returns its exit status."""
-    os.environ.update(env)
-    if log is not None:
+    os.environ.update(request.env)
+    if request.log is not None:
         try:
-            output = open_to_append(Path(log))
+            output = open_to_append(Path(request.log))
         except OSError:  # the disk is full, most likely
             return os.EX_IOERR
         with output:
@@ -351,11 +377,12 @@ def _become(
     else:  # it says what it has to say where the command does
         outlast_readers()
     masking.learn_environment()
-    masking.learn(payload)
-    streams.put_in_place(terminal=log is None)
+    masking.learn(request.payload)
+    streams.put_in_place(terminal=request.log is None)
     try:
-        module, _, function = target.partition(":")
-        getattr(importlib.import_module(module), function)(channel, payload)
+        module, _, function = request.target.partition(":")
+        run = getattr(importlib.import_module(module), function)
+        run(channel, request.payload)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -397,7 +424,7 @@ def _fork(
             _answer(connection, f"{_REFUSAL}{os.strerror(errno.EMFILE)}")
             return
         messages, status = received
-        request = json.loads(b"".join(chunks))
+        request = ForkRequest.decode(b"".join(chunks))
         try:
             pid = os.fork()
         except OSError as error:  # too many processes, or no memory
@@ -414,10 +441,8 @@ def _fork(
                 for other in (connection, *inherited, *children.values(), status):
                     other.close()
                 channel = Channel(socket.socket(fileno=messages.detach()))
-                permission.grant(request["granted"], map(Path, request["folders"]))
-                code = _become(
-                    request["target"], request["payload"], channel, request["env"], request["log"]
-                )
+                permission.grant(request.granted, map(Path, request.folders))
+                code = _become(request, channel)
             finally:
                 os._exit(code)
         children[pid] = status
@@ -492,10 +517,9 @@ def main(argv: Sequence[str]) -> None:
     signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     children: dict[int, Descriptor] = {}
-    reset = (
-        signal.SIGCHLD,
-        *(number for number in _STOPS if not (nohup and number == signal.SIGHUP)),
-    )
+    reset = [signal.SIGCHLD, signal.SIGTERM]
+    if not nohup:
+        reset.append(signal.SIGHUP)
     selector = selectors.DefaultSelector()
     for source in (listener, lifeline, wake_read):
         selector.register(source, selectors.EVENT_READ)

@@ -13,16 +13,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlsearch.core.errors import DatabaseAwayError
 from dlsearch.core.files.disk import is_full
 from dlsearch.storage.availability import Outage, is_away
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dlsearch.study.client import LeaseRenewer
+    from dlsearch.study.client import LeaseRenewer, Progress
 
 INTERVAL_S = 1.0  # or a third of a lease, if that is less
 _JOIN_S = 2.0
@@ -48,7 +46,7 @@ class Heartbeat:
         self._renewer = renewer
         self._lease_s = lease_s
         self._lock = threading.Lock()  # of all that follows
-        self._held: dict[str, dict[str, Any]] = {}
+        self._held: dict[str, Progress] = {}
         self._lost: set[str] = set()
         self._renewed = waking_clock()
         self._failure: Exception | None = None
@@ -63,11 +61,15 @@ class Heartbeat:
                 self._renewed = waking_clock()
             self._held.setdefault(token, {})
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+            thread = threading.Thread(
+                target=self._run,
+                name="heartbeat",
+                daemon=True,
+            )
             thread.start()
             self._thread = thread  # now: one that the system refused cannot be waited for
 
-    def note(self, token: str, progress: Mapping[str, Any]) -> None:
+    def note(self, token: str, progress: Progress) -> None:
         """Say how far an attempt is that is held."""
         with self._lock:
             if token in self._held:

@@ -1,14 +1,18 @@
 """How an attempt ended, and what follows: its result counts, or the trial is tried again, and how.
 
-====================  =========================================================================================
+====================  ==========================================================================
 complete, pruned      counts
-nan, inf, exception   counts as failed: the same would come of it again (exception: also ``sys.exit`` in a user's code)
+nan, inf, exception   counts as failed: the same would come of it again
+                      (exception: also ``sys.exit`` in a user's code)
 timeout               counts as failed, with what it had reached
-oom                   again from the last checkpoint, each batch in twice as many parts; up to ``max_halvings`` times
+oom                   again from the last checkpoint, each batch in twice as many parts;
+                      up to ``max_halvings`` times
 disk                  again, once there is space; up to ``max_attempts`` times
-interrupted           again (Ctrl-C, SIGTERM, SIGHUP, or others crowded it out of a GPU's memory); does not count
-lost                  again (its process or its worker died); up to ``max_attempts`` times, which the study counts
-====================  =========================================================================================
+interrupted           again (Ctrl-C, SIGTERM, SIGHUP, or others crowded it out of a GPU's memory);
+                      does not count
+lost                  again (its process or its worker died);
+                      up to ``max_attempts`` times, which the study counts
+====================  ==========================================================================
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,74 +63,94 @@ def failure(why: str) -> Ending:
     )
 
 
-def judge(
-    result: Result | None,
-    code: int,
-    before: Counter[str],
-    limits: Limits,
-    *,
-    crowded: str | None = None,
-    killed_for: KillCause | None = None,
-    stopping: bool = False,
-    by_kernel: bool = False,
-    reached: Result | None = None,
-) -> Ending:
-    """Judge the end of an attempt.
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the end of an attempt's process.
 
     Args:
-        result: What its process sent; None where it ended without a word.
-        code: The process's exit status; negative for a signal.
+        result: What it sent; None where it ended without a word.
+        code: Its exit status; negative for a signal.
         before: How often earlier attempts at the trial ended for each reason.
-        limits: How often it is tried.
         crowded: What to say where others on its GPU left it no memory.
         killed_for: Why the worker killed it: :data:`TIMEOUT` or :data:`FENCED`.
         stopping: Whether the worker was asked to stop.
         by_kernel: Whether the kernel's out-of-memory killer took it.
         reached: The failed result of a trial that was killed, as far as it is known.
     """
-    reached = reached or Result(AttemptState.FAILED)
-    if killed_for == FENCED:
-        return Ending(
-            AttemptState.LOST,
-            FailureReason.LOST,
-            "the lease ran out while its worker was not heard of",
-        )
-    if crowded:
-        return Ending(AttemptState.INTERRUPTED, FailureReason.INTERRUPTED, crowded)
-    if result is not None:
-        reason = result.reason
-        error = result.error
-        again = (
-            reason == FailureReason.OOM
-            and result.halve
-            and before[FailureReason.OOM] < limits.max_halvings
-        ) or (reason == FailureReason.DISK and before[FailureReason.DISK] + 1 < limits.max_attempts)
-        return (
-            Ending(AttemptState.INTERRUPTED, reason, error)
-            if again
-            else Ending(result.state, reason, error, result)
-        )
-    if killed_for == TIMEOUT:
+
+    result: Result | None
+    code: int
+    before: Counter[str] = field(default_factory=Counter)
+    crowded: str | None = None
+    killed_for: KillCause | None = None
+    stopping: bool = False
+    by_kernel: bool = False
+    reached: Result = Result(AttemptState.FAILED)  # noqa: RUF009  # frozen
+
+    def is_asked_end(self) -> bool:
+        """Whether the process ended because it, or its worker, was asked to."""
+        return self.stopping or self.code in (INTERRUPTED, -signal.SIGTERM, -signal.SIGHUP)
+
+
+def judge(evidence: Evidence, limits: Limits) -> Ending:
+    """Judge the end of an attempt.
+
+    Args:
+        evidence: All that is known of it.
+        limits: How often its trial is tried.
+    """
+    if evidence.killed_for == FENCED:
+        silent = "the lease ran out while its worker was not heard of"
+        return Ending(AttemptState.LOST, FailureReason.LOST, silent)
+    if evidence.crowded:
+        return Ending(AttemptState.INTERRUPTED, FailureReason.INTERRUPTED, evidence.crowded)
+    if evidence.result is not None:
+        return _judge_result(evidence.result, evidence.before, limits)
+    if evidence.killed_for == TIMEOUT:
+        reached = evidence.reached
         return Ending(AttemptState.FAILED, FailureReason.TIMEOUT, reached.error, reached)
-    if stopping or code in (INTERRUPTED, -signal.SIGTERM, -signal.SIGHUP):
+    if evidence.is_asked_end():
         return Ending(AttemptState.INTERRUPTED, FailureReason.INTERRUPTED)
-    if code == NO_LOG and before[FailureReason.DISK] + 1 < limits.max_attempts:
+    if evidence.code == NO_LOG and _may_wait_for_disk(evidence.before, limits):
         return Ending(AttemptState.INTERRUPTED, FailureReason.DISK, "no room for its log")
-    if by_kernel:
-        error = "killed by the kernel: the machine was out of memory"
-        if before[FailureReason.OOM] < limits.max_halvings:
-            return Ending(AttemptState.INTERRUPTED, FailureReason.OOM, error)
-        return Ending(
-            AttemptState.FAILED,
-            FailureReason.OOM,
-            error,
-            replace(reached, reason=FailureReason.OOM, error=error),
-        )
-    return Ending(
-        AttemptState.LOST,
-        FailureReason.LOST,
-        f"killed by {_signal_name(-code)}" if code < 0 else f"exit status {code}",
-    )
+    if evidence.by_kernel:
+        return _judge_kernel_kill(evidence, limits)
+    return Ending(AttemptState.LOST, FailureReason.LOST, _death_in_words(evidence.code))
+
+
+def _judge_result(result: Result, before: Counter[str], limits: Limits) -> Ending:
+    """The end of an attempt whose process sent a result."""
+    again = False
+    if result.reason == FailureReason.OOM and result.halve:
+        again = _may_halve(before, limits)
+    elif result.reason == FailureReason.DISK:
+        again = _may_wait_for_disk(before, limits)
+    if again:
+        return Ending(AttemptState.INTERRUPTED, result.reason, result.error)
+    return Ending(result.state, result.reason, result.error, result)
+
+
+def _judge_kernel_kill(evidence: Evidence, limits: Limits) -> Ending:
+    """The end of an attempt whose process the kernel's out-of-memory killer took."""
+    error = "killed by the kernel: the machine was out of memory"
+    if _may_halve(evidence.before, limits):
+        return Ending(AttemptState.INTERRUPTED, FailureReason.OOM, error)
+    reached = replace(evidence.reached, reason=FailureReason.OOM, error=error)
+    return Ending(AttemptState.FAILED, FailureReason.OOM, error, reached)
+
+
+def _may_halve(before: Counter[str], limits: Limits) -> bool:
+    """Whether a trial that ran out of memory is tried again, in smaller parts."""
+    return before[FailureReason.OOM] < limits.max_halvings
+
+
+def _may_wait_for_disk(before: Counter[str], limits: Limits) -> bool:
+    """Whether a trial that found no space is tried again, once there is some."""
+    return before[FailureReason.DISK] + 1 < limits.max_attempts
+
+
+def _death_in_words(code: int) -> str:
+    return f"killed by {_signal_name(-code)}" if code < 0 else f"exit status {code}"
 
 
 def reasons(attempts: Iterable[Any]) -> Counter[str]:
@@ -142,7 +166,8 @@ def micro_batches(*histories: Iterable[Any]) -> int:
     Args:
         *histories: Its earlier attempts; for a replica also those of its trial.
     """
-    return 2 ** max((reasons(each)[FailureReason.OOM] for each in histories), default=0)
+    halvings = [reasons(history)[FailureReason.OOM] for history in histories]
+    return 2 ** max(halvings, default=0)
 
 
 def timed_out(
@@ -175,7 +200,9 @@ def timed_out(
 
 
 class KernelKills:
-    """What the kernel's out-of-memory killer took of this process's control group, as far as the kernel tells.
+    """What the kernel's out-of-memory killer took of this process's control group.
+
+    As far as the kernel tells.
 
     Args:
         files: The files that count its kills; this process's own by default.
@@ -243,9 +270,9 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def reached_of(running: Mapping[str, Any]) -> Result:
+def reached_of(progress: Mapping[str, Any]) -> Result:
     """The failed result of a trial whose process ended without a word, from its progress."""
-    return Result(AttemptState.FAILED, epochs=int(running.get("epoch") or 0))
+    return Result(AttemptState.FAILED, epochs=int(progress.get("epoch") or 0))
 
 
 __all__ = [
@@ -255,6 +282,7 @@ __all__ = [
     "TIMEOUT",
     "UNRECORDED",
     "Ending",
+    "Evidence",
     "KernelKills",
     "Limits",
     "counters",

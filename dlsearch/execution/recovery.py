@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlsearch.core.processes import ProcessState, state_of
-from dlsearch.execution import pending_results, run_journals
 
 if TYPE_CHECKING:
     from dlsearch.execution.run_journals import Ends
@@ -31,7 +30,7 @@ class Recovery:
     def begin(self) -> None:
         """Record what an earlier worker of this store kept, and end what is left of dead ones."""
         service = self._service
-        pending_results.write_kept(service.study, service.store)
+        service.pending.write_kept(service.client)
         self._reap_dead_neighbours()
         self._end_journals_of_the_dead()
 
@@ -47,10 +46,13 @@ class Recovery:
     def _reap_dead_neighbours(self) -> None:
         """End the attempts of workers that are seen to be dead: they need no lease to run out."""
         client = self._service.client
-        live = client.live_attempts()
-        dead = {each.worker for each in live if state_of(each.process) is ProcessState.DEAD}
+        dead: set[str] = set()
+        for attempt in client.live_attempts():
+            if state_of(attempt.process) is ProcessState.DEAD:
+                dead.add(attempt.worker)
         for worker in dead:
-            self._journals.lost(client.reap(worker))
+            lost = client.reap(worker)
+            self._journals.end_all(self._service.files.open_journals(lost))
 
     def _end_journals_of_the_dead(self) -> None:
-        self._journals.lost(run_journals.of_the_dead(self._service.study))
+        self._journals.end_all(self._service.files.open_journals_of_the_dead())

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
@@ -28,6 +28,7 @@ from dlsearch.training.test_set import open_test_set, report_of
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from dlsearch.core.types import JsonObject
     from dlsearch.inspection.findings import FirstLayer
 
 
@@ -55,7 +56,7 @@ class Trained:
         return self.folder / "ckpt" / "best.ckpt"
 
 
-def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
+def score(trained: Sequence[Trained], kept: int, run: Run) -> JsonObject:
     """Score trainings of one configuration on its test set.
 
     A checkpoint that is damaged, or not on this machine, is made again first, from the same seed.
@@ -83,7 +84,9 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
     data = restored[kept].data
     if not is_overridden("test_step", task, pl.LightningModule):
         raise ConfigError(
-            "task", "has no test_step, so that nothing can be scored on the test set", "define one"
+            "task",
+            "has no test_step, so that nothing can be scored on the test set",
+            "define one",
         )
     if not has_loader("test_dataloader", restored[kept].loaders):
         raise ConfigError(
@@ -97,7 +100,7 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> dict[str, Any]:
     run.unseal()
     if data is not None:
         open_test_set(data)
-    report: dict[str, Any] = {}
+    report: JsonObject = {}
     found: list[dict[str, float]] = []
     for number, each in enumerate(restored):
         if data is None:

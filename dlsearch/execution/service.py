@@ -1,9 +1,9 @@
-"""What the parts of a worker share: the study, the store, the leases, and the attempts that run."""
+"""What the parts of a worker share: the study, its files, the leases, and what runs."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dlsearch.core.errors import DatabaseAwayError
 from dlsearch.core.files.disk import is_full
@@ -13,17 +13,18 @@ from dlsearch.execution import run_journals
 from dlsearch.execution.backpressure import BackPressure
 from dlsearch.execution.heartbeat import Heartbeat
 from dlsearch.execution.outcome import FENCED
+from dlsearch.execution.pending_results import PendingResults
 from dlsearch.storage.availability import is_away, to_stderr
 from dlsearch.study.states import AttemptKind
-from dlsearch.study.trial_secrets import NO_SECRETS, TrialSecrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from dlsearch.execution.attempt import Running
-    from dlsearch.execution.clients.database import DatabaseClient
     from dlsearch.execution.resources.slots import Slot
+    from dlsearch.execution.study_files import StudyFiles
+    from dlsearch.study.client import StudyClient
     from dlsearch.study.models import Claim
 
     T = TypeVar("T")
@@ -34,36 +35,35 @@ class Service:
 
     Args:
         client: The study.
-        store: Where this machine writes.
-        paths: This machine's ``paths`` config.
-        secrets: What the masks of the study's document hide.
+        files: What is written about it here.
+        patience_s: How long an outage may last, seconds.
     """
 
     def __init__(
         self,
-        client: DatabaseClient,
-        store: Path,
-        paths: Mapping[str, Any],
-        secrets: TrialSecrets = NO_SECRETS,
+        client: StudyClient,
+        files: StudyFiles,
+        patience_s: float,
     ) -> None:
         """Nothing runs yet."""
         self.client = client
-        self.study = client.study
-        self.rounds = client.rounds
+        self.files = files
+        self.patience_s = patience_s
         self.facts = client.facts()
-        self.store = store
-        self.paths = dict(paths)
-        self.secrets = secrets
+        self.store = files.store
+        self.pending = PendingResults(self.store, self.facts.name)
         self.running: dict[int, Running] = {}  # by slot
         self.stopping = False
-        self.back_pressure = BackPressure(store, patience_s=client.study.storage.patience_s)
+        self.back_pressure = BackPressure(self.store, patience_s=patience_s)
         self.heartbeat = Heartbeat(client.lease_renewer(), self.facts.lease_s)
 
     # -- the database -----------------------------------------------------------------------------
     def insist(self, action: Callable[[], T]) -> T:
         """Do something with the database, once it can be reached and its disk has space."""
         return self.back_pressure.insist(
-            action, give_up=lambda: self.stopping, between=self.renew_leases
+            action,
+            give_up=lambda: self.stopping,
+            between=self.renew_leases,
         )
 
     def try_now(self, action: Callable[[], T], otherwise: T) -> T:
@@ -111,8 +111,10 @@ class Service:
     def note_failure(self, claim: Claim, why: str, error: Exception) -> None:
         """Say what befell an attempt, and put the traceback into its log."""
         folder = self.folder_of(claim)
-        is_trial = claim.kind == AttemptKind.TRIAL
-        name = f"trial {claim.number}" if is_trial else f"{claim.kind} {folder.name}"
+        if claim.kind == AttemptKind.TRIAL:
+            name = f"trial {claim.number}"
+        else:
+            name = f"{claim.kind} {folder.name}"
         to_stderr(f"{name}: {clean_line(why)}")
         with contextlib.suppress(OSError, OutsideError):
             log = plain(self.store, folder) / f"worker.a{claim.attempt}.log"

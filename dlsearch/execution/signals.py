@@ -1,4 +1,6 @@
-"""What commands and workers make of signals, and what a worker leaves to the engine that started it.
+"""What commands and workers make of signals.
+
+And what a worker leaves to the engine that started it.
 
 SIGTERM, which schedulers send, and SIGHUP, which a terminal sends that closes, are Ctrl-C to a
 command, and have a worker give its trials back. So has the signal by which submitit says that a job
@@ -104,9 +106,8 @@ class Signals:
         if self._got == _preemption() and callable(handler):
             try:
                 handler(self._got, None)
-            except (
-                SystemExit
-            ) as end:  # anything else is for submitit to hear: there is no further try
+            # anything else is for submitit to hear: there is no further try
+            except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1
         elif self._got != signal.SIGTERM:
             return
@@ -118,5 +119,9 @@ def _preemption() -> int | None:
     """The signal by which submitit's jobs are told of their end; None in any other process."""
     if "SUBMITIT_EXECUTOR" not in os.environ:
         return None
-    number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}", None)
+    number = getattr(
+        signal,
+        f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}",
+        None,
+    )
     return None if number is None else int(number)

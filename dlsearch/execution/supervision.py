@@ -11,17 +11,17 @@ from __future__ import annotations
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlsearch.core.files.disk import is_full
 from dlsearch.core.files.inside import plain
 from dlsearch.core.text import line_of_error
-from dlsearch.execution import pending_results, run_journals
-from dlsearch.execution.attempt import Running, attempts_before, judge, payload_of
+from dlsearch.execution.attempt import Running, attempts_before, judge
 from dlsearch.execution.conversation import Conversation
 from dlsearch.execution.forkserver import ServerGoneError
+from dlsearch.execution.messages import TrialPayload
 from dlsearch.execution.outcome import TIMEOUT, KernelKills, failure
 from dlsearch.execution.service import Service, is_of_one_attempt, is_outage
 from dlsearch.study.models import Ending
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlsearch.execution.closing import Closer
-    from dlsearch.execution.forkserver import Child, ForkServer
+    from dlsearch.execution.forkserver import Child
+    from dlsearch.execution.messages import ScoringPayload
     from dlsearch.execution.resources.capacity import Cards
     from dlsearch.execution.resources.slots import Slot
+    from dlsearch.execution.warm_server import WarmServer
     from dlsearch.storage.attempts import Holder
     from dlsearch.study.models import Claim
 
-#: Fork servers that die in a row before it is taken for more than bad luck.
-MAX_SERVER_DEATHS = 3
 #: What the selector says of an attempt.
 MESSAGE = "message"
 EXIT = "exit"
@@ -51,8 +51,7 @@ class Supervisor:
         service: What the parts of the worker share.
         selector: Waits for messages and ends.
         closer: Records ends.
-        server: The warm fork server; None where there may be nothing to do.
-        revive: Starts one, also where it has died: the out-of-memory killer takes whom it likes.
+        server: Forks the processes.
         trial_timeout_s: How long an attempt may take here, where the study has no nearer limit.
         cards: The GPUs of this machine that are shared as far as memory goes; None without.
     """
@@ -63,8 +62,7 @@ class Supervisor:
         selector: selectors.BaseSelector,
         closer: Closer,
         *,
-        server: ForkServer | None,
-        revive: Callable[[], ForkServer],
+        server: WarmServer,
         trial_timeout_s: float | None,
         cards: Cards | None,
     ) -> None:
@@ -72,20 +70,18 @@ class Supervisor:
         self._service = service
         self._selector = selector
         self._closer = closer
-        self.server = server
-        self.revive = revive
+        self._server = server
         self._trial_timeout_s = trial_timeout_s
         self._cards = cards
         self._conversation = Conversation(service)
         self._kernel_kills = KernelKills()
-        self._server_deaths = 0
         self._unstarted: set[tuple[str, int]] = set()  # what the system refused to start, in a row
 
     def is_warm(self, slot_count: int) -> bool:
         """Whether claims may be made: while the fork server imports, their leases would run out."""
-        if self.server is not None and len(self._service.running) < slot_count:
-            self.server = self.server.or_another(self.revive)
-        return self.server is None or not self.server.importing
+        if len(self._service.running) < slot_count:
+            self._server.replace_dead()
+        return not self._server.is_importing
 
     # -- starting ---------------------------------------------------------------------------------
     def start(self, claim: Claim, holder: Holder, slot: Slot) -> bool:
@@ -101,42 +97,45 @@ class Supervisor:
             plain(service.store, folder)
             folder.mkdir(parents=True, exist_ok=True)
             before = service.insist(partial(attempts_before, service.client, claim))
-            payload = service.insist(
-                partial(
-                    payload_of,
-                    service.rounds,
-                    claim,
-                    before,
-                    folder,
-                    service.store,
-                    service.paths,
-                    service.secrets,
-                )
-            )
-            journal = run_journals.begin(service.study, claim, holder, service.store)
-            payload |= {"threads": slot.threads, "journal": str(journal)}
+            payload = service.insist(partial(service.files.prepare, claim, before))
+            journal = service.files.begin_journal(claim, holder)
+            payload = replace(payload, threads=slot.threads)
+            if isinstance(payload, TrialPayload):
+                payload = replace(payload, journal=str(journal))
             is_prepared = True
-            child = self._spawn(claim, payload, slot, folder / f"worker.a{claim.attempt}.log")
+            child = self._spawn(
+                payload,
+                slot,
+                folder / f"worker.a{claim.attempt}.log",
+            )
         except BaseException as error:
             self._give_back(claim, error, journal, is_prepared=is_prepared)
             return False
         self._unstarted.clear()
-        running = Running(claim, slot, child, journal, time.monotonic(), before=before)
+        running = Running(
+            claim,
+            slot,
+            child,
+            journal,
+            time.monotonic(),
+            before=before,
+        )
         self._watch(running)
         return True
 
-    def _spawn(self, claim: Claim, payload: dict[str, Any], slot: Slot, log: Path) -> Child:
-        function = "run_test" if claim.kind == AttemptKind.TEST else "run_trial"
-        target = f"dlsearch.execution.trial_main:{function}"
-        self.server = self.server or self.revive()
-        try:
-            child = self.server.spawn(target, payload, env=slot.env, log=log)
-        except ServerGoneError:
-            self._server_deaths += 1
-            self.server = self.revive()
-            raise
-        self._server_deaths = 0
-        return child
+    def _spawn(
+        self,
+        payload: TrialPayload | ScoringPayload,
+        slot: Slot,
+        log: Path,
+    ) -> Child:
+        function = "run_trial" if isinstance(payload, TrialPayload) else "run_test"
+        return self._server.spawn(
+            f"dlsearch.execution.trial_main:{function}",
+            payload.to_json(),
+            env=slot.env,
+            log=log,
+        )
 
     def _watch(self, running: Running) -> None:
         """Count an attempt among those that run, and listen to its process."""
@@ -147,18 +146,33 @@ class Supervisor:
         together = service.sharing_device_of(running.slot)
         for each in together:
             each.sharing = max(each.sharing, len(together))
-        self._selector.register(running.child.channel, selectors.EVENT_READ, (running, MESSAGE))
-        self._selector.register(running.child.status_fd, selectors.EVENT_READ, (running, EXIT))
+        child = running.child
+        self._selector.register(
+            child.channel,
+            selectors.EVENT_READ,
+            (running, MESSAGE),
+        )
+        self._selector.register(
+            child.status_fd,
+            selectors.EVENT_READ,
+            (running, EXIT),
+        )
 
     def _limit_of(self, claim: Claim) -> float | None:
         """Seconds that the claim's process may take; a scoring has no limit."""
         if claim.kind == AttemptKind.TEST:
             return None
         limits = [claim.trial_timeout_s, self._trial_timeout_s]
-        return min((limit for limit in limits if limit is not None), default=None)
+        known = [limit for limit in limits if limit is not None]
+        return min(known, default=None)
 
     def _give_back(
-        self, claim: Claim, error: BaseException, journal: Path | None, *, is_prepared: bool
+        self,
+        claim: Claim,
+        error: BaseException,
+        journal: Path | None,
+        *,
+        is_prepared: bool,
     ) -> None:
         """Give an attempt back that could not be started.
 
@@ -170,23 +184,38 @@ class Supervisor:
         words = line_of_error(error)
         if is_outage(error):
             interrupted = Ending(AttemptState.INTERRUPTED, FailureReason.INTERRUPTED)
-            pending_results.keep(service.study, service.store, claim, interrupted)
+            service.pending.keep(claim, interrupted)
             raise error
         ended = self._end_unstartable(claim, error, is_prepared=is_prepared)
         if ended is not None:
             service.heartbeat.let_go(claim.token)
             self._closer.leave_journal(journal, claim, ended)
             return
-        service.insist(partial(service.client.release, claim, reason, error=words))
+        service.insist(
+            partial(
+                service.client.release,
+                claim,
+                reason,
+                error=words,
+            )
+        )
         service.heartbeat.let_go(claim.token)
         if reason is FailureReason.DISK:
             service.back_pressure.note_disk_full(str(error))
-        elif not (isinstance(error, ServerGoneError) and self._server_deaths < MAX_SERVER_DEATHS):
+        elif not isinstance(error, ServerGoneError) or self._server.has_died_too_often:
             raise error
-        self._closer.leave_journal(journal, claim, Ending(AttemptState.INTERRUPTED, reason))
+        self._closer.leave_journal(
+            journal,
+            claim,
+            Ending(AttemptState.INTERRUPTED, reason),
+        )
 
     def _end_unstartable(
-        self, claim: Claim, error: BaseException, *, is_prepared: bool
+        self,
+        claim: Claim,
+        error: BaseException,
+        *,
+        is_prepared: bool,
     ) -> Ending | None:
         """The end of an attempt that cannot be started by its own fault, once it is recorded.
 
@@ -204,7 +233,12 @@ class Supervisor:
             if is_prepared or len(self._unstarted) > 1:
                 return None
         why = f"it could not be started: {line_of_error(error)}"
-        return self._closer.give_up(claim, why, error, for_good=not is_of_system)
+        return self._closer.give_up(
+            claim,
+            why,
+            error,
+            for_good=not is_of_system,
+        )
 
     # -- listening --------------------------------------------------------------------------------
     def wait(self, timeout_s: float) -> None:
@@ -224,8 +258,7 @@ class Supervisor:
 
     def _listen(self, running: Running) -> None:
         while True:
-            message = self._conversation.hear(running)
-            if message is None:
+            if not self._conversation.hear(running):
                 self._selector.unregister(running.child.channel)
                 return
             if not running.child.channel.pending:
@@ -244,8 +277,9 @@ class Supervisor:
     def _end(self, running: Running) -> None:
         channel = running.child.channel
         if channel in self._selector.get_map():
-            while running.result is None and self._conversation.hear(running) is not None:
-                pass
+            is_heard = True
+            while is_heard and running.result is None:
+                is_heard = self._conversation.hear(running)
             self._selector.unregister(channel)
         self._selector.unregister(running.child.status_fd)
         code = running.child.reap()
@@ -261,12 +295,13 @@ class Supervisor:
     def _judge(self, running: Running, code: int) -> Ending:
         """What the end of an attempt's process means."""
         result = running.result
-        device = running.slot.device
-        is_crowded = (
-            self._cards is not None
-            and result is not None
-            and self._cards.ended(device, result, running.sharing)
-        )
+        is_crowded = False
+        if self._cards is not None and result is not None:
+            is_crowded = self._cards.ended(
+                running.slot.device,
+                result,
+                running.sharing,
+            )
         is_killed = code == -signal.SIGKILL and result is None
         return judge(
             running,
@@ -278,7 +313,7 @@ class Supervisor:
         )
 
     def _was_killed_by_kernel(self) -> bool:
-        """Whether the kernel's out-of-memory killer took a process that nobody has accounted for."""
+        """Whether the kernel's out-of-memory killer took a process that is not accounted for."""
         if not self._kernel_kills.claim():
             return False
-        return self.server is not None and self.server.alive
+        return self._server.is_alive

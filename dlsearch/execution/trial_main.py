@@ -30,6 +30,15 @@ from dlsearch.core.text import (
     text_of,
     traceback_of,
 )
+from dlsearch.execution.messages import (
+    Began,
+    Done,
+    PreflightPayload,
+    Report,
+    ScoringPayload,
+    TrialPayload,
+    Unseal,
+)
 from dlsearch.execution.outcome import INTERRUPTED
 from dlsearch.execution.signals import hears_hangups
 from dlsearch.study.states import AttemptState, FailureReason
@@ -37,7 +46,9 @@ from dlsearch.study.states import AttemptState, FailureReason
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dlsearch.core.types import JsonObject
     from dlsearch.execution.forkserver import Channel
+    from dlsearch.execution.messages import TrainedPayload
     from dlsearch.execution.scoring import Trained
     from dlsearch.tracking.journal import Journal
     from dlsearch.training.run import FitResult, StartNote
@@ -67,10 +78,10 @@ class _Control:
             os._exit(INTERRUPTED)
         return self.stopping
 
-    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, message: Report | Unseal) -> JsonObject:
         """Send and wait for the answer."""
         try:
-            self.channel.send(message)
+            self.channel.send(message.to_json())
             answer = self.channel.receive()
         except OSError:
             answer = None
@@ -85,38 +96,29 @@ class _Control:
         metrics: Mapping[str, float],
     ) -> bool:
         """Tell the worker about an epoch."""
-        return bool(
-            self.ask(
-                {
-                    "type": "report",
-                    "epoch": epoch,
-                    "step": step,
-                    "metrics": dict(metrics),
-                }
-            )["prune"]
-        )
+        answer = self.ask(Report(epoch, step, metrics))
+        return bool(answer["prune"])
 
     def began(self, what: StartNote) -> None:
         """Tell the worker what is unusual about this attempt, if anything is."""
-        if what["resumption"] is not None or what["micro_batches"] > 1:
+        began = Began(**what)
+        if began.resumption is not None or began.micro_batches > 1:
             with contextlib.suppress(OSError):  # that it is gone is noticed at the first batch
-                self.channel.send({"type": "began", **what})
+                self.channel.send(began.to_json())
 
     def unseal(self) -> None:
         """Have the worker write the ledger's row."""
-        self.ask({"type": "unseal"})
+        self.ask(Unseal())
 
 
-def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
+def run_trial(channel: Channel, payload: JsonObject) -> None:
     """Train one config and send the result.
 
     Args:
         channel: To the worker.
-        payload: ``cfg`` (plain), ``folder``, ``journal``, ``objectives``, ``directions``,
-            ``threads``, ``epochs`` (of a training on train + validation, else None), ``params``,
-            ``origin`` (the digests of the environment and the code) and, where a batch is trained
-            in parts, ``micro_batches``.
+        payload: A :class:`dlsearch.execution.messages.TrialPayload`.
     """
+    given = TrialPayload.from_json(payload)
     control = _Control(channel)
     from dlsearch.core.threads import limit_threads
     from dlsearch.tracking.journal import Journal
@@ -125,22 +127,22 @@ def run_trial(channel: Channel, payload: dict[str, Any]) -> None:
     from dlsearch.training.run import Interrupted, Run
     from dlsearch.training.test_guard import breaches
 
-    limit_threads(payload["threads"])
-    cfg = OmegaConf.create(payload["cfg"])
-    journal = Journal(Path(payload["journal"]))
+    limit_threads(given.threads)
+    cfg = OmegaConf.create(given.cfg)
+    journal = Journal(Path(given.journal))
     run = Run(
-        folder=Path(payload["folder"]),
+        folder=Path(given.folder),
         journal=journal,
-        objectives=payload["objectives"],
-        directions=payload["directions"],
+        objectives=given.objectives,
+        directions=given.directions,
         report=control.report,
         stop=control.stop,
-        refit_epochs=payload["epochs"],
+        refit_epochs=given.epochs,
         system_metrics_s=cfg.tracking.system_metrics_s,
-        micro_batches=payload.get("micro_batches", 1),
+        micro_batches=given.micro_batches,
         began=control.began,
     )
-    packages = payload["cfg"].get("allow_targets") or []
+    packages = given.cfg.get("allow_targets") or []
     met = None
     try:
         met = inputs.met(payload)
@@ -166,7 +168,8 @@ def _send_result(channel: Channel, result: FitResult) -> None:
 
     A user's module and data put into it what they like.
     """
-    channel.send({"type": "done", "result": mask_known_in(clean_value(result.to_json()))})
+    done = Done(mask_known_in(clean_value(result.to_json())))
+    channel.send(done.to_json())
 
 
 def _leave(journal: Journal) -> NoReturn:
@@ -186,19 +189,17 @@ def _failed(
     from dlsearch.training.run import FitResult
 
     try:
+        reason = None
         if is_out_of_memory(error):  # not in a step: in parts it would be the same
+            reason = FailureReason.OOM
+        elif is_full(error):
+            reason = FailureReason.DISK
+        if reason is not None:
             _print_traceback(error)
-            return FitResult(
-                AttemptState.FAILED, FailureReason.OOM, clean_line(mask_text(_first_line(error)))
-            )
-        if is_full(error):
-            _print_traceback(error)
-            return FitResult(
-                AttemptState.FAILED, FailureReason.DISK, clean_line(mask_text(_first_line(error)))
-            )
-        failed = FitResult(
-            AttemptState.FAILED, FailureReason.EXCEPTION, _note(error, folder, packages)
-        )
+            line = clean_line(mask_text(_first_line(error)))
+            return FitResult(AttemptState.FAILED, reason, line)
+        line = _note(error, folder, packages)
+        failed = FitResult(AttemptState.FAILED, FailureReason.EXCEPTION, line)
         journal.artifact(folder / "error" / "traceback.txt", "error")
     except OSError as full:  # no space for the traceback
         reason = FailureReason.DISK if is_full(full) else FailureReason.EXCEPTION
@@ -210,11 +211,19 @@ def _first_line(error: BaseException) -> str:
     return (text_of(error).splitlines() or [""])[0] or type(error).__name__
 
 
-def _note(error: BaseException, folder: Path, packages: Sequence[str] = ()) -> str:
+def _note(
+    error: BaseException,
+    folder: Path,
+    packages: Sequence[str] = (),
+) -> str:
     """Keep the traceback in the folder; one line of it, with the place in the user's code."""
     failed = folder / "error"
     failed.mkdir(parents=True, exist_ok=True)
-    write_text(failed / "traceback.txt", traceback_of(error), errors="backslashreplace")
+    write_text(
+        failed / "traceback.txt",
+        traceback_of(error),
+        errors="backslashreplace",
+    )
     _print_traceback(error)
     place = place_of_error(error, packages)
     return line_of_error(error) if place is None else f"{line_of_error(error)} ({place})"
@@ -225,59 +234,64 @@ def _print_traceback(error: BaseException) -> None:
     sys.stderr.write(traceback_of(error))
 
 
-def run_test(channel: Channel, payload: dict[str, Any]) -> None:
+def run_test(channel: Channel, payload: JsonObject) -> None:
     """Score the trainings of the configuration that won on the test set, and send the result.
 
     Args:
         channel: To the worker, which writes the ledger's row when it hears that the test set is
             about to be opened.
-        payload: ``trained`` (``cfg``, ``folder``, ``epochs`` and what its result said, each),
-            ``kept`` (which of them), ``folder``, ``objectives``, ``directions``, ``threads``.
+        payload: A :class:`dlsearch.execution.messages.ScoringPayload`.
     """
+    given = ScoringPayload.from_json(payload)
     control = _Control(channel)
     from dlsearch.core.threads import limit_threads
     from dlsearch.execution.scoring import score
     from dlsearch.tracking.journal import Journal
     from dlsearch.training.run import FitResult, Interrupted, Run
 
-    limit_threads(payload["threads"])
-    folder = Path(payload["folder"])
-    trained = [_trained(each, payload["objectives"][0]) for each in payload["trained"]]
+    limit_threads(given.threads)
+    folder = Path(given.folder)
+    trained = [_trained(each, given.objectives[0]) for each in given.trained]
     run = Run(
         folder=folder,
         journal=Journal(Path(os.devnull)),
-        objectives=payload["objectives"],
-        directions=payload["directions"],
+        objectives=given.objectives,
+        directions=given.directions,
         stop=control.stop,
         unseal=control.unseal,
     )
     try:
-        result = FitResult(AttemptState.COMPLETE, test=score(trained, payload["kept"], run))
+        report = score(trained, given.kept, run)
+        result = FitResult(AttemptState.COMPLETE, test=report)
     except Interrupted:
         raise SystemExit(INTERRUPTED) from None
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit) and control.stopping:
             raise SystemExit(INTERRUPTED) from None
-        result = FitResult(AttemptState.FAILED, FailureReason.EXCEPTION, _note(error, folder))
+        result = FitResult(
+            AttemptState.FAILED,
+            FailureReason.EXCEPTION,
+            _note(error, folder),
+        )
     _send_result(channel, result)
 
 
-def _trained(each: Mapping[str, Any], objective: str) -> Trained:
+def _trained(each: TrainedPayload, objective: str) -> Trained:
     """A training that is to be scored, from its part of the payload."""
     from dlsearch.execution.scoring import Trained
     from dlsearch.training.inputs import expected_of
 
-    expected = expected_of(objective, each, each["cfg"])
+    expected = expected_of(objective, vars(each), each.cfg)
     return Trained(
-        OmegaConf.create(each["cfg"]),
-        Path(each["folder"]),
-        each["epochs"],
-        each["micro_batches"] or 1,
+        OmegaConf.create(each.cfg),
+        Path(each.folder),
+        each.epochs,
+        each.micro_batches or 1,
         expected,
     )
 
 
-def preflight(channel: Channel, payload: dict[str, Any]) -> None:
+def preflight(channel: Channel, payload: JsonObject) -> None:
     """Check configs before anything is written.
 
     Build each on the meta device, prepare its data, describe both.
@@ -285,28 +299,27 @@ def preflight(channel: Channel, payload: dict[str, Any]) -> None:
     Args:
         channel: To the driver; receives ``{"data", "model"}`` or ``{"error": [key, expected,
             hint]}``.
-        payload: ``configs``: plain configs, the base first; ``weights``: where those lie that they
-            begin with; ``objectives`` and ``directions``.
+        payload: A :class:`dlsearch.execution.messages.PreflightPayload`.
     """
     try:
-        found: dict[str, Any] = {}
-        goals = payload["objectives"], payload["directions"]
-        for config in payload["configs"]:
-            described = check_built(OmegaConf.create(config), *goals, weights=payload["weights"])
-            for key in ("weights", "files"):
-                described[key] = {**described.get(key, {}), **found.get(key, {})}
-            found = {
-                **described,
-                **found,
-                "weights": described["weights"],
-                "files": described["files"],
+        given = PreflightPayload.from_json(payload)
+        found: JsonObject = {}
+        for config in given.configs:
+            described = check_built(
+                OmegaConf.create(config),
+                given.objectives,
+                given.directions,
+                weights=given.weights,
+            )
+            moved = {
+                key: {**described.get(key, {}), **found.get(key, {})}
+                for key in ("weights", "files")
             }
-        channel.send(
-            {
-                key: mask_known_in(value) if key in ("data", "model") else value
-                for key, value in found.items()
-            }
-        )
+            found = {**described, **found, **moved}  # data and model are those of the base
+        for key in ("data", "model"):
+            if key in found:
+                found[key] = mask_known_in(found[key])
+        channel.send(found)
     except ConfigError as error:
         channel.send({"error": [error.key, error.expected, error.hint]})
     except (Exception, SystemExit) as error:
@@ -319,8 +332,8 @@ def check_built(
     objectives: list[str],
     directions: list[str],
     *,
-    weights: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
+    weights: Mapping[str, JsonObject] | None = None,
+) -> JsonObject:
     """Build the config on the meta device, look at what it begins with, and prepare its data.
 
     Describes all.
@@ -362,7 +375,12 @@ def check_built(
     data = build_data(cfg)
     if OmegaConf.select(cfg, "study.confirm.refit"):
         check_refit(data)
-    run = Run(Path("/nonexistent"), Journal(Path(os.devnull)), objectives, directions)
+    run = Run(
+        Path("/nonexistent"),
+        Journal(Path(os.devnull)),
+        objectives,
+        directions,
+    )
     build_trainer(cfg, run, build_callbacks(cfg, run))
     try:
         (task if data is None else data).prepare_data()
@@ -375,13 +393,16 @@ def check_built(
             "paths.data or DLSEARCH_DATA names where data sets lie",
         ) from error
     described = data.describe() if data is not None and hasattr(data, "describe") else {}
-    model = _describe_model(cfg, task) | {"kind": kind_of(task), "progress_unit": unit_of(task)}
+    model = _describe_model(cfg, task)
+    model |= {"kind": kind_of(task), "progress_unit": unit_of(task)}
     return {"data": described, "model": model, **moved}
 
 
 def _check_transfer(
-    cfg: DictConfig, task: Any, sources: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+    cfg: DictConfig,
+    task: Any,
+    sources: Mapping[str, JsonObject],
+) -> JsonObject:
     """``weights`` and ``files`` of the config's source, if it has one."""
     from dlsearch.training import transfer
     from dlsearch.training.weights import published
@@ -391,11 +412,15 @@ def _check_transfer(
         return {}
     at = sources[name]
     path = Path(at["path"]) if "path" in at else published(at["torchvision"], Path(at["folder"]))
-    return {"weights": {name: transfer.check(cfg, task, path)}, "files": {name: str(path)}}
+    return {
+        "weights": {name: transfer.check(cfg, task, path)},
+        "files": {name: str(path)},
+    }
 
 
-def _describe_model(cfg: DictConfig, task: Any) -> dict[str, Any]:
-    n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
+def _describe_model(cfg: DictConfig, task: Any) -> JsonObject:
+    trained = [each for each in task.parameters() if each.requires_grad]
+    n_params = sum(each.numel() for each in trained)
     net = getattr(task, "net", None)
     shape = OmegaConf.select(cfg, "data.shape")
     if net is None or shape is None:

@@ -1,4 +1,6 @@
-"""A worker: it serves one study with the slots of one machine, and supervises a process for every trial.
+"""A worker: it serves one study with the slots of one machine.
+
+Every trial has a process of its own, which it supervises.
 
 It knows no torch. This thread waits for messages and ends of processes; between them it recovers
 what dead workers held. Two other threads have connections of their own: one claims, which takes as
@@ -15,30 +17,26 @@ import signal
 import socket
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.core.files.disk import is_full
-from dlsearch.execution import pending_results
 from dlsearch.execution.claiming import SlotFiller
-from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.closing import Closer
 from dlsearch.execution.recovery import Recovery
 from dlsearch.execution.service import Service, is_outage
 from dlsearch.execution.supervision import Supervisor
 from dlsearch.storage.attempts import Holder
+from dlsearch.storage.availability import PATIENCE_S
 from dlsearch.study.client import ClaimRequest
-from dlsearch.study.models import Ending
-from dlsearch.study.states import AttemptState, FailureReason
-from dlsearch.study.trial_secrets import NO_SECRETS, TrialSecrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     from dlsearch.execution.forkserver import ForkServer
     from dlsearch.execution.resources.capacity import Cards
     from dlsearch.execution.resources.slots import Slot
-    from dlsearch.study.study import Study
+    from dlsearch.execution.study_files import StudyFiles
+    from dlsearch.execution.warm_server import WarmServer
+    from dlsearch.study.client import StudyClient
 
 TICK_SECONDS = 0.5
 #: Between two looks at what has to be written or reaped.
@@ -49,51 +47,55 @@ GRACE_SECONDS = 6.0
 SPOOL_AFTER_SECONDS = 2.0
 
 
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Limits of one worker's own.
+
+    Args:
+        deadline: It claims no trial after this time (``time.time()``), nor after the study's.
+        target: It claims none once the objective has reached this, or the study's.
+        trial_timeout_s: How long an attempt may take here, where the study has no nearer limit.
+        owner: The process whose death ends the service; None where a user's shell may well end
+            before.
+        patience_s: How long an outage may last, seconds.
+    """
+
+    deadline: float | None = None
+    target: float | None = None
+    trial_timeout_s: float | None = None
+    owner: int | None = None
+    patience_s: float = PATIENCE_S
+
+
 class Worker:
     """One machine's service to one study.
 
     Args:
-        study: The open study.
-        store: Where this machine writes.
-        slots: Its slots.
-        server: The warm fork server; None where there may be nothing to do.
-        revive: Starts one, also where it has died: the out-of-memory killer takes whom it likes.
-        paths: This machine's ``paths`` config.
-        secrets: What the masks of the study's document hide.
-        deadline: Of this worker's own: it claims no trial after this time (``time.time()``), nor
-            after the study's.
-        target: Of its own: it claims none once the objective has reached this, or the study's.
-        trial_timeout: Seconds that an attempt may take here, where the study has no nearer limit.
-        owner: The process whose death ends the service; None where a user's shell may well end
-            before.
+        client: The study.
+        files: What is written about it here.
+        slots: This machine's.
+        servers: Forks the processes of trials.
+        settings: Its own limits.
         cards: How many of the slots of each GPU are open; None opens all.
-        told: Whether somebody who cannot send a signal wants the service to end.
     """
 
     def __init__(
         self,
-        study: Study,
-        *,
-        store: Path,
+        client: StudyClient,
+        files: StudyFiles,
         slots: list[Slot],
-        server: ForkServer | None,
-        revive: Callable[[], ForkServer],
-        paths: Mapping[str, Any],
-        secrets: TrialSecrets = NO_SECRETS,
-        deadline: float | None = None,
-        target: float | None = None,
-        trial_timeout: float | None = None,
-        owner: int | None = None,
+        servers: WarmServer,
+        *,
+        settings: WorkerSettings,
         cards: Cards | None = None,
-        told: Callable[[], bool] | None = None,
     ) -> None:
         """Nothing is claimed before :meth:`run`."""
-        client = DatabaseClient(study, told or (lambda: False))
         host = socket.gethostname()
         self.id = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.slots = slots
-        self.service = Service(client, store, paths, secrets)
-        self._owner = owner
+        self.service = Service(client, files, settings.patience_s)
+        self.servers = servers
+        self._owner = settings.owner
         self._selector = selectors.DefaultSelector()
         self._closer = Closer(self.service)
         self._recovery = Recovery(self.service, self._closer.journals)
@@ -101,17 +103,26 @@ class Worker:
             self.service,
             self._selector,
             self._closer,
-            server=server,
-            revive=revive,
-            trial_timeout_s=trial_timeout,
+            server=servers,
+            trial_timeout_s=settings.trial_timeout_s,
             cards=cards,
         )
-        holder = Holder(self.id, host, os.getpid(), 0, "")
+        holder = Holder(
+            self.id,
+            host,
+            os.getpid(),
+            0,
+            "",
+        )
         self._filler = SlotFiller(
             self.service,
             self._selector,
             slots,
-            limits=ClaimRequest(holder, deadline=deadline, target=target),
+            limits=ClaimRequest(
+                holder,
+                deadline=settings.deadline,
+                target=settings.target,
+            ),
             cards=cards,
             start=self.supervisor.start,
         )
@@ -122,7 +133,7 @@ class Worker:
     @property
     def server(self) -> ForkServer | None:
         """The fork server that serves it now."""
-        return self.supervisor.server
+        return self.servers.current
 
     def stop(self, *_: Any) -> None:
         """Give all trials back and end; a signal handler."""
@@ -171,14 +182,17 @@ class Worker:
 
     def _has_work(self) -> bool:
         """Start trials in free slots; whether anything is left to do or to wait for."""
-        is_busy = not self.supervisor.is_warm(len(self.slots)) or self._filler.fill_free_slots()
-        return is_busy or bool(self.service.running) or bool(self._closer.journals.left)
+        if not self.supervisor.is_warm(len(self.slots)):
+            return True
+        if self._filler.fill_free_slots():
+            return True
+        return bool(self.service.running) or bool(self._closer.journals.left)
 
     def _shut_down(self) -> None:
         """Ask all trials to stop, wait for their checkpoints, then kill what is left.
 
-        Ends that the database did not take within ``SPOOL_AFTER_SECONDS`` are spooled to the store;
-        the next worker of it writes them.
+        Ends and claims that the database did not take back within ``SPOOL_AFTER_SECONDS`` are
+        spooled to the store; the next worker of it writes them.
         """
         asked_at = time.monotonic()
         running = self.service.running
@@ -186,16 +200,15 @@ class Worker:
         self._filler.abandon()
         while True:
             self._handle_events(TICK_SECONDS / 2)
-            waited = time.monotonic() - asked_at
-            if not running and (
-                self._filler.has_given_claim_back() or waited > SPOOL_AFTER_SECONDS
-            ):
+            if not running and self._filler.has_given_claim_back():
                 return
-            if all(each.end is not None for each in running.values()):
-                if waited > SPOOL_AFTER_SECONDS:
-                    self._spool_unwritten_ends()
-            elif waited > GRACE_SECONDS:
-                self.service.signal_all(signal.SIGKILL)
+            waited_s = time.monotonic() - asked_at
+            if any(each.end is None for each in running.values()):
+                if waited_s > GRACE_SECONDS:
+                    self.service.signal_all(signal.SIGKILL)
+            elif waited_s > SPOOL_AFTER_SECONDS:
+                self._spool_unwritten()
+                return
 
     def _handle_events(self, timeout_s: float) -> None:
         """Wait for messages and ends of processes; then see to leases, deadlines and the dead."""
@@ -227,7 +240,7 @@ class Worker:
         """Kill all trials and give them back, as far as database and store can be written."""
         self.service.signal_all(signal.SIGKILL)
         if is_outage(error):
-            self._spool_unwritten_ends()
+            self._spool_unwritten()
         # the database may be what is gone: then the leases run out
         with contextlib.suppress(Exception):
             for running in self.service.running.values():
@@ -235,17 +248,10 @@ class Worker:
             self._filler.abandon()
             self._filler.has_given_claim_back()
 
-    def _spool_unwritten_ends(self) -> None:
+    def _spool_unwritten(self) -> None:
         """Keep in the store what could not be written to the study."""
-        service = self.service
-        claimer = self._filler.claimer
-        answer = claimer.take()
+        running = self.service.running
         with contextlib.suppress(OSError):  # no space either: then the leases run out
-            if answer is not None and answer.claim is not None:
-                interrupted = Ending(AttemptState.INTERRUPTED, FailureReason.INTERRUPTED)
-                pending_results.keep(service.study, service.store, answer.claim, interrupted)
-            else:
-                tokens = claimer.unheard()
-                pending_results.keep_opened(service.study, service.store, tokens)
-            pending_results.keep_all(service.study, service.store, service.running)
-        service.running.clear()
+            self._filler.keep_claim()
+            self.service.pending.keep_all(running)
+        running.clear()

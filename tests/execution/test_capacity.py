@@ -21,8 +21,8 @@ from dlsearch.execution.resources.capacity import (
     trials_that_fit,
 )
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.worker import Worker
 from dlsearch.study.models import Result
+from tests.execution.workers import worker_of_study
 from tests.study.studies import complete, draft, failed, opened
 
 GPU = "GPU-a"
@@ -144,10 +144,9 @@ class _Trials:
 
 def test_a_worker_fills_a_card_as_far_as_its_memory_is_known(tmp_path: Any) -> None:
     study, trials = opened(tmp_path, draft(n_trials=6, study={"finalize": False})), _Trials()
-    worker = Worker(
-        study, store=tmp_path, slots=[Slot(i, GPU, 1) for i in range(8)], server=trials, revive=lambda: trials,
-        paths={}, cards=Cards({GPU: (16_000, 16_000)}),
-    )  # type: ignore[arg-type]  # fmt: skip
+    slots = [Slot(i, GPU, 1) for i in range(8)]
+    cards = Cards({GPU: (16_000, 16_000)})
+    worker = worker_of_study(study, tmp_path, slots, trials, cards=cards)
 
     def step() -> int:
         """Rounds of the worker's loop, until it claims nothing more; how many trials run after them."""

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dlsearch.execution import checkpoint_retention
-from dlsearch.execution.checkpoint_retention import Keeper, plan, remove
+from dlsearch.execution.checkpoint_retention import Keeper, KeepSettings, plan, remove
 from tests.study.studies import complete, draft, failed, holder, opened
 
 SIZE = 1000
@@ -145,5 +145,5 @@ def test_the_verb_says_what_would_go_and_then_removes_it(trained, tmp_path, caps
 
 def test_settings_of_an_older_study_are_the_defaults(study):
     del study.document["config"]["study"]["keep"]
-    assert checkpoint_retention.settings(study) == (10, None)
-    assert checkpoint_retention.settings(study, {"max_gib": 2.0}) == (10, 2.0)
+    assert checkpoint_retention.settings(study) == KeepSettings(10, None)
+    assert checkpoint_retention.settings(study, {"max_gib": 2.0}) == KeepSettings(10, 2.0)

@@ -19,7 +19,6 @@ from dlsearch.execution.claimer import Claimer, Wanted
 from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.heartbeat import Heartbeat
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.worker import Worker
 from dlsearch.planning.open_study import document_of, open_study
 from dlsearch.space.space import Space
 from dlsearch.storage.attempts import Holder
@@ -30,6 +29,7 @@ from dlsearch.storage.studies import update_row
 from dlsearch.study.client import ClaimRequest
 from dlsearch.study.study import DUPLICATE, Study
 from tests.execution.test_worker_failures import place, server, until
+from tests.execution.workers import worker_of_study
 from tests.study.studies import complete, draft, holder, opened
 
 __all__ = ["place", "server"]
@@ -96,9 +96,7 @@ def behave(folder, act):
 
 def worker_of(study, server, folder, *, count=2, **options):
     slots = [Slot(index, f"cpu:{index}", 1) for index in range(count)]
-    return Worker(
-        study, store=folder, slots=slots, server=server, revive=lambda: server, paths={}, **options
-    )
+    return worker_of_study(study, folder, slots, server, **options)
 
 
 def serving(study, server, folder, **options):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from dlsearch.execution.outcome import (
     INTERRUPTED,
     NO_LOG,
     TIMEOUT,
+    Evidence,
     KernelKills,
     Limits,
     counters,
@@ -38,13 +38,8 @@ def attempts(*ends):
 
 
 def ends(result=None, code=0, *before, **how):
-    found = judge(
-        None if result is None else Result.from_json(result),
-        code,
-        reasons(attempts(*before)),
-        LIMITS,
-        **how,
-    )
+    sent = None if result is None else Result.from_json(result)
+    found = judge(Evidence(sent, code, reasons(attempts(*before)), **how), LIMITS)
     return found.state, found.reason, found.result is not None
 
 
@@ -91,9 +86,9 @@ def test_a_sigterm_or_a_hangup_gives_back_whoever_got_it(code):
 
 def test_a_death_is_a_loss_and_says_of_what():
     assert ends(None, -9) == ("lost", "lost", False)
-    assert judge(None, -9, Counter(), LIMITS).error == "killed by SIGKILL"
-    assert judge(None, -250, Counter(), LIMITS).error == "killed by signal 250"
-    assert judge(None, 1, Counter(), LIMITS).error == "exit status 1"
+    assert judge(Evidence(None, -9), LIMITS).error == "killed by SIGKILL"
+    assert judge(Evidence(None, -250), LIMITS).error == "killed by signal 250"
+    assert judge(Evidence(None, 1), LIMITS).error == "exit status 1"
     assert ends({"state": "complete"}, 0, killed_for=FENCED) == ("lost", "lost", False)
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from dlsearch.core.files.durable import write_durably
 from dlsearch.execution import pending_results
+from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.outcome import Ending
+from dlsearch.execution.pending_results import PendingResults
 from dlsearch.records.silence import is_kept
 from tests.study.studies import complete, draft, holder, opened
 
@@ -41,7 +43,7 @@ def test_a_kept_end_is_on_the_disk_before_it_has_its_name(study, tmp_path, unwri
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
-    pending_results.keep(study, tmp_path, claim, Ending("interrupted", "interrupted"))
+    PendingResults(tmp_path, study.name).keep(claim, Ending("interrupted", "interrupted"))
     assert synced == [("file", False), ("folder", True)]
     assert [each.name for each in unwritten.iterdir()] == [path.name], (
         "nothing half written is left beside it"
@@ -108,12 +110,12 @@ def test_what_is_unreadable_is_put_aside_and_blocks_nobody(
 ):
     bad, good = study.claim(holder("w1")), study.claim(holder("w2", 1))
     for claim in (bad, good):
-        pending_results.keep(study, tmp_path, claim, Ending("complete", result=complete(0.5)))
+        PendingResults(tmp_path, study.name).keep(claim, Ending("complete", result=complete(0.5)))
     path = unwritten / f"{bad.token}.json"
     found = damage(path.read_text())
     path.write_text(found)
     for _ in range(2):
-        pending_results.write_kept(study, tmp_path)
+        PendingResults(tmp_path, study.name).write_kept(DatabaseClient(study))
     said = capsys.readouterr().err
     assert said.count("\n") == 1, said
     assert said.startswith(f"dlsearch: {path} is not what a worker kept (")
@@ -131,11 +133,11 @@ def test_what_another_study_kept_is_put_aside(study, tmp_path, unwritten, capsys
     other.mkdir()
     foreign = opened(other, draft(4))
     claim = foreign.claim(holder())
-    pending_results.keep(foreign, other, claim, Ending("complete", result=complete(0.9)))
+    PendingResults(other, foreign.name).keep(claim, Ending("complete", result=complete(0.9)))
     study.claim(holder())
     unwritten.mkdir(parents=True)
     (other / f"studies/s/unwritten/{claim.token}.json").rename(unwritten / f"{claim.token}.json")
-    pending_results.write_kept(study, tmp_path)
+    PendingResults(tmp_path, study.name).write_kept(DatabaseClient(study))
     assert "no attempt of study s has its token" in capsys.readouterr().err
     assert states(study) == ["RUNNING"]
     foreign.storage.close()
@@ -145,11 +147,11 @@ def test_an_unexpected_refusal_of_the_database_blocks_nobody(
     study, tmp_path, unwritten, monkeypatch, capsys
 ):
     claim = study.claim(holder())
-    pending_results.keep(study, tmp_path, claim, Ending("complete", result=complete(0.5)))
+    PendingResults(tmp_path, study.name).keep(claim, Ending("complete", result=complete(0.5)))
     monkeypatch.setattr(
         pending_results, "record_end", lambda *_: (_ for _ in ()).throw(RuntimeError("refused"))
     )
-    pending_results.write_kept(study, tmp_path)
+    PendingResults(tmp_path, study.name).write_kept(DatabaseClient(study))
     assert "RuntimeError: refused" in capsys.readouterr().err
     assert [each.suffix for each in unwritten.iterdir()] == [".unreadable"]
 
@@ -163,7 +165,7 @@ def test_what_the_present_version_kept_is_written(study, tmp_path, unwritten):
         "end": {"state": "complete", "reason": None, "error": None, "result": complete(0.5)},
         "ledger_row": None, "unreported": [[0, 0.25]], "journal": "studies/s/t00000/journal.a1.jsonl",
     }))  # fmt: skip
-    pending_results.write_kept(study, tmp_path)
+    PendingResults(tmp_path, study.name).write_kept(DatabaseClient(study))
     assert not list(unwritten.iterdir())
     assert states(study) == ["COMPLETE"]
     assert (tmp_path / "studies/s/t00000/journal.a1.jsonl").is_file()
@@ -174,9 +176,9 @@ def test_a_claim_that_was_never_confirmed_is_taken_back_by_the_next_worker(
 ):
     claim = study.claim(holder())
     # the second never arrived
-    pending_results.keep_opened(study, tmp_path, {claim.token, "0" * 32})
+    PendingResults(tmp_path, study.name).keep_opened({claim.token, "0" * 32})
     assert is_kept(study, tmp_path, claim.token)
-    pending_results.write_kept(study, tmp_path)
+    PendingResults(tmp_path, study.name).write_kept(DatabaseClient(study))
     assert not list(unwritten.iterdir())
     assert states(study) == ["WAITING"]
     assert not study.leases.rows(kind="trial", number=0), "none was made at it"
@@ -186,7 +188,7 @@ def test_a_claim_that_was_never_confirmed_is_taken_back_by_the_next_worker(
 def test_a_claim_that_has_ended_meanwhile_is_not_taken_back(study, tmp_path, unwritten):
     claim = study.claim(holder())
     assert study.finish(claim, complete())
-    pending_results.keep_opened(study, tmp_path, {claim.token})
-    pending_results.write_kept(study, tmp_path)
+    PendingResults(tmp_path, study.name).keep_opened({claim.token})
+    PendingResults(tmp_path, study.name).write_kept(DatabaseClient(study))
     assert states(study) == ["COMPLETE"]
     assert not list(unwritten.iterdir())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
-from dlsearch.execution import pending_results, supervision
+from dlsearch.execution import pending_results
+from dlsearch.execution.clients.database_files import DatabaseFiles
 from dlsearch.execution.forkserver import ForkServer
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.worker import Worker
 from dlsearch.planning.open_study import document_of, open_study
 from dlsearch.records.record import read_record
 from dlsearch.storage.database import Storage
@@ -22,6 +23,7 @@ from dlsearch.study.models import Result
 from dlsearch.study.states import AttemptState
 from dlsearch.study.study import Study
 from dlsearch.tracking.journal import rows
+from tests.execution.workers import worker_of_study
 from tests.study.studies import draft
 
 TRIALS = r"""
@@ -82,9 +84,7 @@ def serve(request, tmp_path, server, postgres):
         found, _ = open_study(Storage(url), given, document, lease_s=30.0)
         opened.append(found)
         slots = [Slot(index, f"cpu:{index}", 1) for index in range(2)]
-        worker = Worker(
-            found, store=tmp_path, slots=slots, server=server, revive=lambda: server, paths={}
-        )
+        worker = worker_of_study(found, tmp_path, slots, server)
         assert worker.run()
         return found
 
@@ -243,13 +243,13 @@ def test_where_nothing_can_be_written_it_is_not_the_trial(serve, monkeypatch):
 
 
 def test_a_trial_that_cannot_be_put_together_fails_and_the_others_run(serve, monkeypatch, capsys):
-    payload_of = supervision.payload_of
+    prepare = DatabaseFiles.prepare
 
-    def broken(rounds, claim, *rest):
-        found = payload_of(rounds, claim, *rest)
-        return found | {"params": {1, 2}} if claim.number == 1 else found  # no JSON
+    def broken(self, claim, before):
+        found = prepare(self, claim, before)
+        return replace(found, params={1, 2}) if claim.number == 1 else found  # no JSON
 
-    monkeypatch.setattr(supervision, "payload_of", broken)
+    monkeypatch.setattr(DatabaseFiles, "prepare", broken)
     study = serve(3, "done(channel)")
     assert states(study) == ["complete", "failed", "complete"]
     assert ends(study, 1) == [("failed", "exception")]

@@ -16,11 +16,11 @@ from dlsearch.core.processes import ProcessIdentity
 from dlsearch.execution import backpressure, run_journals
 from dlsearch.execution.forkserver import ForkServer, ServerGoneError
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.worker import Worker
 from dlsearch.storage.attempts import Holder
 from dlsearch.storage.database import Storage
 from dlsearch.study.study import Study
 from dlsearch.tracking.journal import rows
+from tests.execution.workers import worker_of_study
 from tests.study.studies import complete, draft, holder, opened
 
 TRIALS = """
@@ -81,10 +81,8 @@ class Place:
         return self.study
 
     def worker(self, study=None, **options):
-        worker = Worker(
-            study or self.study, store=self.folder, slots=[Slot(0, "cpu:0", 1)], server=self.server,
-            revive=lambda: self.server, paths={}, **options,
-        )  # fmt: skip
+        slots = [Slot(0, "cpu:0", 1)]
+        worker = worker_of_study(study or self.study, self.folder, slots, self.server, **options)
         worker.service.back_pressure = backpressure.BackPressure(self.folder, self.said.append)
         return worker
 
@@ -189,8 +187,8 @@ def test_a_trial_whose_fork_server_is_killed_goes_to_the_next_one(place, tmp_pat
     path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     doomed = [Doomed.start(["trials"], env=path) for _ in range(2)]
     worker = place.worker()
-    worker.supervisor.server, servers = doomed[0], iter([doomed[1], place.server])
-    worker.supervisor.revive = lambda: next(servers)
+    worker.servers.current, servers = doomed[0], iter([doomed[1], place.server])
+    worker.servers.start = lambda: next(servers)
     try:
         assert worker.run()
     finally:
@@ -206,8 +204,8 @@ def test_a_fork_server_that_always_dies_ends_its_worker(place, tmp_path):
     path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     doomed = [Doomed.start(["trials"], env=path) for _ in range(4)]
     worker = place.worker()
-    worker.supervisor.server, servers = doomed[0], iter(doomed[1:])
-    worker.supervisor.revive = lambda: next(servers)
+    worker.servers.current, servers = doomed[0], iter(doomed[1:])
+    worker.servers.start = lambda: next(servers)
     try:
         with pytest.raises(ServerGoneError, match="the fork server died"):
             worker.run()
@@ -265,7 +263,7 @@ report(channel, 0, 0.75)
 report(channel, 1, 0.5)
 time.sleep(60)
 """)  # fmt: skip
-    assert place.worker(trial_timeout=4.0).run()
+    assert place.worker(trial_timeout_s=4.0).run()
     (attempt,) = place.study.leases.rows()
     assert (attempt.state, attempt.reason) == ("failed", "timeout")
     assert attempt.error == "deadline of 4 s after 2 epochs, val/accuracy 0.75 at best"
@@ -405,7 +403,7 @@ report(channel, 0, 0.75)
 time.sleep(20)
 done(channel)
 """, trial_timeout="2s")  # fmt: skip
-    assert place.worker(trial_timeout=60.0).run()
+    assert place.worker(trial_timeout_s=60.0).run()
     assert place.study.leases.rows()[0].error.startswith("deadline of 2 s")
     place.study.storage.close()
     place.open(2, """
@@ -413,5 +411,5 @@ report(channel, 0, 0.75)
 time.sleep(20)
 done(channel)
 """, trial_timeout="60s")  # fmt: skip
-    assert place.worker(trial_timeout=1.0).run()
+    assert place.worker(trial_timeout_s=1.0).run()
     assert place.study.leases.rows()[1].error.startswith("deadline of 1 s")

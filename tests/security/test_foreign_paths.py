@@ -15,15 +15,17 @@ from dlsearch.cli.main import main
 from dlsearch.config.transfer import settings
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import OutsideError
-from dlsearch.execution import checkpoint_retention, pending_results, run_journals
+from dlsearch.execution import checkpoint_retention, run_journals
+from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.outcome import Ending
+from dlsearch.execution.pending_results import PendingResults
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.worker import Worker
 from dlsearch.planning.transfer_sources import kept_files
 from dlsearch.storage.location import check_folders
 from dlsearch.storage.studies import names
 from dlsearch.study.study import Study
 from dlsearch.verification import report_file
+from tests.execution.workers import worker_of_study
 from tests.study.studies import complete, draft, holder, opened
 
 TRIALS = 4
@@ -289,9 +291,7 @@ def test_a_worker_begins_no_trial_in_a_folder_with_a_link(name, kind, study, sto
     else:
         path.symlink_to(home / ("secret.txt" if kind == "link" else "new"))
     before = contents(home)
-    worker = Worker(
-        study, store=store, slots=[Slot(0, "cpu:0", 1)], server=None, revive=lambda: None, paths={}
-    )
+    worker = worker_of_study(study, store, [Slot(0, "cpu:0", 1)], None)
     try:
         assert worker.supervisor.start(claim, holder(), worker.slots[0]) is False
     finally:
@@ -326,12 +326,12 @@ def test_a_kept_end_names_a_journal_of_its_study_alone(name, study, store, home,
     (store / "link").symlink_to(home)
     (store / "studies/s/out").symlink_to(home)
     claim = study.claim(holder())
-    pending_results.keep(study, store, claim, Ending("interrupted", "interrupted"))
+    PendingResults(store, study.name).keep(claim, Ending("interrupted", "interrupted"))
     path = store / f"studies/s/unwritten/{claim.token}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "journal": name.format(home=home)}))
     (home / "journal.jsonl").write_text("mine\n")
     before, kept = contents(home), (store / "studies/s/t00000/config.yaml").read_text()
-    pending_results.write_kept(study, store)
+    PendingResults(store, study.name).write_kept(DatabaseClient(study))
     assert contents(home) == before
     assert (store / "studies/s/t00000/config.yaml").read_text() == kept
     assert "put aside" in capfd.readouterr().err
@@ -341,7 +341,7 @@ def test_a_kept_end_names_a_journal_of_its_study_alone(name, study, store, home,
 def test_a_kept_end_that_is_a_pipe_hangs_nobody(study, store, capfd):
     (store / "studies/s/unwritten").mkdir()
     os.mkfifo(store / "studies/s/unwritten/token.json")
-    pending_results.write_kept(study, store)
+    PendingResults(store, study.name).write_kept(DatabaseClient(study))
     assert "is no plain file" in capfd.readouterr().err
 
 

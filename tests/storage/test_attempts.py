@@ -35,7 +35,7 @@ from pathlib import Path
 from dlsearch.storage.database import Storage
 from dlsearch.execution.resources.slots import Slot
 from dlsearch.study.study import Study
-from dlsearch.execution.worker import Worker
+from tests.execution.workers import worker_of_study
 if sys.argv[2] == "pretend":
     from dlsearch.tracking import processes
     boot = processes._space().partition("/")[0]
@@ -43,7 +43,7 @@ if sys.argv[2] == "pretend":
 store = Path(sys.argv[1])
 study = Study(Storage(f"sqlite:///{store / 'dlsearch.db'}"), "s", lease_s=30.0)
 slot = Slot(0, "cpu:0", 1)
-worker = Worker(study, store=store, slots=[slot], server=None, revive=lambda: None, paths={})
+worker = worker_of_study(study, store, [slot], None)
 threading.Timer(3.0, worker.stop).start()
 print("told to stop" if not worker.run() else "done")
 study.storage.close()

@@ -17,8 +17,9 @@ from dlsearch.cli.main import main
 from dlsearch.confirmation.rounds import Rounds
 from dlsearch.core.errors import AWAY, DatabaseAwayError
 from dlsearch.core.processes import ProcessIdentity
-from dlsearch.execution import pending_results
+from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.outcome import Ending
+from dlsearch.execution.pending_results import PendingResults
 from dlsearch.planning.open_study import document_of, open_study
 from dlsearch.storage import attempts, availability
 from dlsearch.storage.availability import Outage, is_away, ride_out
@@ -409,16 +410,16 @@ def test_the_dead_of_this_machine_and_those_who_gave_up_are_reaped_at_once(datab
 def test_what_was_kept_is_written_by_the_next_and_only_while_it_counts(database, tmp_path):
     study = opened(database, "kept", 3)
     ended, given_back, lost = (study.claim(holder(f"w{n}")) for n in range(3))
-    pending_results.keep(study, tmp_path, ended, Ending("complete", result=complete(0.5)))
-    pending_results.keep(study, tmp_path, given_back, Ending("interrupted", "interrupted"))
-    pending_results.keep(study, tmp_path, lost, Ending("complete", result=complete(0.75)))
+    PendingResults(tmp_path, study.name).keep(ended, Ending("complete", result=complete(0.5)))
+    PendingResults(tmp_path, study.name).keep(given_back, Ending("interrupted", "interrupted"))
+    PendingResults(tmp_path, study.name).keep(lost, Ending("complete", result=complete(0.75)))
     path = tmp_path / "studies/kept/unwritten" / f"{ended.token}.json"
     path.write_text(
         json.dumps(json.loads(path.read_text()) | {"unreported": [[0, 0.25], [1, 0.5]]})
     )
     assert [a.number for a in study.reap("w2")] == [lost.number]
     for _ in range(2):
-        pending_results.write_kept(study, tmp_path)
+        PendingResults(tmp_path, study.name).write_kept(DatabaseClient(study))
     assert not list((tmp_path / "studies/kept/unwritten").iterdir())
     trials = Study(study.storage, "kept").trials()
     assert [t.state.name for t in trials] == ["COMPLETE", "WAITING", "WAITING"]

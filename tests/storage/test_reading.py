@@ -23,16 +23,17 @@ from optuna.study import StudyDirection
 
 from dlsearch.cli.main import main
 from dlsearch.core.processes import ProcessIdentity
-from dlsearch.execution import pending_results, run_journals
+from dlsearch.execution import run_journals
 from dlsearch.execution.outcome import Ending
+from dlsearch.execution.pending_results import PendingResults
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.worker import Worker
 from dlsearch.planning.open_study import document_of, open_study
 from dlsearch.records.status import read_status
 from dlsearch.storage.attempts import Holder
 from dlsearch.storage.database import Storage
 from dlsearch.study.study import Study
 from tests.e2e.running import ROOT
+from tests.execution.workers import worker_of_study
 from tests.study.studies import complete, draft, holder, opened
 
 SILENT = {1: "its worker is gone", 2: "ended, not yet recorded", 3: "no word for "}
@@ -55,7 +56,7 @@ def leave_behind(study, store):
     claim = study.claim(dead)
     run_journals.begin(study, claim, dead, store)
     kept, silent = study.claim(holder("kept", 1)), study.claim(holder("silent"))
-    pending_results.keep(study, store, kept, Ending("complete", result=complete(0.75)))
+    PendingResults(store, study.name).keep(kept, Ending("complete", result=complete(0.75)))
     with study.storage.begin() as connection:
         connection.execute(
             sa.text("UPDATE dlsearch_attempt SET lease_until = lease_until - 600 WHERE token = :t"),
@@ -166,9 +167,7 @@ def test_what_nobody_works_on_is_shown_as_that(store, tmp_path, capsys):
 
 def test_the_next_worker_mends_it(store):
     study = Study(Storage(f"sqlite:///{store / 'dlsearch.db'}"), "s")
-    worker = Worker(
-        study, store=store, slots=[Slot(0, "cpu:0", 1)], server=None, revive=lambda: None, paths={}
-    )
+    worker = worker_of_study(study, store, [Slot(0, "cpu:0", 1)], None)
     worker._recovery.begin()  # what is silent, and of another machine, is reaped while it serves
     assert [trial.state.name for trial in study.trials()] == [
         "COMPLETE",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dlsearch.confirmation.rounds import Rounds
@@ -43,6 +44,7 @@ class DatabaseClient:
         self.study = study
         self.rounds = Rounds(study)
         self._stop_requested = stop_requested
+        self._has_failed = False  # to write the last end
 
     def facts(self) -> StudyFacts:
         """What does not change while the study is served."""
@@ -94,9 +96,10 @@ class DatabaseClient:
 
     def finish(self, claim: Claim, result: Result, ledger_row: int | None = None) -> bool:
         """Record a result; of a scoring also into the row of the test ledger that it opened."""
-        if claim.kind == AttemptKind.TEST:
-            return self.rounds.score(claim, result, ledger_row)
-        return self.study.finish(claim, result)
+        with self._write():
+            if claim.kind == AttemptKind.TEST:
+                return self.rounds.score(claim, result, ledger_row)
+            return self.study.finish(claim, result)
 
     def release(
         self,
@@ -104,12 +107,28 @@ class DatabaseClient:
         reason: FailureReason = FailureReason.INTERRUPTED,
         error: str | None = None,
     ) -> bool:
-        """Give an attempt back: the trial waits, and its next attempt goes on from its checkpoint."""
+        """Give an attempt back: the trial waits, and goes on from its checkpoint."""
         return self.study.release(claim, reason, error)
 
     def lose(self, claim: Claim, error: str) -> bool:
         """Record that the process of an attempt died: its trial waits, or has failed for good."""
-        return self.study.lose(claim, error)
+        with self._write():
+            return self.study.lose(claim, error)
+
+    @contextmanager
+    def _write(self) -> Iterator[None]:
+        """A write of an end.
+
+        After one that failed the trials are read again: what was taken back may stand in a cache.
+        """
+        if self._has_failed:
+            self.study.trials()
+            self._has_failed = False
+        try:
+            yield
+        except BaseException:
+            self._has_failed = True
+            raise
 
     def open_test_ledger(self, claim: ConfirmClaim) -> int:
         """Write a row before the test set is opened.
@@ -130,7 +149,7 @@ class DatabaseClient:
         return [_summary_of(row) for row in self.study.leases.live()]
 
     def reap(self, worker: str | None = None) -> list[AttemptSummary]:
-        """End as lost the attempts beyond their lease, or all of a worker that is known to be dead."""
+        """End as lost the attempts beyond their lease, or all of a worker that is dead."""
         return [_summary_of(row) for row in self.study.reap(worker)]
 
     def is_overdue(self) -> bool:
@@ -147,8 +166,8 @@ class DatabaseClient:
 
     def forget_unconfirmed(self, tokens: Iterable[str]) -> None:
         """Remove such attempts, where the study has them; their trials wait again."""
-        self.study.leases.unsure.update(tokens)
-        self.study.leases.forget()
+        for token in tokens:
+            self.study.take_back(token)
 
     def note_outage(self) -> None:
         """Note that the study could not be reached: leases that ran out meanwhile say nothing."""

@@ -20,7 +20,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from dlsearch.execution.clients.in_memory_round import InMemoryRound, open_round
+from dlsearch.execution.clients.in_memory_round import InMemoryRound, PartEnd, open_round
 from dlsearch.records.record import STATES
 from dlsearch.sampling.factory import build_pruner, build_sampler
 from dlsearch.sampling.seeds import trial_seed
@@ -29,10 +29,13 @@ from dlsearch.storage.studies import Budget, budget_columns
 from dlsearch.storage.trial_index import params_key
 from dlsearch.study.client import AttemptSummary, ClaimRequest, ClaimWatcher, Status, StudyFacts
 from dlsearch.study.documents import StudyDocument
-from dlsearch.study.models import Claim, ConfirmClaim
+from dlsearch.study.models import Claim, ConfirmClaim, Ending
 from dlsearch.study.states import AttemptKind, AttemptState, Direction, FailureReason
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlsearch.core.types import JsonObject, Params
     from dlsearch.storage.attempts import Holder
     from dlsearch.study.client import Progress
     from dlsearch.study.models import Result
@@ -73,7 +76,18 @@ class VirtualClock:
 
 @dataclass(eq=False)
 class _Attempt:
-    """An attempt; `closed` is how its holder ended it, with what was recorded."""
+    """An attempt.
+
+    Args:
+        claim: What it is at.
+        holder: Who holds it, or held it.
+        lease_until: When its lease runs out, by the client's clock.
+        state: Its state.
+        reason: Why it ended so.
+        progress: How far it is.
+        result: What it came to.
+        closed: How its holder ended it; None where it was not its holder.
+    """
 
     claim: Claim
     holder: Holder
@@ -82,7 +96,32 @@ class _Attempt:
     reason: FailureReason | None = None
     progress: Progress = field(default_factory=dict)
     result: Result | None = None
-    closed: tuple[Any, ...] | None = None
+    closed: Ending | None = None
+
+    def was_closed_by(self, end: Ending) -> bool:
+        """Whether its holder ended it just so, and has not heard that it is recorded."""
+        return self.closed == end
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best complete trial by the first objective: of equals the first."""
+
+    value: float
+    number: int
+
+
+@dataclass
+class _Opening:
+    """An opening of the test set.
+
+    Args:
+        token: Of the attempt that opened it.
+        score: What it showed; None while it has shown nothing.
+    """
+
+    token: str
+    score: JsonObject | None = None
 
 
 class InMemoryClient:
@@ -121,13 +160,17 @@ class InMemoryClient:
             storage=self._storage,
             directions=[StudyDirection[each.upper()] for each in self._directions],
             pruner=build_pruner(
-                self._document.pruner, max_epochs=self._max_epochs, direction=self._directions[0]
+                self._document.pruner,
+                max_epochs=self._max_epochs,
+                direction=self._directions[0],
             ),
             sampler=optuna.samplers.RandomSampler(seed=0),
         )
         self._study_id = self._storage.get_study_id_from_name(name)
         self._budget = Budget(
-            finished=False, seconds=0.0, **budget_columns(self._settings, 0.0, clock())
+            finished=False,
+            seconds=0.0,
+            **budget_columns(self._settings, 0.0, clock()),
         )
         self._counts: Counter[TrialState] = Counter()
         self._states: list[TrialState] = []  # by number
@@ -135,26 +178,27 @@ class InMemoryClient:
         self._proposed: set[int] = set()
         self._tried: dict[str, int] = {}  # the trial that first ran with parameters
         self._duplicates: dict[int, list[int]] = {}  # of a trial that runs
-        self._best: tuple[float, int] | None = None
+        self._best: _Best | None = None
         self._attempts: list[_Attempt] = []
         self._by_token: dict[str, _Attempt] = {}
         self._live: dict[str, _Attempt] = {}
         self._of_row: dict[tuple[AttemptKind, int], list[_Attempt]] = {}
         self._round: InMemoryRound | None = None
-        self._ledger: list[tuple[str, dict[str, Any] | None]] = []
+        self._ledger: list[_Opening] = []
         #: Whether workers are asked to stop.
         self.stop = False
         default = document.get("default")
-        for params in [] if default is None else [default]:
-            self._enqueue(params, {"default": True})
+        if default is not None:
+            self._enqueue(default, {"default": True})
         for params in document.get("enqueue") or []:
             self._enqueue(params, {"enqueued": True})
 
-    def _enqueue(self, params: Mapping[str, Any], attributes: dict[str, Any]) -> None:
+    def _enqueue(self, params: Params, attributes: dict[str, bool]) -> None:
         """Add a trial that waits, with parameters that are given."""
+        encoded = self._space.encode(dict(params))
         trial = optuna.create_trial(
             state=TrialState.WAITING,
-            system_attrs={"fixed_params": self._space.encode(dict(params))},
+            system_attrs={"fixed_params": encoded},
             user_attrs=attributes,
         )
         self._storage.create_new_trial(self._study_id, template_trial=trial)
@@ -178,11 +222,13 @@ class InMemoryClient:
     @_locked
     def status(self) -> Status:
         """How the study goes."""
+        best = self._best
+        present = {state: count for state, count in self._counts.items() if count}
         return Status(
             n_trials=self._budget.n_trials,
-            counts={STATES[state]: count for state, count in self._counts.items() if count},
-            best_number=None if self._best is None else self._best[1],
-            best_value=None if self._best is None else self._best[0],
+            counts={STATES[state]: count for state, count in present.items()},
+            best_number=None if best is None else best.number,
+            best_value=None if best is None else best.value,
         )
 
     @_locked
@@ -190,11 +236,13 @@ class InMemoryClient:
         self, *, kind: AttemptKind | None = None, number: int | None = None
     ) -> list[AttemptSummary]:
         """The study's attempts, oldest first."""
-        return [
-            _summary_of(each)
-            for each in self._attempts
-            if kind in (None, each.claim.kind) and number in (None, each.claim.number)
-        ]
+        found: list[AttemptSummary] = []
+        for each in self._attempts:
+            is_of_kind = kind is None or kind == each.claim.kind
+            is_of_number = number is None or number == each.claim.number
+            if is_of_kind and is_of_number:
+                found.append(_summary_of(each))
+        return found
 
     @_locked
     def live_attempts(self) -> list[AttemptSummary]:
@@ -205,7 +253,7 @@ class InMemoryClient:
     def is_overdue(self) -> bool:
         """Whether there is an attempt to reap."""
         now = self._clock()
-        return any(attempt.lease_until < now for attempt in list(self._live.values()))
+        return any(attempt.lease_until < now for attempt in self._live.values())
 
     def known_budget(self) -> Budget:
         """The study's budget."""
@@ -231,9 +279,9 @@ class InMemoryClient:
         """Whether workers are asked to stop."""
         return self.stop
 
-    def test_scores(self) -> list[dict[str, Any] | None]:
+    def test_scores(self) -> list[JsonObject | None]:
         """What each opening of the test set showed; None where it showed nothing."""
-        return [score for _, score in self._ledger]
+        return [opening.score for opening in self._ledger]
 
     def separate(self) -> InMemoryClient:
         """This one: its calls may come from any thread."""
@@ -278,14 +326,15 @@ class InMemoryClient:
     def _is_reached(self, target: float | None) -> bool:
         if target is None or self._best is None:
             return False
-        return self._best[0] >= target if self._maximize else self._best[0] <= target
+        if self._maximize:
+            return self._best.value >= target
+        return self._best.value <= target
 
     def _take_trial(self) -> int | None:
         """The first trial that waits, or a new one; None at the end of the budget."""
         if self._waiting:
             number = self._waiting.pop(0)
-            self._storage.set_trial_state_values(self._id_of(number), TrialState.RUNNING)
-            self._move(number, TrialState.RUNNING)
+            self._set_state(number, TrialState.RUNNING)
             return number
         if len(self._states) >= self._budget.n_trials:
             return None
@@ -320,22 +369,31 @@ class InMemoryClient:
             self._duplicates.setdefault(original, []).append(number)
         return False
 
-    def _open(self, kind: AttemptKind, number: int, holder: Holder, **more: Any) -> _Attempt:
+    def _open(
+        self,
+        kind: AttemptKind,
+        number: int,
+        holder: Holder,
+        **more: Any,
+    ) -> _Attempt:
         """Open the next attempt at a trial, or at a part of the confirmation."""
         before = self._of_row.setdefault((kind, number), [])
         claim_type = Claim if kind is AttemptKind.TRIAL else ConfirmClaim
         seed = more.pop("seed", None)
+        if seed is None:
+            seed = trial_seed(self._seed, number)
         claim = claim_type(
             kind=kind,
             number=number,
             attempt=len(before) + 1,
             token=uuid.uuid4().hex,
             params=more.pop("params", {}),
-            seed=trial_seed(self._seed, number) if seed is None else seed,
+            seed=seed,
             trial_timeout_s=self._budget.trial_timeout_s,
             **more,
         )
-        attempt = _Attempt(claim, holder, self._clock() + self._lease_s)
+        lease_until = self._clock() + self._lease_s
+        attempt = _Attempt(claim, holder, lease_until)
         before.append(attempt)
         self._attempts.append(attempt)
         self._by_token[claim.token] = attempt
@@ -382,34 +440,35 @@ class InMemoryClient:
         return bool(self._optuna.pruner.prune(self._optuna, trial))
 
     @_locked
-    def finish(self, claim: Claim, result: Result, ledger_row: int | None = None) -> bool:
+    def finish(
+        self,
+        claim: Claim,
+        result: Result,
+        ledger_row: int | None = None,
+    ) -> bool:
         """Record a result; of a scoring also into the row of the test ledger that it opened."""
         attempt = self._by_token.get(claim.token)
-        if not self._end(attempt, result.state, result.reason, result.error, result):
-            return _was_closed(attempt, result.state, result.reason, result.error, result)
-        assert attempt is not None
+        end = Ending(result.state, result.reason, result.error, result)
+        if attempt is None or not self._end(attempt, end):
+            return attempt is not None and attempt.was_closed_by(end)
         attempt.result = result
         if claim.kind == AttemptKind.TRIAL:
             self._tell(claim.number, result)
         elif claim.kind == AttemptKind.TEST and ledger_row is not None:
-            self._ledger[ledger_row] = (claim.token, result.test)
+            self._ledger[ledger_row] = _Opening(claim.token, result.test)
         return True
 
     def _tell(self, number: int, result: Result) -> None:
         """Give a trial its final state, and those that were proposed with the same parameters."""
-        trial_id = self._id_of(number)
         if result.state is AttemptState.COMPLETE:
             assert result.values is not None
-            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, result.values)
-            self._move(number, TrialState.COMPLETE)
+            self._set_state(number, TrialState.COMPLETE, result.values)
             self._note_value(number, result.values[0])
         elif result.state is AttemptState.PRUNED:
-            self._storage.set_trial_state_values(trial_id, TrialState.PRUNED)
-            self._move(number, TrialState.PRUNED)
+            self._set_state(number, TrialState.PRUNED)
         else:
-            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-            self._move(number, TrialState.FAIL)
-            trial = self._storage.get_trial(trial_id)
+            self._set_state(number, TrialState.FAIL)
+            trial = self._storage.get_trial(self._id_of(number))
             self._tried.pop(params_key(trial.params), None)  # it may be tried again
         for duplicate in self._duplicates.pop(number, []):
             self._copy(duplicate, number)
@@ -417,17 +476,16 @@ class InMemoryClient:
     def _copy(self, number: int, original: int) -> None:
         """Give a trial the end of the one that has the same parameters."""
         trial = self._storage.get_trial(self._id_of(original))
-        self._storage.set_trial_state_values(self._id_of(number), trial.state, trial.values)
-        self._move(number, trial.state)
+        self._set_state(number, trial.state, trial.values)
 
     def _note_value(self, number: int, value: float) -> None:
-        if self._best is None:
-            self._best = (value, number)
-            return
-        known, first = self._best
-        better = value > known if self._maximize else value < known
-        if better or (value == known and number < first):
-            self._best = (value, number)
+        if self._best is None or self._is_better(value, number, self._best):
+            self._best = _Best(value, number)
+
+    def _is_better(self, value: float, number: int, best: _Best) -> bool:
+        if value == best.value:
+            return number < best.number
+        return value > best.value if self._maximize else value < best.value
 
     @_locked
     def release(
@@ -436,10 +494,11 @@ class InMemoryClient:
         reason: FailureReason = FailureReason.INTERRUPTED,
         error: str | None = None,
     ) -> bool:
-        """Give an attempt back: the trial waits, and its next attempt goes on from its checkpoint."""
+        """Give an attempt back: the trial waits, and goes on from its checkpoint."""
         attempt = self._by_token.get(claim.token)
-        if not self._end(attempt, AttemptState.INTERRUPTED, reason, error, None):
-            return _was_closed(attempt, AttemptState.INTERRUPTED, reason, error, None)
+        end = Ending(AttemptState.INTERRUPTED, reason, error)
+        if attempt is None or not self._end(attempt, end):
+            return attempt is not None and attempt.was_closed_by(end)
         if claim.kind == AttemptKind.TRIAL:
             self._requeue(claim.number)
         return True
@@ -448,21 +507,24 @@ class InMemoryClient:
     def lose(self, claim: Claim, error: str) -> bool:
         """Record that the process of an attempt died: its trial waits, or has failed for good."""
         attempt = self._by_token.get(claim.token)
-        lost = (AttemptState.LOST, FailureReason.LOST, error, None)
-        if not self._end(attempt, *lost):
-            return _was_closed(attempt, *lost)
+        end = Ending(AttemptState.LOST, FailureReason.LOST, error)
+        if attempt is None or not self._end(attempt, end):
+            return attempt is not None and attempt.was_closed_by(end)
         self._settle_loss(claim)
         return True
 
     @_locked
     def reap(self, worker: str | None = None) -> list[AttemptSummary]:
-        """End as lost the attempts beyond their lease, or all of a worker that is known to be dead."""
+        """End as lost the attempts beyond their lease, or all of a worker that is dead."""
         now = self._clock()
-        found = []
+        found: list[AttemptSummary] = []
         for attempt in list(self._live.values()):
-            of_worker = attempt.holder.worker == worker
-            if of_worker if worker is not None else attempt.lease_until < now:
-                self._end(attempt, AttemptState.LOST, FailureReason.LOST, None, None)
+            if worker is None:
+                is_lost = attempt.lease_until < now
+            else:
+                is_lost = attempt.holder.worker == worker
+            if is_lost:
+                self._end(attempt, Ending(AttemptState.LOST, FailureReason.LOST))
                 attempt.closed = None  # not by its holder
                 self._settle_loss(attempt.claim)
                 found.append(_summary_of(attempt))
@@ -477,33 +539,34 @@ class InMemoryClient:
         if losses < int(self._settings["max_attempts"]):
             self._requeue(claim.number)
             return
-        self._storage.set_trial_state_values(self._id_of(claim.number), TrialState.FAIL)
-        self._move(claim.number, TrialState.FAIL)
+        self._set_state(claim.number, TrialState.FAIL)
 
     def _requeue(self, number: int) -> None:
-        self._storage.set_trial_state_values(self._id_of(number), TrialState.WAITING)
-        self._move(number, TrialState.WAITING)
+        self._set_state(number, TrialState.WAITING)
         self._waiting.append(number)
         self._waiting.sort()
 
-    def _end(
-        self,
-        attempt: _Attempt | None,
-        state: AttemptState,
-        reason: FailureReason | None,
-        error: str | None,
-        result: Result | None,
-    ) -> bool:
+    def _end(self, attempt: _Attempt, end: Ending) -> bool:
         """End an attempt that is live; False where it is not."""
-        if attempt is None or attempt.claim.token not in self._live:
+        if attempt.claim.token not in self._live:
             return False
         del self._live[attempt.claim.token]
-        attempt.state = state
-        attempt.reason = reason
-        attempt.closed = (state, reason, error, result)
+        attempt.state = end.state
+        attempt.reason = end.reason
+        attempt.closed = end
         return True
 
-    def _move(self, number: int, state: TrialState) -> None:
+    def _set_state(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None = None,
+    ) -> None:
+        self._storage.set_trial_state_values(
+            self._id_of(number),
+            state,
+            values,
+        )
         self._counts[self._states[number]] -= 1
         self._counts[state] += 1
         self._states[number] = state
@@ -519,10 +582,10 @@ class InMemoryClient:
 
         Returns its number, the same for a repetition.
         """
-        for row, (token, _) in enumerate(self._ledger):
-            if token == claim.token:
+        for row, opening in enumerate(self._ledger):
+            if opening.token == claim.token:
                 return row
-        self._ledger.append((claim.token, None))
+        self._ledger.append(_Opening(claim.token))
         return len(self._ledger) - 1
 
     def _claim_confirmation(self, request: ClaimRequest) -> ConfirmClaim | None:
@@ -530,12 +593,12 @@ class InMemoryClient:
         if not wanted or self._is_searching(request):
             return None
         if self._round is None:
-            trials = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            self._round = open_round(self._document, self._space, trials)
+            complete = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            self._round = open_round(self._document, self._space, complete)
         if self._round is None:
             return None
-        scored = any(score is not None for _, score in self._ledger)
-        part = self._round.next_part(self._results_of, is_scored=scored)
+        is_scored = any(opening.score is not None for opening in self._ledger)
+        part = self._round.next_part(self._results_of, is_scored=is_scored)
         if part is None or self._is_held(part.kind, part.number):
             return None
         attempt = self._open(
@@ -562,11 +625,10 @@ class InMemoryClient:
         attempts = self._of_row.get((kind, number), [])
         return any(each.claim.token in self._live for each in attempts)
 
-    def _results_of(
-        self, kind: AttemptKind, number: int
-    ) -> list[tuple[AttemptState, Result | None]]:
+    def _results_of(self, kind: AttemptKind, number: int) -> list[PartEnd]:
         """States and results of the attempts at a part of the confirmation, oldest first."""
-        return [(each.state, each.result) for each in self._of_row.get((kind, number), [])]
+        attempts = self._of_row.get((kind, number), [])
+        return [PartEnd(each.state, each.result) for each in attempts]
 
 
 def _summary_of(attempt: _Attempt) -> AttemptSummary:
@@ -581,8 +643,3 @@ def _summary_of(attempt: _Attempt) -> AttemptSummary:
         worker=attempt.holder.worker,
         process=attempt.holder.process,
     )
-
-
-def _was_closed(attempt: _Attempt | None, *end: Any) -> bool:
-    """Whether the attempt's holder ended it just so, and has not heard that it is recorded."""
-    return attempt is not None and attempt.closed == end

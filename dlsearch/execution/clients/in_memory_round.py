@@ -19,11 +19,21 @@ if TYPE_CHECKING:
     from dlsearch.study.documents import StudyDocument
     from dlsearch.study.models import Finalist, Result
 
-#: States and results of the attempts at a part, oldest first, by its kind and number.
-Results: TypeAlias = Callable[[AttemptKind, int], list[tuple[AttemptState, "Result | None"]]]
 
 _ROUND = 1
 _STRIDE = 1000  # a part's number is made of round, finalist and replica, as in a database
+
+
+@dataclass(frozen=True)
+class PartEnd:
+    """An attempt at a part of the confirmation: its state, and what it came to."""
+
+    state: AttemptState
+    result: Result | None
+
+
+#: The attempts at a part, oldest first, by its kind and number.
+Results: TypeAlias = Callable[[AttemptKind, int], list[PartEnd]]
 
 
 @dataclass(frozen=True)
@@ -68,27 +78,50 @@ class InMemoryRound:
         race = self.race(results)
         for finalist, replica in race.wanted:
             number = self._number_of(finalist, replica)
-            states = [state for state, _ in results(AttemptKind.CONFIRM, number)]
-            if AttemptState.RUNNING not in states:
-                part = self.finalists[finalist]
-                seed = self.seeds[replica]
-                return Part(AttemptKind.CONFIRM, number, part, replica, seed)
+            attempts = results(AttemptKind.CONFIRM, number)
+            if any(each.state is AttemptState.RUNNING for each in attempts):
+                continue
+            return Part(
+                kind=AttemptKind.CONFIRM,
+                number=number,
+                finalist=self.finalists[finalist],
+                replica=replica,
+                seed=self.seeds[replica],
+            )
         if race.winner is None or race.kept is None:
             return None
         winner = self.finalists[race.winner]
         refit_end = self._end_of(results(AttemptKind.REFIT, _ROUND))
         if self.refit_seed is not None and refit_end is None:
-            epochs = self._refit_epochs(race.winner, results)
-            return Part(AttemptKind.REFIT, _ROUND, winner, None, self.refit_seed, epochs)
-        if is_scored or self._end_of(results(AttemptKind.TEST, _ROUND)) is not None:
+            return Part(
+                kind=AttemptKind.REFIT,
+                number=_ROUND,
+                finalist=winner,
+                replica=None,
+                seed=self.refit_seed,
+                epochs=self._refit_epochs(race.winner, results),
+            )
+        test_end = self._end_of(results(AttemptKind.TEST, _ROUND))
+        if is_scored or test_end is not None:
             return None
-        return Part(AttemptKind.TEST, _ROUND, winner, None, self.seeds[race.kept])
+        return Part(
+            kind=AttemptKind.TEST,
+            number=_ROUND,
+            finalist=winner,
+            replica=None,
+            seed=self.seeds[race.kept],
+        )
 
     def race(self, results: Results) -> Race:
         """What is left to run, or who won."""
-        values = [self._values_of(finalist, results) for finalist in range(len(self.finalists))]
+        count = len(self.finalists)
+        values = [self._values_of(finalist, results) for finalist in range(count)]
         return racing.race(
-            self.finalists, values, len(self.seeds), maximize=self.maximize, racing=self.racing
+            self.finalists,
+            values,
+            len(self.seeds),
+            maximize=self.maximize,
+            racing=self.racing,
         )
 
     def _values_of(self, finalist: int, results: Results) -> dict[int, float | None]:
@@ -98,7 +131,9 @@ class InMemoryRound:
             attempts = results(AttemptKind.CONFIRM, self._number_of(finalist, replica))
             end = self._end_of(attempts)
             if end is AttemptState.COMPLETE:
-                found[replica] = _value_of(attempts)
+                result = _last_result(attempts)
+                values = None if result is None else result.values
+                found[replica] = None if values is None else values[0]
             elif end is not None:
                 found[replica] = None
         return found
@@ -108,14 +143,14 @@ class InMemoryRound:
         lengths = []
         for replica in range(len(self.seeds)):
             attempts = results(AttemptKind.CONFIRM, self._number_of(winner, replica))
-            result = next((result for _, result in reversed(attempts) if result is not None), None)
+            result = _last_result(attempts)
             if result is not None and result.state is AttemptState.COMPLETE:
                 lengths.append((result.best_epoch or 0) + 1)
         return max(1, round(sum(lengths) / len(lengths)))
 
-    def _end_of(self, attempts: list[tuple[AttemptState, Result | None]]) -> AttemptState | None:
+    def _end_of(self, attempts: list[PartEnd]) -> AttemptState | None:
         """How a part ended; None where it may yet come to something."""
-        states = [state for state, _ in attempts]
+        states = [each.state for each in attempts]
         for state in (AttemptState.COMPLETE, AttemptState.FAILED):
             if state in states:
                 return state
@@ -127,13 +162,17 @@ class InMemoryRound:
         return (_ROUND * _STRIDE + finalist) * _STRIDE + replica
 
 
-def _value_of(attempts: list[tuple[AttemptState, Result | None]]) -> float | None:
-    result = next((result for _, result in reversed(attempts) if result is not None), None)
-    return None if result is None or result.values is None else result.values[0]
+def _last_result(attempts: list[PartEnd]) -> Result | None:
+    for each in reversed(attempts):
+        if each.result is not None:
+            return each.result
+    return None
 
 
 def open_round(
-    document: StudyDocument, space: Space, trials: Sequence[FrozenTrial]
+    document: StudyDocument,
+    space: Space,
+    trials: Sequence[FrozenTrial],
 ) -> InMemoryRound | None:
     """The round that confirms a search; None without a completed trial.
 
@@ -147,17 +186,23 @@ def open_round(
     study = document.study_settings
     settings = {**SETTINGS, **(study.get("confirm") or {})}
     maximize = document.directions[0] == Direction.MAXIMIZE
-    candidates = [
-        Candidate(
-            trial.number,
-            space.values_of(trial),
-            trial.values[0],
-            bool(trial.user_attrs.get("default")),
+    candidates: list[Candidate] = []
+    for trial in trials:
+        params = space.values_of(trial)
+        is_default = bool(trial.user_attrs.get("default"))
+        candidates.append(
+            Candidate(
+                trial.number,
+                params,
+                trial.values[0],
+                is_default,
+            )
         )
-        for trial in trials
-    ]
     finalists = racing.finalists(
-        candidates, top=int(settings["top"]), maximize=maximize, defaults=document.defaults
+        candidates,
+        top=int(settings["top"]),
+        maximize=maximize,
+        defaults=document.defaults,
     )
     seed = document.seed
     count = int(settings["seeds"])

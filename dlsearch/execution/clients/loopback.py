@@ -71,7 +71,8 @@ class LoopbackClient:
 
     def withdraw(self, token: str) -> bool:
         """Take back a claim whose parameters are still being proposed; False where it has them."""
-        return _sent(bool, self._client.withdraw(_sent(str, token)))
+        is_withdrawn = self._client.withdraw(_sent(str, token))
+        return _sent(bool, is_withdrawn)
 
     def renew(self, progress: Mapping[str, Progress]) -> set[str]:
         """Extend leases, and note how far the attempts are.
@@ -83,13 +84,26 @@ class LoopbackClient:
 
     def report(self, claim: Claim, epoch: int, value: float) -> bool:
         """Report the first objective after an epoch; True when the pruner says to stop."""
-        prune = self._client.report(_sent(AnyClaim, claim), _sent(int, epoch), _sent(float, value))
+        prune = self._client.report(
+            _sent(AnyClaim, claim),
+            _sent(int, epoch),
+            _sent(float, value),
+        )
         return _sent(bool, prune)
 
-    def finish(self, claim: Claim, result: Result, ledger_row: int | None = None) -> bool:
+    def finish(
+        self,
+        claim: Claim,
+        result: Result,
+        ledger_row: int | None = None,
+    ) -> bool:
         """Record a result; of a scoring also into the row of the test ledger that it opened."""
-        row = _sent(int | None, ledger_row)
-        return _sent(bool, self._client.finish(_sent(AnyClaim, claim), _sent(Result, result), row))
+        is_accepted = self._client.finish(
+            _sent(AnyClaim, claim),
+            _sent(Result, result),
+            _sent(int | None, ledger_row),
+        )
+        return _sent(bool, is_accepted)
 
     def release(
         self,
@@ -97,28 +111,37 @@ class LoopbackClient:
         reason: FailureReason = FailureReason.INTERRUPTED,
         error: str | None = None,
     ) -> bool:
-        """Give an attempt back: the trial waits, and its next attempt goes on from its checkpoint."""
-        arrived = _sent(FailureReason, reason)
-        words = _sent(str | None, error)
-        return _sent(bool, self._client.release(_sent(AnyClaim, claim), arrived, words))
+        """Give an attempt back: the trial waits, and goes on from its checkpoint."""
+        is_accepted = self._client.release(
+            _sent(AnyClaim, claim),
+            _sent(FailureReason, reason),
+            _sent(str | None, error),
+        )
+        return _sent(bool, is_accepted)
 
     def lose(self, claim: Claim, error: str) -> bool:
         """Record that the process of an attempt died: its trial waits, or has failed for good."""
-        return _sent(bool, self._client.lose(_sent(AnyClaim, claim), _sent(str, error)))
+        is_accepted = self._client.lose(
+            _sent(AnyClaim, claim),
+            _sent(str, error),
+        )
+        return _sent(bool, is_accepted)
 
     def open_test_ledger(self, claim: ConfirmClaim) -> int:
         """Write a row before the test set is opened.
 
         Returns its number, the same for a repetition.
         """
-        return _sent(int, self._client.open_test_ledger(_sent(ConfirmClaim, claim)))
+        row = self._client.open_test_ledger(_sent(ConfirmClaim, claim))
+        return _sent(int, row)
 
     def attempts(
         self, *, kind: AttemptKind | None = None, number: int | None = None
     ) -> list[AttemptSummary]:
         """The study's attempts, oldest first."""
         found = self._client.attempts(
-            kind=_sent(AttemptKind | None, kind), number=_sent(int | None, number)
+            kind=_sent(AttemptKind | None, kind),
+            number=_sent(int | None, number),
         )
         return _sent(list[AttemptSummary], found)
 
@@ -127,8 +150,9 @@ class LoopbackClient:
         return _sent(list[AttemptSummary], self._client.live_attempts())
 
     def reap(self, worker: str | None = None) -> list[AttemptSummary]:
-        """End as lost the attempts beyond their lease, or all of a worker that is known to be dead."""
-        return _sent(list[AttemptSummary], self._client.reap(_sent(str | None, worker)))
+        """End as lost the attempts beyond their lease, or all of a worker that is dead."""
+        lost = self._client.reap(_sent(str | None, worker))
+        return _sent(list[AttemptSummary], lost)
 
     def is_overdue(self) -> bool:
         """Whether there is an attempt to reap; a look that keeps nobody waiting."""
@@ -144,7 +168,8 @@ class LoopbackClient:
 
     def forget_unconfirmed(self, tokens: Iterable[str]) -> None:
         """Remove such attempts, where the study has them; their trials wait again."""
-        self._client.forget_unconfirmed(_sent(list[str], list(tokens)))
+        given = list(tokens)
+        self._client.forget_unconfirmed(_sent(list[str], given))
 
     def note_outage(self) -> None:
         """Note that the study could not be reached: leases that ran out meanwhile say nothing."""

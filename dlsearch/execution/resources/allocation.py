@@ -35,13 +35,18 @@ class Allotment:
 
     def cores(self, there: int) -> int:
         """Of `there` cores, those that are ours; at least one."""
-        return there if self.cpus is None else max(1, min(there, int(self.cpus)))
+        if self.cpus is None:
+            return there
+        return max(1, min(there, int(self.cpus)))
 
     def cards(self, there: list[str]) -> list[str]:
         """Of the cards that are visible, those that are ours."""
         if self.gpus is None:
             return there
-        return there[: max(1, int(self.gpus))] if self.gpus > 0 else []
+        if self.gpus <= 0:
+            return []
+        count = max(1, int(self.gpus))
+        return there[:count]
 
     @property
     def shares_a_card(self) -> bool:
@@ -56,11 +61,9 @@ def allotment(environment: Mapping[str, str] | None = None) -> Allotment:
         environment: By default this process's.
     """
     given = _by_ray()
-    return (
-        given
-        if given is not None
-        else _by_slurm(os.environ if environment is None else environment)
-    )
+    if given is not None:
+        return given
+    return _by_slurm(os.environ if environment is None else environment)
 
 
 def _by_ray() -> Allotment | None:
@@ -73,7 +76,9 @@ def _by_ray() -> Allotment | None:
         return None
     resources = context.get_assigned_resources()
     # A task that asked for no core is given none, and runs nevertheless.
-    return Allotment("Ray", float(resources.get("CPU", 1.0)), float(resources.get("GPU", 0.0)))
+    cpus = float(resources.get("CPU", 1.0))
+    gpus = float(resources.get("GPU", 0.0))
+    return Allotment("Ray", cpus, gpus)
 
 
 def _by_slurm(environment: Mapping[str, str]) -> Allotment:
@@ -86,4 +91,6 @@ def _by_slurm(environment: Mapping[str, str]) -> Allotment:
 
 
 def _number(text: str | None) -> float | None:
-    return float(text) if text is not None and re.fullmatch(r"\d+(\.\d+)?", text) else None
+    if text is None or not re.fullmatch(r"\d+(\.\d+)?", text):
+        return None
+    return float(text)

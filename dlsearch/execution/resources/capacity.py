@@ -55,7 +55,10 @@ class Machine:
 
 
 def choose_workers(
-    machine: Machine, *, threads: int | None, per_gpu: int | str | None
+    machine: Machine,
+    *,
+    threads: int | None,
+    per_gpu: int | str | None,
 ) -> tuple[int, str]:
     """How many trials at a time, and why, in one line.
 
@@ -69,17 +72,7 @@ def choose_workers(
         per_gpu: Trials a GPU: a number, ``auto`` (up to :data:`MAX_PER_GPU`), None for one.
     """
     if machine.gpus:
-        count = machine.gpus * (MAX_PER_GPU if per_gpu == "auto" else int(per_gpu or 1))
-        cards = _count(machine.gpus, "GPU")
-        if per_gpu == "auto":
-            return (
-                count,
-                f"up to {_count(count, 'worker')}: {cards}, one trial each until its memory is known",
-            )
-        return (
-            count,
-            f"{_count(count, 'worker')}: {cards}, {_number(int(per_gpu or 1), 'trial')} each",
-        )
+        return _choose_by_gpus(machine.gpus, per_gpu)
     count = max(1, machine.usable // (threads or 1))
     reason = _count(machine.cores, "core")
     if machine.usable < machine.cores:
@@ -88,9 +81,21 @@ def choose_workers(
         held = max(1, (machine.memory_mib - SHARED_MIB) // TRIAL_MIB)
         if held < count:
             count = held
-            reason = f"memory for {held} ({machine.memory_mib / 1024:.1f} GiB available), {reason}"
+            available = f"{machine.memory_mib / 1024:.1f} GiB available"
+            reason = f"memory for {held} ({available}), {reason}"
     share = threads or max(1, machine.usable // count)
     return count, f"{_count(count, 'worker')}: {reason}, {_number(share, 'thread')} each"
+
+
+def _choose_by_gpus(gpus: int, per_gpu: int | str | None) -> tuple[int, str]:
+    cards = _count(gpus, "GPU")
+    if per_gpu == "auto":
+        count = gpus * MAX_PER_GPU
+        workers = _count(count, "worker")
+        return count, f"up to {workers}: {cards}, one trial each until its memory is known"
+    each = int(per_gpu or 1)
+    count = gpus * each
+    return count, f"{_count(count, 'worker')}: {cards}, {_number(each, 'trial')} each"
 
 
 def trials_that_fit(
@@ -119,7 +124,9 @@ def trials_that_fit(
     each = heaviest + CONTEXT_MIB
     if 2 * each > total_mib:
         return 1
-    return max(1, min(at_most, int((free_mib - MARGIN * total_mib) // each)))
+    usable_mib = free_mib - MARGIN * total_mib
+    fitting = int(usable_mib // each)
+    return max(1, min(at_most, fitting))
 
 
 class Cards:
@@ -174,9 +181,14 @@ class Cards:
         """Trials that may run on `device` now."""
         if device not in self._memory:
             return 1
+        total_mib, free_mib = self._memory[device]
         peak = self._peaks[device]
+        known = [peak] if peak else []
         return trials_that_fit(
-            *self._memory[device], [peak] if peak else [], at_most=self._at_most[device]
+            total_mib,
+            free_mib,
+            known,
+            at_most=self._at_most[device],
         )
 
 
@@ -190,7 +202,11 @@ def check_per_gpu(value: Any) -> int | str | None:
     if value is None or value == "auto" or whole:
         return value
     key = "worker.slots_per_gpu"
-    raise ConfigError(key, f"expected auto, or a number from 1 to 64, got {value!r}", f"{key}=auto")
+    raise ConfigError(
+        key,
+        f"expected auto, or a number from 1 to 64, got {value!r}",
+        f"{key}=auto",
+    )
 
 
 # -- what the system says ------------------------------------------------------------------------
@@ -201,19 +217,28 @@ def cgroup(name: str) -> list[str]:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    group = root / next(
-        (line.partition("::")[2] for line in lines if line.startswith("0::")), ""
-    ).lstrip("/")
-    files = [folder / name for folder in (group, *group.parents) if folder.is_relative_to(root)]
-    return [path.read_text().strip() for path in files if path.is_file()]
+    own = ""
+    for line in lines:
+        if line.startswith("0::"):
+            own = line.partition("::")[2].lstrip("/")
+            break
+    group = root / own
+    found: list[str] = []
+    for folder in (group, *group.parents):
+        path = folder / name
+        if folder.is_relative_to(root) and path.is_file():
+            found.append(path.read_text().strip())
+    return found
 
 
 def tightest_quota(lines: Iterable[str]) -> float | None:
     """The least of the quotas that ``cpu.max`` files name, in cores; None without any."""
-    limits = [line.split() for line in lines]
-    return min(
-        (int(limit[0]) / int(limit[1]) for limit in limits if limit[0] != "max"), default=None
-    )
+    quotas: list[float] = []
+    for line in lines:
+        used_us, period_us = line.split()
+        if used_us != "max":
+            quotas.append(int(used_us) / int(period_us))
+    return min(quotas, default=None)
 
 
 def available_mib() -> int | None:
@@ -222,11 +247,13 @@ def available_mib() -> int | None:
     None where the system does not say.
     """
     try:
-        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
+    rows = dict(line.split(":", 1) for line in lines)
+    available_kib = int(rows["MemAvailable"].split()[0])
     limits = [int(text) // 2**20 for text in cgroup("memory.max") if text.isdigit()]
-    return min(int(rows["MemAvailable"].split()[0]) // 1024, *limits, 2**40)
+    return min(available_kib // 1024, *limits, 2**40)
 
 
 def _count(n: int, what: str) -> str:

@@ -73,8 +73,13 @@ def threads_of_study(document: Mapping[str, Any], asked: int | None) -> int | No
         return asked
     if asked not in (None, fixed):
         number = "one thread" if fixed == 1 else f"{fixed} threads"
-        shown = f"trials of study {document['name']!r} train with {number}, and their results depend on it; got {asked}"
-        raise ConfigError("worker.threads", shown, f"worker.threads={fixed}, or leave it out")
+        trials = f"trials of study {document['name']!r}"
+        shown = f"{trials} train with {number}, and their results depend on it; got {asked}"
+        raise ConfigError(
+            "worker.threads",
+            shown,
+            f"worker.threads={fixed}, or leave it out",
+        )
     return fixed
 
 
@@ -87,7 +92,10 @@ def cores() -> int:
 
 
 def gpus() -> list[str]:
-    """UUIDs of the GPUs that this process may use, found without torch (which must not touch CUDA before a fork)."""
+    """UUIDs of the GPUs that this process may use.
+
+    Found without torch, which must not touch CUDA before a fork.
+    """
     found = {str(gpu.index): gpu.uuid for gpu in _ask_driver()}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not found:
@@ -162,23 +170,41 @@ def slots_and_reason(
     if given.shares_a_card:  # that is how many share it: the engine has counted already
         per_gpu = None
     machine = Machine(
-        given.cores(cores()), tightest_quota(cgroup("cpu.max")), available_mib(), len(devices)
+        given.cores(cores()),
+        tightest_quota(cgroup("cpu.max")),
+        available_mib(),
+        len(devices),
     )
     reason = None
     if wanted == "auto":
-        count, reason = choose_workers(machine, threads=threads, per_gpu=per_gpu)
+        count, reason = choose_workers(
+            machine,
+            threads=threads,
+            per_gpu=per_gpu,
+        )
     elif isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= 1024:
         count = wanted
     else:
-        raise ConfigError(key, f"expected auto or a number from 1, got {wanted!r}", f"{key}=2")
+        raise ConfigError(
+            key,
+            f"expected auto or a number from 1, got {wanted!r}",
+            f"{key}=2",
+        )
     if devices and isinstance(per_gpu, int) and count > per_gpu * len(devices):
         most = per_gpu * len(devices)
         raise ConfigError(
-            key, f"{count} is more than worker.slots_per_gpu={per_gpu} allows here", f"{key}={most}"
+            key,
+            f"{count} is more than worker.slots_per_gpu={per_gpu} allows here",
+            f"{key}={most}",
         )
     share = threads or max(1, machine.usable // count)
     none = given.gpus == 0
     return [
-        Slot(i, devices[i % len(devices)] if devices else f"cpu:{i}", share, none)
+        Slot(
+            i,
+            devices[i % len(devices)] if devices else f"cpu:{i}",
+            share,
+            none,
+        )
         for i in range(count)
     ], reason

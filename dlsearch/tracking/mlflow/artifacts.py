@@ -185,8 +185,8 @@ class Artifacts:
         file = inside(self.store, folder / (target or "") / path.name)
         if not file.is_relative_to(folder):
             raise OutsideError("artifact", f"{file} lies outside of the run's artifacts")
-        repository = LocalArtifactRepository(folder.as_uri())  # type: ignore[no-untyped-call]
-        repository.log_artifact(str(path), target)
+        repository = LocalArtifactRepository(folder.as_uri())
+        repository.log_artifact(str(path), target)  # type: ignore[no-untyped-call]
 
     def put_text(
         self,
