@@ -14,7 +14,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +24,9 @@ from dlsearch.config.resolved import check_expansion
 from dlsearch.core import permission
 from dlsearch.core.environment import watch
 from dlsearch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import ConfigTree
 
 #: Namespaces whose classes and functions a config may name. Each is a module prefix.
 ALLOWED: tuple[str, ...] = (
@@ -171,7 +174,11 @@ def check_name(target: Any, key: str) -> None:
     target = current_name(target)
     is_private = any(part.startswith("_") for part in target.split("."))
     if is_private and _is_inside(target, ALLOWED):
-        raise ConfigError(key, f"{target!r} is private", "name what its package makes public")
+        raise ConfigError(
+            key,
+            f"{target!r} is private",
+            "name what its package makes public",
+        )
     if not is_admitted(target):
         hint = permission.hint(target.split(".")[0])
         raise ConfigError(key, f"{target!r} is outside the allow-list", hint)
@@ -244,11 +251,9 @@ def _is_known(found: Any, module: str) -> bool:
         if issubclass(found, enum.Enum):  # a member by its value: InterpolationMode("bilinear")
             return _is_inside(module, ("torchvision.transforms",))
         return any(f"{base.__module__}.{base.__qualname__}" in BASES for base in found.__mro__)
-    if (
-        not inspect.isfunction(found)
-        or found.__name__.startswith("_")
-        or found.__qualname__ != found.__name__
-    ):
+    if not inspect.isfunction(found) or found.__name__.startswith("_"):
+        return False
+    if found.__qualname__ != found.__name__:
         return False
     return module in _OF_NUMBERS or _is_model_builder(found)
 
@@ -347,12 +352,14 @@ def build(node: Any, key: str, **kwargs: Any) -> Any:
     if node is None:
         return None
     watch()  # what is read from the environment is masked wherever it is written
+    plain = node
     try:
-        plain = (
-            OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-            if OmegaConf.is_config(node)
-            else node
-        )
+        if OmegaConf.is_config(node):
+            plain = OmegaConf.to_container(
+                node,
+                resolve=True,
+                throw_on_missing=True,
+            )
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or key
         raise ConfigError(where, _first_line(error)) from error
@@ -400,7 +407,12 @@ class _Builder:
             built[name] = self.build_below(value, f"{at}.{name}", {})
         return built
 
-    def _build_object(self, node: Mapping[Any, Any], at: str, live: Mapping[str, Any]) -> Any:
+    def _build_object(
+        self,
+        node: Mapping[Any, Any],
+        at: str,
+        live: Mapping[str, Any],
+    ) -> Any:
         """The object that a node with a ``_target_`` describes, or a factory of it."""
         found = locate(node["_target_"], at)
         is_partial = _read_switch(node, "_partial_", at, False)
@@ -428,9 +440,13 @@ def _read_positional(node: Mapping[Any, Any], at: str) -> Sequence[Any]:
     return positional
 
 
-def _read_named(node: Mapping[Any, Any], at: str, live: Mapping[str, Any]) -> dict[str, Any]:
+def _read_named(
+    node: Mapping[Any, Any],
+    at: str,
+    live: Mapping[str, Any],
+) -> ConfigTree:
     """The arguments that a node names, less those that live objects bring."""
-    named: dict[str, Any] = {}
+    named: ConfigTree = {}
     for name, value in node.items():
         if name in _SPECIAL or name in live:
             continue
@@ -440,7 +456,11 @@ def _read_named(node: Mapping[Any, Any], at: str, live: Mapping[str, Any]) -> di
     return named
 
 
-def _without_weights(found: Any, given: Mapping[str, Any], at: str) -> dict[str, None]:
+def _without_weights(
+    found: Any,
+    given: Mapping[str, Any],
+    at: str,
+) -> dict[str, None]:
     """Torchvision's builders fetch weights by default, and unpickle them.
 
     Studies have a way of their own to weights.
@@ -452,7 +472,9 @@ def _without_weights(found: Any, given: Mapping[str, Any], at: str) -> dict[str,
     for name in ("pretrained", "pretrained_backbone", *names):
         if given.get(name):
             raise ConfigError(
-                f"{at}.{name}", "weights are not fetched here", "transfer.weights=torchvision:…"
+                f"{at}.{name}",
+                "weights are not fetched here",
+                "transfer.weights=torchvision:…",
             )
     return dict.fromkeys(names)
 

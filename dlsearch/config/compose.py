@@ -118,7 +118,11 @@ def _explain_unknown_key(key: str, cause: BaseException) -> ConfigError:
     hint = did_you_mean(key, known, "see dlsearch --cfg job")
     if longer:  # lr for optimizer.lr
         hint = f"did you mean {' or '.join(longer[:3])}?"
-    return ConfigError(key or "config", "there is no such key in the config", hint)
+    return ConfigError(
+        key or "config",
+        "there is no such key in the config",
+        hint,
+    )
 
 
 def _choose_line(text: str, *, last: bool) -> str:
@@ -161,7 +165,9 @@ def _initialized_hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(
-            version_base="1.3", config_dir=str(config_dir()), job_name="dlsearch"
+            version_base="1.3",
+            config_dir=str(config_dir()),
+            job_name="dlsearch",
         ):
             yield
     finally:
@@ -188,7 +194,10 @@ def hydra_groups(config_dirs: Sequence[str] = ()) -> set[str]:
 
 
 def compose_config(
-    overrides: Sequence[str] = (), *, config_dirs: Sequence[str] = (), with_hydra: bool = False
+    overrides: Sequence[str] = (),
+    *,
+    config_dirs: Sequence[str] = (),
+    with_hydra: bool = False,
 ) -> DictConfig:
     """Compose the config as ``dlsearch <overrides>`` would.
 
@@ -250,7 +259,11 @@ def seconds(text: str | None, key: str) -> float | None:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", stripped)
     recognised = "".join(number + unit for number, unit in parts)
     if not parts or recognised != stripped:
-        raise ConfigError(key, f"expected a duration, got {text!r}", "90s, 30m, 2h")
+        raise ConfigError(
+            key,
+            f"expected a duration, got {text!r}",
+            "90s, 30m, 2h",
+        )
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if total <= 0:
         raise ConfigError(key, f"expected more than 0 seconds, got {text!r}")

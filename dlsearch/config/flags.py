@@ -56,7 +56,9 @@ def _in_full(word: str) -> str:
         raise ConfigError(name, "could be several options", " or ".join(meant))
     if not meant:
         raise ConfigError(
-            name, "there is no such option", did_you_mean(name, OPTIONS, "see --help")
+            name,
+            "there is no such option",
+            did_you_mean(name, OPTIONS, "see --help"),
         )
     if meant == [RERUN]:  # it unpickles the file, and so runs what is in it
         hint = "dlsearch verify NAME/42 trains a recorded trial again"

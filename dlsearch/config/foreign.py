@@ -36,9 +36,12 @@ _LAUNCHERS_HERE = (
 )
 #: What a file may say of a launcher: sizes and names. Commands, folders and addresses are typed.
 _LAUNCHER = re.compile(
-    r"_target_|workers|n_jobs|backend|prefer|require|verbose|timeout|pre_dispatch|batch_size|max_nbytes|mmap_mode"
-    r"|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|mem_gb|nodes|name|stderr_to_stdout|partition|qos|constraint"
-    r"|exclude|gres|cpus_per_gpu|gpus_per_task|mem_per_gpu|mem_per_cpu|account|signal_delay_s|max_num_timeout"
+    r"_target_|workers|n_jobs|backend|prefer|require|verbose|timeout|pre_dispatch|batch_size"
+    r"|max_nbytes|mmap_mode"
+    r"|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|mem_gb|nodes|name|stderr_to_stdout"
+    r"|partition|qos|constraint"
+    r"|exclude|gres|cpus_per_gpu|gpus_per_task|mem_per_gpu|mem_per_cpu|account|signal_delay_s"
+    r"|max_num_timeout"
     r"|array_parallelism|ray\.remote\.(num_cpus|num_gpus|memory|resources\.\w+)"
 )
 #: A sbatch script has such a value in a line of its own; joblib evaluates `pre_dispatch`, a
@@ -52,7 +55,8 @@ _SWEEPER = re.compile(
 )
 #: What Hydra, or a launcher of ours, fills in.
 _INTERNAL = re.compile(
-    r"hydra\.(overrides|runtime|defaults)(\..*)?|hydra\.job\.(id|num|override_dirname|config_name)|worker\.(join|session)"
+    r"hydra\.(overrides|runtime|defaults)(\..*)?|hydra\.job\.(id|num|override_dirname|config_name)"
+    r"|worker\.(join|session)"
     r"|hydra\.sweep\.(?!dir$|subdir$).*"
 )
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
@@ -184,7 +188,10 @@ class _Check:
         if key[0] in ("paths", "hydra") or _join_key(key) in _DESTINATIONS:
             line = str(error).splitlines()[0]
             raise self._make_refusal(
-                key, f"cannot be resolved: {line}", file, "give the value itself"
+                key,
+                f"cannot be resolved: {line}",
+                file,
+                "give the value itself",
             ) from error
 
     def check_expansion(self) -> None:
@@ -195,7 +202,12 @@ class _Check:
             total += expansion.size(key) if self._is_there(key) else 0
             if total > MAX_EXPANSION:
                 why = f"its interpolations grow to more than {MAX_EXPANSION:,} characters"
-                raise self._make_refusal(key, why, file, "a config has no such size")
+                raise self._make_refusal(
+                    key,
+                    why,
+                    file,
+                    "a config has no such size",
+                )
 
     # -- rules
     def _check_value(
@@ -207,7 +219,12 @@ class _Check:
         name = _join_key(key)
         for text in _find_texts(value):
             if _CONTROL.search(text):
-                raise self._make_refusal(key, "holds control characters", file, "leave them out")
+                raise self._make_refusal(
+                    key,
+                    "holds control characters",
+                    file,
+                    "leave them out",
+                )
         if value is None:
             return
         self._check_hydra_value(key, value, file)
@@ -215,7 +232,12 @@ class _Check:
             self._check_destination(key, value, file)
         elif not name.startswith(("hydra.help.", "hydra.hydra_help.")) and name not in _FOLDERS:
             for text in _find_texts(value):
-                self._check_place(key, text, file, many=name.startswith(_EXPRESSIONS))
+                self._check_place(
+                    key,
+                    text,
+                    file,
+                    many=name.startswith(_EXPRESSIONS),
+                )
 
     def _check_hydra_value(self, key: Key, value: Any, file: str) -> None:
         """Check a value of Hydra's node, and what Hydra or a launcher fills in."""
@@ -223,12 +245,27 @@ class _Check:
         if _INTERNAL.fullmatch(name):
             raise self._make_refusal(key, _NOT_A_FILES, file, "leave it out")
         if name == "hydra.job.chdir" and value is not False:
-            raise self._make_refusal(key, _NOT_A_FILES, file, f"type {name}=true")
+            raise self._make_refusal(
+                key,
+                _NOT_A_FILES,
+                file,
+                f"type {name}=true",
+            )
         if name.startswith("hydra.launcher."):
-            self._check_launcher(key, name.removeprefix("hydra.launcher."), value, file)
+            self._check_launcher(
+                key,
+                name.removeprefix("hydra.launcher."),
+                value,
+                file,
+            )
         is_sweeper = name.startswith("hydra.sweeper.")
         if is_sweeper and not _SWEEPER.fullmatch(name.removeprefix("hydra.sweeper.")):
-            raise self._make_refusal(key, _NOT_A_FILES, file, f"type {name}=…")
+            raise self._make_refusal(
+                key,
+                _NOT_A_FILES,
+                file,
+                f"type {name}=…",
+            )
 
     def _check_launcher(
         self,
@@ -242,7 +279,10 @@ class _Check:
             raise self._make_refusal(key, _NOT_A_FILES, file, typed)
         if isinstance(value, (Mapping, list)) or not _LAUNCHER_VALUE.fullmatch(str(value)):
             raise self._make_refusal(
-                key, f"expected a number or a word, got {value!r}", file, typed
+                key,
+                f"expected a number or a word, got {value!r}",
+                file,
+                typed,
             )
 
     def _check_launcher_choice(self) -> None:
@@ -275,7 +315,10 @@ class _Check:
         if not database or self._leads_outside(database.group(1)):
             hint = f"type {name}=…, or write ${{oc.env:{variable}}}"
             raise self._make_refusal(
-                key, "would leave this folder, which is not for a config file to say", file, hint
+                key,
+                "would leave this folder, which is not for a config file to say",
+                file,
+                hint,
             )
 
     def _check_place(
@@ -304,7 +347,10 @@ class _Check:
                     "allow_paths in [tool.dlsearch] of pyproject.toml"
                 )
                 raise self._make_refusal(
-                    key, f"{_shorten_text(word)!r} lies outside the working folder", file, hint
+                    key,
+                    f"{_shorten_text(word)!r} lies outside the working folder",
+                    file,
+                    hint,
                 )
 
     def _check_folders(self, keys: Sequence[Key]) -> None:
@@ -360,7 +406,11 @@ class _Check:
         for name in ("store", "data", "cache", "weights"):
             key = ("paths", name)
             if key not in self.files or f"paths.{name}" in self.typed:
-                with suppress(OmegaConfBaseException, LookupError, RuntimeError):
+                with suppress(
+                    OmegaConfBaseException,
+                    LookupError,
+                    RuntimeError,
+                ):
                     found.append(Path(str(self.config.look(key))).expanduser().absolute())
         found += [
             Path(value) for value in _read_environment().values() if Path(value).is_absolute()

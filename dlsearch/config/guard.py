@@ -50,7 +50,9 @@ def check_words(words: Sequence[str]) -> None:
 def _check_place(key: str, value: str) -> None:
     if re.search(r"\b(?!file:)[A-Za-z][\w+.-]*:(?=//)", value):
         raise ConfigError(
-            key, f"expected folders, got {value!r}", "file:///folder; or --config-dir"
+            key,
+            f"expected folders, got {value!r}",
+            "file:///folder; or --config-dir",
         )
 
 
@@ -98,8 +100,16 @@ def guarded_composition() -> Iterator[None]:
     foreign = Foreign()
     environment.watch()
     with (
-        _replaced(ConfigLoaderImpl, "load_configuration", partial(_load_configuration, foreign)),
-        _replaced(ConfigLoaderImpl, "_load_single_config", partial(_load_single_config, foreign)),
+        _replaced(
+            ConfigLoaderImpl,
+            "load_configuration",
+            partial(_load_configuration, foreign),
+        ),
+        _replaced(
+            ConfigLoaderImpl,
+            "_load_single_config",
+            partial(_load_single_config, foreign),
+        ),
         _replaced(ConfigRepository, "initialize_sources", _initialize_sources),
         _replaced(FileConfigSource, "load_config", _load_file),
     ):
@@ -122,7 +132,11 @@ def _replaced(owner: type, name: str, by: Callable[..., Any]) -> Iterator[None]:
 
 
 def _load_configuration(
-    foreign: Foreign, plain: Callable[..., Any], loader: Any, *args: Any, **kwargs: Any
+    foreign: Foreign,
+    plain: Callable[..., Any],
+    loader: Any,
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
     overrides = kwargs["overrides"] if "overrides" in kwargs else args[1]
     foreign.clear()
@@ -131,7 +145,9 @@ def _load_configuration(
     except KeyError as error:  # Hydra copies the variable before anything can be checked
         if re.fullmatch(r"[A-Z][A-Z0-9_]*", str(error.args[0])):
             raise ConfigError(
-                "hydra.job.env_copy", f"{error.args[0]} is not set", "leave it out"
+                "hydra.job.env_copy",
+                f"{error.args[0]} is not set",
+                "leave it out",
             ) from error
         raise
     foreign.check_expansion(cfg)
@@ -157,7 +173,11 @@ def _load_single_config(
     return found
 
 
-def _initialize_sources(plain: Callable[..., Any], repository: Any, search_path: Any) -> None:
+def _initialize_sources(
+    plain: Callable[..., Any],
+    repository: Any,
+    search_path: Any,
+) -> None:
     """Refuse a search path of a config file or an override that would import a package."""
     for each in search_path.get_path():
         if str(each.provider).startswith("hydra.searchpath"):
@@ -175,7 +195,9 @@ def _load_file(plain: Callable[..., Any], source: Any, config_path: str) -> Any:
         or ".." in Path(name).parts
     ):
         raise ConfigError(
-            config_path, f"lies outside {source.path}", "--config-dir FOLDER adds a folder"
+            config_path,
+            f"lies outside {source.path}",
+            "--config-dir FOLDER adds a folder",
         )
     if _is_foreign(source.provider, source.path) and path.is_file():
         check_size(path)

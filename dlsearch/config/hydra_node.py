@@ -164,7 +164,11 @@ def check_hydra(cfg: Any) -> None:
         raise ConfigError("hydra", f"expected a mapping, got {node!r}")
     for key in node:
         if key not in KEYS:
-            raise ConfigError(f"hydra.{key}", "Hydra has no such key", did_you_mean(str(key), KEYS))
+            raise ConfigError(
+                f"hydra.{key}",
+                "Hydra has no such key",
+                did_you_mean(str(key), KEYS),
+            )
     _check_job(config.section("job"))
     _check_launcher(_as_built(config, "launcher"))
     _check_sweeper(_as_built(config, "sweeper"))
@@ -178,7 +182,9 @@ def _check_job(job: Mapping[str, Any]) -> None:
     name = job.get("name")
     if name not in (None, "???") and not re.fullmatch(r"\w[^/\\\x00-\x1f\x7f]{0,199}", str(name)):
         raise ConfigError(
-            "hydra.job.name", f"expected a name, got {str(name)[:60]!r}", "hydra.job.name=dlsearch"
+            "hydra.job.name",
+            f"expected a name, got {str(name)[:60]!r}",
+            "hydra.job.name=dlsearch",
         )
     for variable in job.get("env_copy") or []:
         check_variable("hydra.job.env_copy", str(variable))
@@ -187,7 +193,9 @@ def _check_job(job: Mapping[str, Any]) -> None:
         check_variable(key, str(variable))
         if not re.fullmatch(ENVIRONMENT[variable], str(value), re.ASCII):
             raise ConfigError(
-                key, f"may not be {str(value)[:60]!r}", f"export {variable}=… in the shell"
+                key,
+                f"may not be {str(value)[:60]!r}",
+                f"export {variable}=… in the shell",
             )
 
 
@@ -203,7 +211,9 @@ def check_variable(key: str, name: str) -> None:
     """
     if name not in ENVIRONMENT:
         raise ConfigError(
-            key, f"a config may not set {name[:60]!r}", f"export {name[:60]}=… in the shell"
+            key,
+            f"a config may not set {name[:60]!r}",
+            f"export {name[:60]}=… in the shell",
         )
 
 
@@ -212,7 +222,9 @@ def _check_launcher(node: Mapping[str, Any]) -> None:
     for key, target in _find_targets(node):
         if key != "_target_" or not target.startswith(PLUGINS):
             raise ConfigError(
-                f"hydra.launcher.{key}", f"{target!r} is no plugin", "hydra/launcher=…, see --help"
+                f"hydra.launcher.{key}",
+                f"{target!r} is no plugin",
+                "hydra/launcher=…, see --help",
             )
 
 
@@ -225,7 +237,9 @@ def _check_sweeper(node: Mapping[str, Any]) -> None:
             is_plugin = target.startswith(_SWEEPER_PARTS) and not is_private
         if not is_plugin:
             raise ConfigError(
-                f"hydra.sweeper.{key}", f"{target!r} is no plugin", "hydra/sweeper=…, see --help"
+                f"hydra.sweeper.{key}",
+                f"{target!r} is no plugin",
+                "hydra/sweeper=…, see --help",
             )
         if key != "_target_":
             locate(target, f"hydra.sweeper.{key.rpartition('.')[0]}")
@@ -239,7 +253,11 @@ def _check_searched(key: str, name: str) -> None:
     first = re.split(r"[./@]", name.lstrip("+~"))[0]
     if first in _NOT_PARAMS:
         hint = f"type {name}=… instead"
-        raise ConfigError(key, "belongs to the study and cannot be searched", hint)
+        raise ConfigError(
+            key,
+            "belongs to the study and cannot be searched",
+            hint,
+        )
 
 
 def _check_callbacks(node: Mapping[str, Any]) -> None:
@@ -248,7 +266,9 @@ def _check_callbacks(node: Mapping[str, Any]) -> None:
         if not target.startswith(admitted):
             hint = permission.hint(target.split(".")[0])
             raise ConfigError(
-                f"hydra.callbacks.{key}", f"{target!r} is outside the allow-list", hint
+                f"hydra.callbacks.{key}",
+                f"{target!r} is outside the allow-list",
+                hint,
             )
         locate(target, f"hydra.callbacks.{key.rpartition('.')[0]}")
 
@@ -283,7 +303,11 @@ def _check_logging(config: Resolved, name: str, node: Any) -> None:
         return
     plain = config.value(_without_hydras_file(node), ("hydra", name))
     if not isinstance(plain, Mapping):
-        raise ConfigError(f"hydra.{name}", f"expected a mapping, got {plain!r}", _LOGGING_HINT)
+        raise ConfigError(
+            f"hydra.{name}",
+            f"expected a mapping, got {plain!r}",
+            _LOGGING_HINT,
+        )
     for key, value in plain.items():
         where = f"hydra.{name}.{key}"
         if key == "root":
@@ -315,7 +339,11 @@ def _check_fields(where: str, node: Any, known: Sequence[str]) -> None:
     if node is None:
         return
     if not isinstance(node, Mapping):
-        raise ConfigError(where, f"expected a mapping, got {node!r}", _LOGGING_HINT)
+        raise ConfigError(
+            where,
+            f"expected a mapping, got {node!r}",
+            _LOGGING_HINT,
+        )
     for key, value in node.items():
         if key not in known:
             raise _may_not_be_built(f"{where}.{key}", value)
@@ -337,7 +365,11 @@ def _check_field(where: str, key: str, value: Any) -> None:
             if isinstance(text, str) and text.startswith(("ext://", "cfg://")):
                 raise _may_not_be_built(where, text)
     if key in ("format", "datefmt") and re.search(r"\d{4}", str(value)):
-        raise ConfigError(where, "fills a line with more than 999 characters", "a smaller width")
+        raise ConfigError(
+            where,
+            "fills a line with more than 999 characters",
+            "a smaller width",
+        )
 
 
 def _may_not_be_built(where: str, value: Any) -> ConfigError:

@@ -54,7 +54,11 @@ def training_length(trainer: Mapping[str, Any]) -> TrainingLength:
     elif epochs is not None:
         length = TrainingLength(int(epochs), ProgressUnit.EPOCH)
     else:
-        raise ConfigError("trainer.max_epochs", "expected a number", "or trainer.max_steps=1000")
+        raise ConfigError(
+            "trainer.max_epochs",
+            "expected a number",
+            "or trainer.max_steps=1000",
+        )
     if length.amount < 1:
         raise ConfigError(length.key, f"expected at least 1, got {length.amount}")
     return length

@@ -9,4 +9,8 @@ from dlsearch.config.schema import Frame
 
 def register() -> None:
     """Register the typed frame. Calling it again changes nothing."""
-    ConfigStore.instance().store(name="frame", node=Frame, provider="dlsearch")
+    ConfigStore.instance().store(
+        name="frame",
+        node=Frame,
+        provider="dlsearch",
+    )

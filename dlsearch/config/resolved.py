@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlsearch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import ConfigTree
 
 #: The keys that lead from the top of a config to a value.
 KeyPath = tuple[Any, ...]
@@ -56,9 +59,9 @@ class Resolved:
             plain = OmegaConf.to_container(cfg, resolve=False)
         else:
             plain = dict(cfg)  # of a config it would resolve what stands at the top
-        self.raw: dict[str, Any] = plain
+        self.raw: ConfigTree = plain
 
-    def section(self, name: str) -> dict[str, Any]:
+    def section(self, name: str) -> ConfigTree:
         """A section of Hydra's node with all interpolations resolved; empty where there is none.
 
         Raises:
@@ -223,7 +226,11 @@ class Expansion:
             is_computed = bool(inner)
             for reference in _find_references(head, computed=is_computed):
                 total += _PER_INTERPOLATION
-                target = self._find_target(reference, path, computed=is_computed)
+                target = self._find_target(
+                    reference,
+                    path,
+                    computed=is_computed,
+                )
                 if target is not None:
                     total += self.size(target)
                 if total > MAX_EXPANSION:

@@ -87,10 +87,10 @@ def settings(node: Mapping[str, Any] | None, max_epochs: int | None) -> Settings
     if not node or node["weights"] is None:
         return None
     source(node["weights"])
-    if node["batch_norm"] not in BATCH_NORM:
-        raise ConfigError(
-            "transfer.batch_norm", f"expected {' or '.join(BATCH_NORM)}, got {node['batch_norm']!r}"
-        )
+    batch_norm = node["batch_norm"]
+    if batch_norm not in BATCH_NORM:
+        expected = f"expected {' or '.join(BATCH_NORM)}, got {batch_norm!r}"
+        raise ConfigError("transfer.batch_norm", expected)
     begins = _check_epoch(node["unfreeze"], "transfer.unfreeze", max_epochs)
     lr = _check_factor(node["lr"], "transfer.lr")
     groups = [_read_group(name, each, max_epochs) for name, each in node["groups"].items()]
@@ -103,20 +103,42 @@ def settings(node: Mapping[str, Any] | None, max_epochs: int | None) -> Settings
         prefix=node["prefix"],
         head=head,
         groups=tuple(groups),
-        frozen=Rule("frozen", frozen, lr, begins, "transfer.freeze"),
-        loaded=Rule("loaded", ("*",), lr, 0, "transfer.lr"),
+        frozen=Rule(
+            "frozen",
+            frozen,
+            lr,
+            begins,
+            "transfer.freeze",
+        ),
+        loaded=Rule(
+            "loaded",
+            ("*",),
+            lr,
+            0,
+            "transfer.lr",
+        ),
         adapt=node["batch_norm"] == "adapt",
     )
 
 
-def _read_group(name: Any, group: Mapping[str, Any], max_epochs: int | None) -> Rule:
+def _read_group(
+    name: Any,
+    group: Mapping[str, Any],
+    max_epochs: int | None,
+) -> Rule:
     key = f"transfer.groups.{name}"
     if not str(name).replace("_", "a").isalnum():
         raise ConfigError(key, f"expected a name of letters, digits and '_', got {name!r}")
     match = globs(group["match"], f"{key}.match")
     begins = _check_epoch(group["unfreeze"], f"{key}.unfreeze", max_epochs)
     lr = _check_factor(group["lr"], f"{key}.lr")
-    return Rule(str(name), match, lr, begins, f"{key}.match")
+    return Rule(
+        str(name),
+        match,
+        lr,
+        begins,
+        f"{key}.match",
+    )
 
 
 def _check_digest(value: Any) -> str | None:
@@ -125,10 +147,11 @@ def _check_digest(value: Any) -> str | None:
     Raises:
         ConfigError: It is none.
     """
-    if value is not None and not (isinstance(value, str) and _SHA256.fullmatch(value)):
-        raise ConfigError(
-            "transfer.sha256", f"expected 64 hexadecimal digits, got {str(value)[:80]!r}"
-        )
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        shown = str(value)[:80]
+        raise ConfigError("transfer.sha256", f"expected 64 hexadecimal digits, got {shown!r}")
     return value
 
 
@@ -141,15 +164,17 @@ def globs(value: Any, key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     found = value.split() if isinstance(value, str) else value
-    if (
-        not isinstance(found, list)
-        or not found
-        or not all(isinstance(each, str) and each for each in found)
-    ):
+    if not isinstance(found, list) or not found or not all(map(_is_word, found)):
         raise ConfigError(
-            key, f"expected globs over names of tensors, got {value!r}", "'conv1.* bn1.*'"
+            key,
+            f"expected globs over names of tensors, got {value!r}",
+            "'conv1.* bn1.*'",
         )
     return tuple(found)
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _check_epoch(value: Any, key: str, max_epochs: int | None) -> int | None:

@@ -13,10 +13,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.permissions import KEY, PROJECT, check_packages
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import JsonObject
 
 FOLDERS_KEY = "allow_paths"
 _MAX_BYTES = 1 << 20
@@ -38,11 +41,14 @@ class Admitted:
 
     def lines(self) -> list[str]:
         """One for each file."""
-        files = sorted(set(self.found.values()))
-        named = {
-            file: ", ".join(sorted(p for p, f in self.found.items() if f == file)) for file in files
-        }
-        return [f"{KEY}: {names} ({_short(file)})" for file, names in named.items()]
+        packages_of: dict[Path, list[str]] = {}
+        for package, file in sorted(self.found.items()):
+            packages_of.setdefault(file, []).append(package)
+        lines: list[str] = []
+        for file in sorted(packages_of):
+            names = ", ".join(packages_of[file])
+            lines.append(f"{KEY}: {names} ({_short(file)})")
+        return lines
 
 
 def admitted(words: Sequence[str]) -> Admitted:
@@ -65,10 +71,10 @@ def admitted(words: Sequence[str]) -> Admitted:
 
 def settings_file() -> Path:
     """The user's own settings: ``dlsearch/settings.toml`` in her folder of configurations."""
-    base = os.environ.get("XDG_CONFIG_HOME") or ""
-    return Path(
-        base if Path(base).is_absolute() else Path.home() / ".config", "dlsearch", "settings.toml"
-    )
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or "")
+    if not base.is_absolute():
+        base = Path.home() / ".config"
+    return base / "dlsearch" / "settings.toml"
 
 
 def _typed(words: Sequence[str]) -> tuple[str, ...]:
@@ -81,7 +87,11 @@ def _typed(words: Sequence[str]) -> tuple[str, ...]:
         if isinstance(given, str):  # the config wants a list, and says so
             given = [given]
         if not isinstance(given, list):
-            raise ConfigError(KEY, f"expected module names, got {value!r}", f"{KEY}=[mypackage]")
+            raise ConfigError(
+                KEY,
+                f"expected module names, got {value!r}",
+                f"{KEY}=[mypackage]",
+            )
         found = tuple(dict.fromkeys(given))
     check_packages(found)
     return found
@@ -98,7 +108,7 @@ def _parsed(word: str) -> Any:
     return None if override.is_sweep_override() else override.value()
 
 
-def _in_file(path: Path, *, project: bool) -> dict[str, Any]:
+def _in_file(path: Path, *, project: bool) -> JsonObject:
     """What a project or the settings say to us."""
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         return {}
@@ -115,26 +125,29 @@ def _in_file(path: Path, *, project: bool) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _packages(said: dict[str, Any], path: Path) -> list[str]:
+def _packages(said: JsonObject, path: Path) -> list[str]:
     packages = said.get(KEY, [])
+    key = f"{_short(path)}: {KEY}"
     if not isinstance(packages, list):
-        raise ConfigError(
-            f"{_short(path)}: {KEY}", f"expected a list, got {packages!r}", f'{KEY} = ["mypackage"]'
-        )
+        hint = f'{KEY} = ["mypackage"]'
+        raise ConfigError(key, f"expected a list, got {packages!r}", hint)
     try:
         check_packages(packages)
     except ConfigError as error:
-        raise ConfigError(f"{_short(path)}: {KEY}", error.expected, error.hint) from error
+        raise ConfigError(key, error.expected, error.hint) from error
     return packages
 
 
-def _paths(said: dict[str, Any], path: Path) -> list[Path]:
+def _paths(said: JsonObject, path: Path) -> list[Path]:
     """The folders that a file admits; a relative one lies below the file's own folder."""
     given = said.get(FOLDERS_KEY, [])
     if not isinstance(given, list) or not all(isinstance(each, str) and each for each in given):
+        key = f"{_short(path)}: {FOLDERS_KEY}"
         hint = f'{FOLDERS_KEY} = ["/datasets"]'
         raise ConfigError(
-            f"{_short(path)}: {FOLDERS_KEY}", f"expected a list of folders, got {given!r}", hint
+            key,
+            f"expected a list of folders, got {given!r}",
+            hint,
         )
     return [path.parent / Path(each).expanduser() for each in given]
 

@@ -103,7 +103,9 @@ class _YamlCounter:
         self._open.append((anchor, 1))
         if len(self._open) > MAX_DEPTH:
             raise ConfigError(
-                self._where, f"is deeper than {MAX_DEPTH} levels", "a config has no such depth"
+                self._where,
+                f"is deeper than {MAX_DEPTH} levels",
+                "a config has no such depth",
             )
 
     def _size_of_alias(self, name: str | None) -> int:
@@ -115,7 +117,9 @@ class _YamlCounter:
         has_no_quotes = event.implicit[0] or event.tag is not None
         if len(event.value) > MAX_WORD and has_no_quotes:
             raise ConfigError(
-                self._where, f"holds a word of more than {MAX_WORD:,} characters", "quote it"
+                self._where,
+                f"holds a word of more than {MAX_WORD:,} characters",
+                "quote it",
             )
 
     def _add_value(self, anchor: str | None, size: int) -> None:
@@ -196,7 +200,10 @@ def load_plain_yaml(path: Path) -> Any:
     text = read_text(path)
     check_yaml(text, str(path))
     try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(
+            text,
+            Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+        )
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(str(path), "is no YAML that can be read") from error
 

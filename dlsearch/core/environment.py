@@ -29,11 +29,15 @@ LEAST = 6
 #: Variables that say where and on what a program runs. An address among them may hold a password:
 #: that is masked as the user-info of a URL is.
 _HARMLESS = (
-    r"HOME|USER|LOGNAME|USERNAME|SHELL|PATH|PWD|OLDPWD|TMPDIR|TEMP|TMP|HOST|HOSTNAME|LANG|LANGUAGE|LC_[A-Z]+|TZ|TERM"
+    r"HOME|USER|LOGNAME|USERNAME|SHELL|PATH|PWD|OLDPWD|TMPDIR|TEMP|TMP|HOST|HOSTNAME|LANG|LANGUAGE"
+    r"|LC_[A-Z]+|TZ|TERM"
     r"|COLUMNS|LINES|VIRTUAL_ENV|CONDA_PREFIX|CONDA_DEFAULT_ENV|SCRATCH|WORK|XDG_[A-Z_]+"
-    r"|CUDA_[A-Z_]+|NVIDIA_VISIBLE_DEVICES|(?:ROCR|HIP|GPU)_[A-Z_]+|(?:OMP|MKL|OPENBLAS|KMP|NUMEXPR|NCCL|GLOO)_[A-Z_]+"
-    r"|(?:SLURM|SLURMD|PBS|LSB|SGE|OMPI|PMI|PMIX)_[A-Z_0-9]+|(?:LOCAL_|GROUP_|NODE_)?RANK|(?:LOCAL_)?WORLD_SIZE"
-    r"|MASTER_(?:ADDR|PORT)|DLSEARCH_[A-Z_]+|MLFLOW_TRACKING_URI|[A-Z0-9_]+_(?:DIR|ROOT|HOME|PATH|FOLDER)"
+    r"|CUDA_[A-Z_]+|NVIDIA_VISIBLE_DEVICES|(?:ROCR|HIP|GPU)_[A-Z_]+|(?:OMP|MKL|OPENBLAS|KMP"
+    r"|NUMEXPR|NCCL|GLOO)_[A-Z_]+"
+    r"|(?:SLURM|SLURMD|PBS|LSB|SGE|OMPI|PMI|PMIX)_[A-Z_0-9]+|(?:LOCAL_|GROUP_|NODE_)?RANK"
+    r"|(?:LOCAL_)?WORLD_SIZE"
+    r"|MASTER_(?:ADDR|PORT)|DLSEARCH_[A-Z_]+|MLFLOW_TRACKING_URI|[A-Z0-9_]+_(?:DIR|ROOT|HOME|PATH"
+    r"|FOLDER)"
 )
 _TRIVIAL = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _LONGEST_NUMBER = 9
@@ -73,7 +77,9 @@ def is_harmless(name: str, value: str) -> bool:
 
 def _is_path(value: str) -> bool:
     parts = PurePosixPath(value).parts
-    return len(parts) > 1 and parts[0] == "/" and os.path.isdir(f"/{parts[1]}")  # noqa: PTH112  # it is asked often
+    if len(parts) < 2 or parts[0] != "/":
+        return False
+    return os.path.isdir(f"/{parts[1]}")  # noqa: PTH112  # it is asked often
 
 
 def note_named(texts: Iterable[str]) -> list[str]:
@@ -157,7 +163,9 @@ def check_environment(cfg: DictConfig, typed: Iterable[str]) -> None:
             if section in _KEPT:
                 hint = "the study's database would keep it in clear: leave it out"
             raise ConfigError(
-                key, f"reads the environment variable {name}, which may be a secret", hint
+                key,
+                f"reads the environment variable {name}, which may be a secret",
+                hint,
             )
 
 
@@ -181,7 +189,12 @@ def _resolve(node: Any, key: Any) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     # The reader of a value that cannot be had reports it.
-    with suppress(OmegaConfBaseException, ValueError, TypeError, RecursionError):
+    with suppress(
+        OmegaConfBaseException,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ):
         value = node[key]
         if OmegaConf.is_config(value):
             OmegaConf.to_container(value, resolve=True)

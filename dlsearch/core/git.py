@@ -85,7 +85,12 @@ class Repository:
                 found = cls(each)
                 return (
                     found
-                    if found.ask("rev-parse", "--is-inside-work-tree", plain=True) is not None
+                    if found.ask(
+                        "rev-parse",
+                        "--is-inside-work-tree",
+                        plain=True,
+                    )
+                    is not None
                     else None
                 )
         return None
@@ -111,7 +116,11 @@ class Repository:
         found: dict[str, str] = {}
         folders = [self.root, *self._submodules()]
         for folder in folders:
-            listed = _ask(folder, ("config", "--null", "--show-scope", "--list"), [])
+            listed = _ask(
+                folder,
+                ("config", "--null", "--show-scope", "--list"),
+                [],
+            )
             # a git of before 2020 has no scopes: then the user's own filters are off, too
             if listed is None:
                 plain = _ask(folder, ("config", "--null", "--list"), [])

@@ -57,7 +57,11 @@ def list_gpus() -> list[Gpu]:
             errors.append(error)
 
     # A thread, because a call into a driver that hangs cannot be interrupted.
-    thread = threading.Thread(target=ask, name="nvml", daemon=True)
+    thread = threading.Thread(
+        target=ask,
+        name="nvml",
+        daemon=True,
+    )
     thread.start()
     thread.join(TIMEOUT_SECONDS)
     if errors:

@@ -101,9 +101,17 @@ def check_packages(packages: Iterable[Any]) -> None:
     """
     for entry in packages:
         if not isinstance(entry, str) or not all(part.isidentifier() for part in entry.split(".")):
-            raise ConfigError(KEY, f"expected module names, got {entry!r}", f"{KEY}=[mypackage]")
+            raise ConfigError(
+                KEY,
+                f"expected module names, got {entry!r}",
+                f"{KEY}=[mypackage]",
+            )
         if not _is_of_the_user(entry.split(".")[0]):
-            raise ConfigError(KEY, f"{entry!r} is not a package of yours", "name your own package")
+            raise ConfigError(
+                KEY,
+                f"{entry!r} is not a package of yours",
+                "name your own package",
+            )
 
 
 def _lies_in(folder: Path, package: str) -> bool:

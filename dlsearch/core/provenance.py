@@ -20,7 +20,7 @@ import sysconfig
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import dlsearch
 from dlsearch.core.files.inside import is_inside
@@ -32,6 +32,8 @@ from dlsearch.core.permission import granted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from dlsearch.core.types import JsonObject
 
 _NAMED = (
     *(
@@ -60,7 +62,7 @@ def collect(
     allow_targets: Sequence[str] = (),
     cwd: Path | None = None,
     threads: int | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Everything about the origin of a run.
 
     Args:
@@ -77,6 +79,7 @@ def collect(
     """
     folder = Path.cwd() if cwd is None else cwd
     state = git_state(folder)
+    root = state["root"]
     own = git_state(package_folder("dlsearch") or folder)
     packages = _all_packages()
     machine = {
@@ -99,7 +102,7 @@ def collect(
         "packages": {name: packages[name] for name in _NAMED if name in packages},
         "installed": dict(packages),
         "code": code_files(allow_targets),
-        "lock": _lock(folder, state["root"]),
+        "lock": _lock(folder, root),
         "hostname": socket.gethostname(),
     }
     shas = {
@@ -111,7 +114,7 @@ def collect(
     return {
         "provenance": machine,
         "sha": shas,
-        "diff": _diff(state["root"]) if state["dirty"] else "",
+        "diff": _diff(root) if root is not None and state["dirty"] else "",
     }
 
 
@@ -142,11 +145,19 @@ def origin(allow_targets: tuple[str, ...] = ()) -> dict[str, str]:
     return {"env": digest(found), "code": code_digest(allow_targets)}
 
 
-def present(allow_targets: Iterable[str] = ()) -> dict[str, Any]:
-    """What :func:`origin` is made of: ``python``, ``installed`` and ``files``.
+class Present(TypedDict):
+    """What an origin is made of.
 
     ``installed`` maps names to versions, ``files`` maps paths to digests.
     """
+
+    python: str
+    installed: dict[str, str]
+    files: dict[str, str]
+
+
+def present(allow_targets: Iterable[str] = ()) -> Present:
+    """What :func:`origin` is made of, here and now."""
     return {
         "python": platform.python_version(),
         "installed": dict(_all_packages()),
@@ -198,23 +209,41 @@ def package_folder(name: str) -> Path | None:
     return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
 
 
-def git_state(folder: Path) -> dict[str, Any]:
-    """``commit``, ``dirty`` and ``root`` of the work tree at `folder`.
+class GitState(TypedDict):
+    """A work tree; ``commit`` and ``root`` are None outside a repository."""
 
-    ``commit`` and ``root`` are None outside a repository.
-    """
+    commit: str | None
+    dirty: bool
+    root: Path | None
+
+
+def git_state(folder: Path) -> GitState:
+    """The state of the work tree at `folder`."""
     found = Repository.around(folder if folder.is_dir() else folder.parent)
     if found is None:
-        return {"commit": None, "dirty": False, "root": None}
-    commit = found.ask("rev-parse", "--verify", "--quiet", "HEAD", plain=True)
-    changes = found.ask(
-        "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none"
+        return GitState(
+            commit=None,
+            dirty=False,
+            root=None,
+        )
+    commit = found.ask(
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "HEAD",
+        plain=True,
     )
-    return {
-        "commit": commit.strip() if commit else None,
-        "dirty": bool(changes),
-        "root": found.root,
-    }
+    changes = found.ask(
+        "status",
+        "--porcelain",
+        "--untracked-files=normal",
+        "--ignore-submodules=none",
+    )
+    return GitState(
+        commit=commit.strip() if commit else None,
+        dirty=bool(changes),
+        root=found.root,
+    )
 
 
 def _diff(root: Path) -> str:
@@ -283,22 +312,32 @@ def _memory_mb() -> int | None:
         return None
 
 
-def _describe_gpus() -> list[dict[str, Any]]:
+class GpuDescription(TypedDict):
+    """A GPU, as the study's record has it."""
+
+    name: str
+    uuid: str
+    driver: str
+    memory_mb: int | None
+
+
+def _describe_gpus() -> list[GpuDescription]:
     if not Path("/dev/nvidia0").exists():
         return []
     try:
         found = list_gpus()
     except DriverError:
         return []
-    return [
-        {
-            "name": gpu.name,
-            "uuid": gpu.uuid,
-            "driver": gpu.driver,
-            "memory_mb": gpu.total_mib,
-        }
-        for gpu in found
-    ]
+    described: list[GpuDescription] = []
+    for gpu in found:
+        each = GpuDescription(
+            name=gpu.name,
+            uuid=gpu.uuid,
+            driver=gpu.driver,
+            memory_mb=gpu.total_mib,
+        )
+        described.append(each)
+    return described
 
 
 def _lock(folder: Path, root: Path | None) -> str | None:

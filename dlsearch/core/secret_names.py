@@ -317,7 +317,8 @@ _ABOUT = frozenset(
 #: Words that are written as one.
 _COMPOUND = (
     r"[a-z0-9]*(?:password|passwd|passphrase|apikey|secretkey|accesskey|privatekey|credentials)"
-    r"|(?:access|api|app|auth|bearer|bot|client|csrf|db|ftp|gh|github|gitlab|hf|http|hub|mail|my|mysql|pg|proxy"
+    r"|(?:access|api|app|auth|bearer|bot|client|csrf|db|ftp|gh|github|gitlab|hf|http|hub|mail|my"
+    r"|mysql|pg|proxy"
     r"|refresh|root|session|smtp|sql|ssh|user|xsrf)(?:pass|pwd|secret|token)"
 )
 

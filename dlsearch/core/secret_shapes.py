@@ -53,12 +53,14 @@ _STEMS = (
 _NAME = re.compile(r"(?<![\w.\-])(?P<key>[\w.\-]{1,128})\\*[\"']?[ \t]*(?:[=:]|%3[AaDd])[ \t]*")
 _VALUE = re.compile(
     r"(?P<block>[|>][+\-]?\d?[ \t]*(?:\n[ \t]+[^\n]*)+)"  # a block of YAML
-    r"|(?P<open>\\*[\"'])(?P<quoted>(?:(?!(?P=open))[^\\\n]|\\.)*?)(?P=open)|\\*[\"'](?P<half>[^\"'\\\s]+)"
+    r"|(?P<open>\\*[\"'])(?P<quoted>(?:(?!(?P=open))[^\\\n]|\\.)*?)(?P=open)"
+    r"|\\*[\"'](?P<half>[^\"'\\\s]+)"
     r"|(?P<bare>[^\s&,;\"'\]}]+)"
 )
 _OPTION = re.compile(r"(?<![\w.\-])(?P<key>--[\w\-]{1,128})(?P<gap>[ \t]+)(?P<value>[^\s\-]\S*)")
 _HEADER = re.compile(
-    r"(?P<key>\b(?:[Pp]roxy-)?[Aa]uthorization|\b(?:[Ss]et-)?[Cc]ookie)(?P<gap>\\*[\"']?[ \t]*[:=][ \t]*\\*[\"']?)"
+    r"(?P<key>\b(?:[Pp]roxy-)?[Aa]uthorization|\b(?:[Ss]et-)?[Cc]ookie)"
+    r"(?P<gap>\\*[\"']?[ \t]*[:=][ \t]*\\*[\"']?)"
     r"(?P<value>[^\s\"'\\][^\n\"'\\]*)"
 )
 _BEARER = re.compile(
@@ -68,7 +70,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|(true|false|null|none
 #: An interpolation says where a secret is, not what it is. In a text its brace and the word before
 #: it may be cut off.
 _NAMED = re.compile(
-    r"(?:(?:bearer|basic|token|apikey)[ \t]*)?\$\{(oc\.env:[A-Za-z_]\w*(,\s*null)?|\.*[A-Za-z_][\w.]*)\}?",
+    r"(?:(?:bearer|basic|token|apikey)[ \t]*)?"
+    r"\$\{(oc\.env:[A-Za-z_]\w*(,\s*null)?|\.*[A-Za-z_][\w.]*)\}?",
     re.IGNORECASE,
 )
 
@@ -145,12 +148,17 @@ def _token_pattern() -> re.Pattern[str]:
     """The tokens of services; compiled when the first text could hold one."""
     return re.compile(
         r"(?<![A-Za-z0-9])(?:"
-        r"sk-(?=[\w\-]*\d)[\w\-]{16,}|[sr]k_(?:live|test)_\w{16,}|whsec_[\w+/=]{16,}|gh[opusr]_[A-Za-z0-9]{20,}"
-        r"|github_pat_\w{20,}|gl(?:pat|dt|rt|ptt|cbt|soat)-[\w\-]{16,}|xox[abeoprs]-[A-Za-z0-9\-]{12,}"
-        r"|xapp-[A-Za-z0-9\-]{12,}|A[KS]IA[0-9A-Z]{16}|AIza[\w\-]{30,}|ya29\.[\w\-]{20,}|hf_[A-Za-z0-9]{20,}"
-        r"|npm_[A-Za-z0-9]{30,}|pypi-[\w\-]{40,}|dop_v1_[0-9a-f]{40,}|shpat_[0-9a-f]{30,}|dckr_pat_[\w\-]{20,}"
+        r"sk-(?=[\w\-]*\d)[\w\-]{16,}|[sr]k_(?:live|test)_\w{16,}|whsec_[\w+/=]{16,}"
+        r"|gh[opusr]_[A-Za-z0-9]{20,}"
+        r"|github_pat_\w{20,}|gl(?:pat|dt|rt|ptt|cbt|soat)-[\w\-]{16,}"
+        r"|xox[abeoprs]-[A-Za-z0-9\-]{12,}"
+        r"|xapp-[A-Za-z0-9\-]{12,}|A[KS]IA[0-9A-Z]{16}|AIza[\w\-]{30,}|ya29\.[\w\-]{20,}"
+        r"|hf_[A-Za-z0-9]{20,}"
+        r"|npm_[A-Za-z0-9]{30,}|pypi-[\w\-]{40,}|dop_v1_[0-9a-f]{40,}|shpat_[0-9a-f]{30,}"
+        r"|dckr_pat_[\w\-]{20,}"
         r"|SG\.[\w\-]{16,}\.[\w\-]{16,}|dapi[0-9a-f]{32}|gsk_[A-Za-z0-9]{20,}|r8_[A-Za-z0-9]{30,}"
-        r"|lin_api_[A-Za-z0-9]{20,}|nvapi-[\w\-]{20,}|tgp_v1_[\w\-]{20,}|pplx-[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}"
+        r"|lin_api_[A-Za-z0-9]{20,}|nvapi-[\w\-]{20,}|tgp_v1_[\w\-]{20,}|pplx-[A-Za-z0-9]{20,}"
+        r"|xai-[A-Za-z0-9]{20,}"
         r"|hvs\.[\w\-]{20,}|figd_[\w\-]{20,}|eyJ[\w\-]{13,}\.eyJ[\w\-]{4,}(?:\.[\w\-]*){0,4})"
     )
 
@@ -159,7 +167,8 @@ def _token_pattern() -> re.Pattern[str]:
 def _webhook_pattern() -> re.Pattern[str]:
     """The addresses of webhooks, of which the part behind the group is the secret."""
     return re.compile(
-        r"(hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/|/api/webhooks/"
+        r"(hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/"
+        r"|/api/webhooks/"
         r"|webhook\.office\.com/|hooks\.zapier\.com/hooks/|api\.telegram\.org/bot)[^\s\"'<>*]+"
     )
 

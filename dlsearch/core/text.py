@@ -53,7 +53,11 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def clean_line(text: str, limit: int = MAX_LINE_CHARACTERS, length: int | None = None) -> str:
+def clean_line(
+    text: str,
+    limit: int = MAX_LINE_CHARACTERS,
+    length: int | None = None,
+) -> str:
     """`text` as one line of at most `limit` characters, clean; what was cut is said.
 
     Args:
@@ -121,7 +125,11 @@ def line_of_error(error: BaseException) -> str:
     said = (
         beginning if isinstance(error, ConfigError) else f"{name}: {beginning}" if first else name
     )
-    return clean_line(said, MAX_ERROR_CHARACTERS, length=max(len(first), len(said)))
+    return clean_line(
+        said,
+        MAX_ERROR_CHARACTERS,
+        length=max(len(first), len(said)),
+    )
 
 
 def place_of_error(error: BaseException, packages: Sequence[str] = ()) -> str | None:

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from hydra.types import HydraContext, TaskFunction
 
+    from dlsearch.core.types import JsonObject
+
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
@@ -37,6 +39,9 @@ DONE = 0
 FAILED = 1
 INTERRUPTED = 130
 AUTO = "auto"
+
+#: Arguments of ``ray.remote`` by name.
+RayOptions: TypeAlias = dict[str, Any]
 
 
 class RayLauncher(Launcher, RemoteLauncher):
@@ -50,8 +55,8 @@ class RayLauncher(Launcher, RemoteLauncher):
     def __init__(self, ray: Mapping[str, Any]) -> None:
         """Called by Hydra."""
         given: Any = OmegaConf.to_container(ray, resolve=True) if OmegaConf.is_config(ray) else ray
-        self.init: dict[str, Any] = given["init"]
-        self.remote: dict[str, Any] = given["remote"]
+        self.init: JsonObject = given["init"]
+        self.remote: JsonObject = given["remote"]
         #: Whether the one job that is launched runs as often at a time as it fits.
         self.elastic = False
 
@@ -84,7 +89,9 @@ class RayLauncher(Launcher, RemoteLauncher):
             import ray
         except ImportError as error:
             raise ConfigError(
-                "hydra/launcher", "Ray is not installed", "pip install 'dlsearch[ray]'"
+                "hydra/launcher",
+                "Ray is not installed",
+                "pip install 'dlsearch[ray]'",
             ) from error
         if ray.is_initialized():
             return
@@ -120,7 +127,11 @@ class RayLauncher(Launcher, RemoteLauncher):
     ) -> Sequence[JobReturn]:
         """Run all jobs; returns when they have ended."""
         self.connect(elastic=self.elastic)
-        return _Jobs(self, [list(each) for each in job_overrides], initial_job_idx).run()
+        return _Jobs(
+            self,
+            [list(each) for each in job_overrides],
+            initial_job_idx,
+        ).run()
 
     def submit(
         self,
@@ -143,15 +154,18 @@ class RayLauncher(Launcher, RemoteLauncher):
             sweep.hydra.job.id = str(number)
             sweep.hydra.job.num = number
         task = ray.remote(**self._task_options(node))(_job)
-        return task.remote(self.hydra_context, sweep, self.task_function, Singleton.get_state())
+        return task.remote(
+            self.hydra_context,
+            sweep,
+            self.task_function,
+            Singleton.get_state(),
+        )
 
-    def _task_options(self, node: Node | None) -> dict[str, Any]:
+    def _task_options(self, node: Node | None) -> RayOptions:
         """Arguments of ``ray.remote`` for a job on `node`, or anywhere."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options = {
-            key: value for key, value in self.remote.items() if key not in ("num_cpus", "num_gpus")
-        }
+        options: RayOptions = dict(self.remote)
         options["max_retries"] = 0  # what is lost is started again by us, with what it knows
         if node is None:
             options["num_cpus"] = self._need["CPU"]
@@ -197,21 +211,27 @@ def need(remote: Mapping[str, Any]) -> dict[str, float]:
             _check_number(f"hydra.launcher.ray.remote.num_{name.lower()}s", value)
     if all(value == AUTO for value in given.values()):
         return {}
-    default = {"CPU": 1.0, "GPU": 0.0}
-    return {
-        name: default[name] if value in (AUTO, None) else float(value)
-        for name, value in given.items()
-    }
+    needed = {"CPU": 1.0, "GPU": 0.0}
+    for name, value in given.items():
+        if value not in (AUTO, None):
+            needed[name] = float(value)
+    return needed
 
 
 def _check_number(key: str, value: Any) -> None:
     """Refuse what is no number of cores or GPUs that Ray can give."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or value < 0:
-        raise ConfigError(key, f"expected auto or a number from 0, got {value!r}", f"{key}=1")
+        raise ConfigError(
+            key,
+            f"expected auto or a number from 0, got {value!r}",
+            f"{key}=1",
+        )
     if value > 1 and value != int(value):
         raise ConfigError(
-            key, f"above 1 it is a whole number, got {value!r}", f"{key}={int(value)}"
+            key,
+            f"above 1 it is a whole number, got {value!r}",
+            f"{key}={int(value)}",
         )
 
 
@@ -223,8 +243,35 @@ def nodes() -> list[Node]:
     for each in ray.nodes():
         resources = each["Resources"]
         if each["Alive"] and resources.get("CPU", 0.0) >= 1:
-            found.append(Node(each["NodeID"], resources["CPU"], resources.get("GPU", 0.0)))
+            found.append(
+                Node(
+                    each["NodeID"],
+                    resources["CPU"],
+                    resources.get("GPU", 0.0),
+                )
+            )
     return sorted(found, key=lambda node: node.id)
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A job that runs.
+
+    Args:
+        index: Which.
+        node: Where, if that is fixed.
+    """
+
+    index: int
+    node: str | None
+
+
+@dataclass(frozen=True)
+class _Return:
+    """What Hydra learns of a job; they are returned by `place`."""
+
+    place: int
+    done: JobReturn
 
 
 class _Jobs:
@@ -250,9 +297,8 @@ class _Jobs:
         self.elastic = launcher.elastic and len(overrides) == 1
         self.need = need(launcher.remote)
         self.waiting = [] if self.elastic else list(range(len(overrides)))
-        # reference → which job, on which node if that is fixed
-        self.running: dict[Any, tuple[int, str | None]] = {}
-        self.returns: list[tuple[int, JobReturn]] = []
+        self.running: dict[Any, _Running] = {}  # by Ray's reference
+        self.returns: list[_Return] = []
         self.refused: set[str | None] = set()  # nodes whose worker could not serve
         self.refusals = 0
         self.restarts = 0
@@ -267,11 +313,16 @@ class _Jobs:
         while True:
             self._look_at_nodes()
             if self.running:
-                ready, _ = ray.wait(list(self.running), num_returns=1, timeout=LOOK_SECONDS / 2)
+                ready, _ = ray.wait(
+                    list(self.running),
+                    num_returns=1,
+                    timeout=LOOK_SECONDS / 2,
+                )
                 for reference in ready:
                     self._end(reference)
             elif self._nothing_left_to_do():
-                return [done for _, done in sorted(self.returns, key=lambda pair: pair[0])]
+                in_order = sorted(self.returns, key=lambda each: each.place)
+                return [each.done for each in in_order]
             else:
                 self._wait_for_node()
 
@@ -308,23 +359,32 @@ class _Jobs:
             self._submit(0, None)
 
     def _submit_to_free_nodes(self) -> None:
-        taken = {node for _, node in self.running.values()} | self.refused
+        taken = {each.node for each in self.running.values()} | self.refused
         for node in nodes():
-            if node.id not in taken and (self.waiting or self.elastic):
-                self._submit(self.waiting.pop(0) if self.waiting else 0, node)
+            if node.id in taken:
+                continue
+            if self.waiting:
+                self._submit(self.waiting.pop(0), node)
+            elif self.elastic:
+                self._submit(0, node)
 
     def _submit(self, index: int, node: Node | None) -> None:
         begun = len(self.returns) + len(self.running) + self.restarts
         number = self.first + (begun if self.elastic else index)
         reference = self.launcher.submit(self.overrides[index], number, node)
-        self.running[reference] = (index, None if node is None else node.id)
+        self.running[reference] = _Running(index, None if node is None else node.id)
 
     def _end(self, reference: Any) -> None:
-        index, node = self.running.pop(reference)
+        ended = self.running.pop(reference)
+        index = ended.index
         done, code = self._result_of(reference, index)
         is_lost = code is None or (self.elastic and code == INTERRUPTED)
         if is_lost and not self.over and self.restarts < MAX_RESTARTS:
-            logger.info("job %d was lost and starts again", index, extra={"job": index})
+            logger.info(
+                "job %d was lost and starts again",
+                index,
+                extra={"job": index},
+            )
             self.restarts += 1
             if not self.elastic:
                 self.waiting.append(index)
@@ -333,9 +393,10 @@ class _Jobs:
             # a worker leaves when nothing is left to do: a further one finds nothing either
             self.over = True
         elif self.elastic:
-            self.refused.add(node)
+            self.refused.add(ended.node)
             self.refusals += 1
-        self.returns.append((len(self.returns) if self.elastic else index, done))
+        place = len(self.returns) if self.elastic else index
+        self.returns.append(_Return(place, done))
 
     def _result_of(self, reference: Any, index: int) -> tuple[JobReturn, int | None]:
         """What Hydra learns of a job that has ended, and its exit code; None where it was lost."""

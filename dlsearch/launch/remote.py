@@ -54,7 +54,11 @@ def notices(storage_url: str, config: Mapping[str, Any]) -> list[str]:
 
 def recall(study: Study, session: str) -> None:
     """Ask every worker of `session` to give its trials back and end, and wait until they have."""
-    study.storage.optuna.set_study_system_attr(study.id, _STOPPED + session, value=True)
+    study.storage.optuna.set_study_system_attr(
+        study.id,
+        _STOPPED + session,
+        value=True,
+    )
     wait_until(
         lambda: not study.others_running(),
         timeout_s=RECALL_SECONDS,

@@ -182,7 +182,11 @@ def check_schema(connection: sqlite3.Connection, *, triggers: bool = True) -> No
     ).fetchone()
     if found is not None:
         shown = f"a database in it holds the {found[0]} {_short(str(found[1]))}, which is a program"
-        raise OutsideError("paths.store", shown, "dlsearch makes none: do not open this store")
+        raise OutsideError(
+            "paths.store",
+            shown,
+            "dlsearch makes none: do not open this store",
+        )
 
 
 def _relative(store: Path, path: str | Path) -> str:
@@ -243,7 +247,9 @@ def _check_journal(path: Path) -> None:
         if file.read() == _MAGIC:
             shown = f"{path} names another file, which SQLite would remove"
             raise OutsideError(
-                "paths.store", shown, "dlsearch leaves no such journal: do not open this store"
+                "paths.store",
+                shown,
+                "dlsearch leaves no such journal: do not open this store",
             )
 
 

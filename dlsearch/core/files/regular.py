@@ -65,7 +65,12 @@ def read_json(path: Path, most: int = MOST) -> Any:
     return parse_json(read_text(path, most), str(path), most)
 
 
-def open_to_append(path: Path, *, also_read: bool = False, mode: int = 0o644) -> Descriptor:
+def open_to_append(
+    path: Path,
+    *,
+    also_read: bool = False,
+    mode: int = 0o644,
+) -> Descriptor:
     """Open a plain file to write behind its end.
 
     It is made where it is missing. What lies in ``/dev`` may be a device.
@@ -76,7 +81,9 @@ def open_to_append(path: Path, *, also_read: bool = False, mode: int = 0o644) ->
     """
     access = os.O_RDWR if also_read else os.O_WRONLY
     opened = Descriptor.open(
-        path, access | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, mode
+        path,
+        access | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK,
+        mode,
     )
     try:
         if path.parent != _DEVICES:
@@ -115,7 +122,9 @@ def write_text(
     """
     path.unlink(missing_ok=True)
     with Descriptor.open(
-        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666
+        path,
+        os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW,
+        0o666,
     ) as opened:
         descriptor = opened.detach()
     with os.fdopen(

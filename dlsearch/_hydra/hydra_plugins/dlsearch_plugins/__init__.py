@@ -1,4 +1,6 @@
-"""Where Hydra finds our sweeper and launcher: it takes plugins from the namespace ``hydra_plugins`` alone.
+"""Where Hydra finds our sweeper and launcher.
+
+It takes plugins from the namespace ``hydra_plugins`` alone.
 
 Hydra imports this module at every start, so it may import nothing heavy; and it instantiates only
 classes that were defined here, so each is a subclass that adds nothing.
