@@ -129,6 +129,7 @@ def test_a_resumed_study_goes_on_where_it_stopped(tmp_path):
     assert parts == whole
 
 
+@pytest.mark.storm
 def test_cmaes_survives_the_first_trial_without_a_conditional_dimension(tmp_path):
     """Otherwise it is fitted to three dimensions, finds two in common later, and stays random."""
     when = {"interval": [0, 1], "when": {"k": "a"}}

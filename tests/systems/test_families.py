@@ -12,6 +12,8 @@ import yaml
 from sklearn.datasets import load_digits
 
 from dlsearch.systems.shared.layers import ACTIVATIONS
+from tests.kinds import quick_if
+from tests.systems.heavy import is_light
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +101,7 @@ def test_trains_under_bf16_autocast(
         assert torch.isfinite(tensor.grad).all(), parameter
 
 
-@pytest.mark.parametrize("name", CHOOSING)
+@pytest.mark.parametrize("name", quick_if(CHOOSING, is_light))
 def test_any_activation_is_a_config_value(make_model: Make, name: str) -> None:
     counts = {}
     for activation in ACTIVATIONS:

@@ -50,7 +50,8 @@ def test_gradients_reach_every_parameter(make_model: Make, name: str, shape: lis
         assert tensor.grad.abs().sum() > 0, parameter
 
 
-@pytest.mark.parametrize("name", MODELS)
+# by heart they learn in `test_families`, made smaller
+@pytest.mark.parametrize("name", quick_if(MODELS, is_light))
 def test_training_reduces_the_loss(make_model: Make, name: str) -> None:
     torch.manual_seed(0)
     net = make_model(name, [1, 8, 8], dropout=0.0)
