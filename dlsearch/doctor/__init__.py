@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlsearch.doctor.content import data_sets, packages
 from dlsearch.doctor.machine import cpu, gpus, memory, store_folder
-from dlsearch.doctor.models import DatabaseRecord, Examination
+from dlsearch.doctor.models import DatabaseRecord, Examination, MemoryRecord
 from dlsearch.doctor.problems import Problems, format_size
 from dlsearch.doctor.services import database, tracking_server
 
@@ -60,11 +61,28 @@ def examine(
     return found
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A line of what was found.
+
+    Args:
+        name: Of what.
+        text: What was found.
+    """
+
+    name: str
+    text: str
+
+
 def render(found: Examination) -> list[str]:
     """What `examine` found as lines for a terminal, problems last."""
-    rows = [*_machine_rows(found), *_place_rows(found), *_package_rows(found)]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {text}" for name, text in rows]
+    rows = [
+        *_machine_rows(found),
+        *_place_rows(found),
+        *_package_rows(found),
+    ]
+    width = max(len(row.name) for row in rows)
+    lines = [f"{row.name:<{width}}  {row.text}" for row in rows]
     lines.append("")
     for problem in found.problems:
         lines.append(f"problem: {problem.what}")
@@ -74,52 +92,70 @@ def render(found: Examination) -> list[str]:
     return lines
 
 
-def _machine_rows(found: Examination) -> list[tuple[str, str]]:
-    memory = found.memory
-    limit = f", limited to {format_size(memory.limit)}" if memory.limit else ""
-    available = format_size(memory.available)
+def _machine_rows(found: Examination) -> list[_Row]:
     return [
-        ("python", f"{found.python} on {found.platform}"),
-        ("cpu", f"{found.cpu.usable} usable of {found.cpu.cores} cores"),
+        _Row("python", f"{found.python} on {found.platform}"),
+        _Row("cpu", f"{found.cpu.usable} usable of {found.cpu.cores} cores"),
         *_gpu_rows(found),
-        ("memory", f"{available} available of {format_size(memory.total)}{limit}"),
-        *_environment_rows(found.environment),
+        _Row("memory", _describe_memory(found.memory)),
+        *_environment_rows(found),
     ]
 
 
-def _gpu_rows(found: Examination) -> list[tuple[str, str]]:
+def _gpu_rows(found: Examination) -> list[_Row]:
     if not found.gpus:
-        return [("gpu", "none")]
+        return [_Row("gpu", "none")]
     rows = []
     for gpu in found.gpus:
         text = f"{gpu.name}, {gpu.memory_mib} MiB, driver {gpu.driver}"
-        rows.append((f"gpu {gpu.index}", text))
+        rows.append(_Row(f"gpu {gpu.index}", text))
     return rows
 
 
-def _environment_rows(environment: dict[str, str | None]) -> list[tuple[str, str]]:
-    return [(name.lower(), value) for name, value in environment.items() if value is not None]
+def _describe_memory(memory: MemoryRecord) -> str:
+    available = format_size(memory.available)
+    total = format_size(memory.total)
+    text = f"{available} available of {total}"
+    if memory.limit:
+        text += f", limited to {format_size(memory.limit)}"
+    return text
 
 
-def _place_rows(found: Examination) -> list[tuple[str, str]]:
+def _environment_rows(found: Examination) -> list[_Row]:
+    """The variables that are set."""
+    rows = []
+    for name, value in found.environment.items():
+        if value is not None:
+            rows.append(_Row(name.lower(), value))
+    return rows
+
+
+def _place_rows(found: Examination) -> list[_Row]:
     store = found.store
     state = "writable" if store.writable else "not writable"
+    free = format_size(store.free)
     kind = store.filesystem or "unknown file system"
     sets = ", ".join(found.data.found) or "none of the known sets"
     return [
-        ("store", f"{store.path}: {state}, {format_size(store.free)} free, {kind}"),
-        ("storage", _describe_database(found.storage)),
-        ("tracking", _describe_database(found.tracking)),
-        ("data", f"{found.data.path}: {sets}"),
+        _Row("store", f"{store.path}: {state}, {free} free, {kind}"),
+        _Row("storage", _describe_database(found.storage)),
+        _Row("tracking", _describe_database(found.tracking)),
+        _Row("data", f"{found.data.path}: {sets}"),
     ]
 
 
 def _describe_database(found: DatabaseRecord) -> str:
     """A database or a server, with the versions of its schemas."""
-    state = f"{found.url}: {found.state}, {found.kind} {found.version or ''}".rstrip()
-    schemas = [f", {table} {version}" for table, version in found.schema.items()]
-    return state + "".join(schemas)
+    words = f"{found.url}: {found.state}, {found.kind}"
+    if found.version:
+        words += f" {found.version}"
+    for table, version in found.schema.items():
+        words += f", {table} {version}"
+    return words
 
 
-def _package_rows(found: Examination) -> list[tuple[str, str]]:
-    return [(name, package.installed or "missing") for name, package in found.packages.items()]
+def _package_rows(found: Examination) -> list[_Row]:
+    rows = []
+    for name, package in found.packages.items():
+        rows.append(_Row(name, package.installed or "missing"))
+    return rows
