@@ -1,1 +1,1 @@
-"""First courses: linear models, the perceptron, multilayer perceptrons, regression, truth tables."""
+"""First courses: linear models, perceptrons of one and more layers, regression, truth tables."""

@@ -1,1 +1,4 @@
-"""What several families use: layers, losses, schedules, supervised learning, seeded splits, batches in memory."""
+"""What several families use.
+
+There are layers, losses, schedules, supervised learning, seeded splits and batches in memory.
+"""

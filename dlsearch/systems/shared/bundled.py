@@ -9,6 +9,7 @@ from pathlib import Path
 def packaged(*names: str) -> list[Path]:
     """Where scikit-learn keeps the data sets that come with it; found without importing it."""
     spec = importlib.util.find_spec("sklearn")
-    return (
-        [Path(spec.origin or "").parent / "datasets/data" / name for name in names] if spec else []
-    )
+    if spec is None:
+        return []
+    package = Path(spec.origin or "").parent
+    return [package / "datasets/data" / name for name in names]

@@ -7,20 +7,30 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from numpy.typing import NDArray
+
+
+#: A JSON object as a file holds it: its reader knows its shape.
+JsonObject: TypeAlias = dict[str, Any]
+
+#: Hexadecimal digits of a folder's key.
+_KEY_LENGTH = 12
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
     """A short name for what `parts` (JSON values) say."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    text = json.dumps(parts, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return digest[:_KEY_LENGTH]
 
 
 @contextmanager
@@ -37,12 +47,19 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def no_empty_folders(*folders: Path) -> Iterator[None]:
-    """Where the body fails, take back the empty ones among `folders` and their parents that were not there before."""
-    made = {path for folder in folders for path in (folder, *folder.parents) if not path.exists()}
+    """Where the body fails, take back those of `folders`, and of their parents, that are new."""
+    new: set[Path] = set()
+    for folder in folders:
+        new.update(path for path in (folder, *folder.parents) if not path.exists())
     try:
         yield
     except BaseException:
-        for path in sorted(made, key=lambda path: len(path.parts), reverse=True):
+        deepest_first = sorted(
+            new,
+            key=lambda path: len(path.parts),
+            reverse=True,
+        )
+        for path in deepest_first:
             with suppress(OSError):  # something lies in it, or it was never made
                 path.rmdir()
         raise
@@ -66,8 +83,8 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
             write(part)
             part.rename(folder)
         except BaseException as error:
-            # else another process was first
-            if not isinstance(error, OSError) or not folder.is_dir():
+            another_was_first = isinstance(error, OSError) and folder.is_dir()
+            if not another_was_first:
                 # the rename keeps two writers apart where a third now makes another lock
                 lock.unlink(missing_ok=True)
                 raise
@@ -75,14 +92,15 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """A JSON object."""
     return json.loads(path.read_text())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """A JSON object, keys sorted."""
-    path.write_text(json.dumps(value, sort_keys=True, indent=1))
+    text = json.dumps(value, sort_keys=True, indent=1)
+    path.write_text(text)
 
 
 def read_array(path: Path) -> NDArray[Any]:

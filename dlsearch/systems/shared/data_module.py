@@ -1,12 +1,14 @@
-"""What every data module of ours has: seeded splits that are made once, and a test set that is sealed."""
+"""What every data module of ours has.
+
+Its splits are seeded and made once, and its test set is sealed.
+"""
 
 from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,7 +29,24 @@ from dlsearch.systems.shared.split import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
+
+    from dlsearch.systems.shared.descriptions import (
+        DataDescription,
+        InputSpec,
+        Share,
+        SplitRecord,
+    )
+
+
+class _TestRecord(TypedDict):
+    """What is written down about the test set when it is decoded: nothing opens it again."""
+
+    size: int
+    digest: str
+    class_counts: list[int]
 
 
 class SealedTestSet(RuntimeError):
@@ -35,7 +54,8 @@ class SealedTestSet(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the test set is sealed: hyperparameters are chosen on validation data; call unseal() once, at the end"
+            "the test set is sealed: hyperparameters are chosen on validation data;"
+            " call unseal() once, at the end"
         )
 
 
@@ -71,9 +91,8 @@ class SplitData(pl.LightningDataModule):
         drop_last: bool,
     ) -> None:
         super().__init__()
-        for argument, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{argument}: expected a positive integer, got {value!r}")
+        _check_batch_size(batch_size, "batch_size")
+        _check_batch_size(eval_batch_size, "eval_batch_size")
         check_size(train_size, "train_size")
         check_size(val_size, "val_size")
         self.cache = Path(cache)
@@ -85,7 +104,7 @@ class SplitData(pl.LightningDataModule):
         self.split_seed = split_seed
         self.seed = seed
         self._sealed = True
-        self._input: dict[str, Any] | None = None
+        self._input: InputSpec | None = None
         self._whole = False
 
     # -- the seal ----------------------------------------------------------------------------------
@@ -100,10 +119,10 @@ class SplitData(pl.LightningDataModule):
 
     def index(self, split: str) -> Indices:
         """Which samples ``train`` or ``val`` has."""
-        parts = ("train", "val") if split == "train" and self._whole else (split,)
-        return np.sort(
-            np.concatenate([np.load(self.split_folder() / f"{part}_index.npy") for part in parts])
-        )
+        parts = ["train", "val"] if split == "train" and self._whole else [split]
+        folder = self.split_folder()
+        indices = [np.load(folder / f"{part}_index.npy") for part in parts]
+        return np.sort(np.concatenate(indices))
 
     def check_unsealed(self) -> None:
         """Refuse to go on towards the test set.
@@ -116,7 +135,10 @@ class SplitData(pl.LightningDataModule):
             raise SealedTestSet
 
     def test_files(self) -> list[Path]:
-        """Files and folders that hold the test split, and that nothing needs to open before it is unsealed."""
+        """Files and folders that hold the test split.
+
+        Nothing needs to open them before it is unsealed.
+        """
         return []
 
     # -- Lightning ---------------------------------------------------------------------------------
@@ -156,35 +178,35 @@ class SplitData(pl.LightningDataModule):
         """Where the splits' record lies; :meth:`prepare_data` makes it."""
 
     # -- what it is --------------------------------------------------------------------------------
-    def record(self) -> dict[str, Any]:
+    def record(self) -> SplitRecord:
         """What :meth:`prepare_data` wrote down about the splits."""
-        return read_json(self.split_folder() / "split.json")
+        found = read_json(self.split_folder() / "split.json")
+        return cast("SplitRecord", found)
 
-    def describe(self) -> dict[str, Any]:
-        """Name, shape, classes, sizes, digests, class counts and overlap, as JSON.
-
-        The test set stays closed.
-        """
+    def describe(self) -> DataDescription:
+        """What the data are. The test set stays closed."""
         self.prepare_data()
-        keys = (
-            "name",
-            "shape",
-            "num_classes",
-            "classes",
-            "sizes",
-            "digests",
-            "class_counts",
-            "overlap",
-        )
         record = self.record()
-        return {key: record[key] for key in keys}
+        return {
+            "name": record["name"],
+            "shape": record["shape"],
+            "num_classes": record["num_classes"],
+            "classes": record["classes"],
+            "sizes": record["sizes"],
+            "digests": record["digests"],
+            "class_counts": record["class_counts"],
+            "overlap": record["overlap"],
+        }
 
-    def input_spec(self) -> dict[str, Any]:
-        """How an input of one's own becomes what the net sees, as JSON (``docs/using-models.md`` has the keys)."""
+    def input_spec(self) -> InputSpec:
+        """How an input of one's own becomes what the net sees; empty where that is not known."""
         return {}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Into every checkpoint: :meth:`input_spec`, so that a model can be used where its data are not."""
+    def state_dict(self) -> dict[str, InputSpec]:
+        """Into every checkpoint: :meth:`input_spec`.
+
+        So a model can be used where its data are not.
+        """
         if self._input is None:
             self._input = self.input_spec()
         return {"input": self._input}
@@ -193,22 +215,29 @@ class SplitData(pl.LightningDataModule):
     @property
     def device(self) -> torch.device:
         """The trainer's device, the CPU without a trainer."""
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if self.trainer is None:
+            return torch.device("cpu")
+        return self.trainer.strategy.root_device
 
     @property
-    def share(self) -> dict[str, int]:
+    def share(self) -> Share:
         """This process among those that train together."""
         trainer = self.trainer
-        return (
-            {"rank": 0, "world": 1}
-            if trainer is None
-            else {"rank": trainer.global_rank, "world": trainer.world_size}
-        )
+        if trainer is None:
+            return {"rank": 0, "world": 1}
+        return {"rank": trainer.global_rank, "world": trainer.world_size}
 
     @property
     def shuffles(self) -> bool:
         """Training is shuffled, unless the trainer overfits the first batches."""
-        return self.trainer is None or not getattr(self.trainer, "overfit_batches", 0)
+        if self.trainer is None:
+            return True
+        return not getattr(self.trainer, "overfit_batches", 0)
+
+
+def _check_batch_size(value: object, argument: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{argument}: expected a positive integer, got {value!r}")
 
 
 class ArrayData(SplitData):
@@ -230,7 +259,12 @@ class ArrayData(SplitData):
 
     def test_files(self) -> list[Path]:
         """The decoded arrays, and what they were decoded from."""
-        decoded = [self.decoded_folder() / f"test{kind}.npy" for kind in ("", "_labels", "_hashes")]
+        folder = self.decoded_folder()
+        decoded = [
+            folder / "test.npy",
+            folder / "test_labels.npy",
+            folder / "test_hashes.npy",
+        ]
         return [*decoded, *self.source_test_files()]
 
     def source_test_files(self) -> list[Path]:
@@ -244,8 +278,8 @@ class ArrayData(SplitData):
         Called once a cache.
         """
 
-    def source(self) -> dict[str, Any]:
-        """What the decoded arrays depend on."""
+    def source(self) -> Mapping[str, Any]:
+        """What the decoded arrays depend on, as JSON."""
         return {"name": self.name, "version": self.version}
 
     @property
@@ -297,11 +331,16 @@ class ArrayData(SplitData):
             np.save(folder / f"{part}_hashes.npy", content_hashes(arrays[part]))
         test = arrays["test"]
         labels = arrays["test_labels"]
-        counts = class_counts(labels, self.num_classes) if self.is_classified else []
-        write_json(
-            folder / "test.json",
-            {"size": len(test), "digest": digest(test, labels), "class_counts": counts},
-        )
+        record: _TestRecord = {
+            "size": len(test),
+            "digest": digest(test, labels),
+            "class_counts": self._count_classes(labels),
+        }
+        write_json(folder / "test.json", record)
+
+    def _count_classes(self, labels: NDArray[Any]) -> list[int]:
+        """Samples of each class; empty where labels are none."""
+        return class_counts(labels, self.num_classes) if self.is_classified else []
 
     def _write_split(self, folder: Path) -> None:
         decoded = self.decoded_folder()
@@ -311,35 +350,32 @@ class ArrayData(SplitData):
         check_disjoint(splits)
         hashes = read_array(decoded / "train_hashes.npy")
         overlap = repeated(
-            hashes[splits["train"]], hashes[splits["val"]], read_array(decoded / "test_hashes.npy")
+            hashes[splits["train"]],
+            hashes[splits["val"]],
+            read_array(decoded / "test_hashes.npy"),
         )
-        test = read_json(decoded / "test.json")
-        counts = {
-            split: class_counts(labels[index], self.num_classes) if self.is_classified else []
-            for split, index in splits.items()
+        train = splits["train"]
+        record: SplitRecord = {
+            "name": self.name,
+            "shape": list(self.shape),
+            "num_classes": self.num_classes,
+            "classes": list(self.classes),
+            "sizes": {},
+            "digests": {},
+            "class_counts": {},
+            "overlap": {"index": 0, "content": overlap},
+            "statistics": self.statistics(inputs[train], labels[train]),
         }
         for split, index in splits.items():
             np.save(folder / f"{split}_index.npy", index)
-        write_json(
-            folder / "split.json",
-            {
-                "name": self.name,
-                "shape": list(self.shape),
-                "num_classes": self.num_classes,
-                "classes": list(self.classes),
-                "sizes": {
-                    **{split: len(index) for split, index in splits.items()},
-                    "test": test["size"],
-                },
-                "digests": {
-                    **{split: digest(inputs, labels, index) for split, index in splits.items()},
-                    "test": test["digest"],
-                },
-                "class_counts": {**counts, "test": test["class_counts"]},
-                "overlap": {"index": 0, "content": overlap},
-                "statistics": self.statistics(inputs[splits["train"]], labels[splits["train"]]),
-            },
-        )
+            record["sizes"][split] = len(index)
+            record["digests"][split] = digest(inputs, labels, index)
+            record["class_counts"][split] = self._count_classes(labels[index])
+        test = cast("_TestRecord", read_json(decoded / "test.json"))
+        record["sizes"]["test"] = test["size"]
+        record["digests"]["test"] = test["digest"]
+        record["class_counts"]["test"] = test["class_counts"]
+        write_json(folder / "split.json", record)
 
     def choose(self, labels: NDArray[Any]) -> dict[str, Indices]:
         """Which of the samples that are not test are ``val`` and ``train``, by the split's seed.
@@ -349,21 +385,24 @@ class ArrayData(SplitData):
         """
         strata = labels if self.is_classified else None
         rng = np.random.default_rng(self.split_seed)
-        splits: dict[str, Indices] = {}
-        splits["val"], rest = take(
-            strata, np.arange(len(labels)), count(self.val_size, len(labels), "val_size"), rng
-        )
-        splits["train"], _ = take(
-            strata, rest, count(self.train_size, len(rest), "train_size"), rng
-        )
-        if not len(splits["train"]):
+        every = np.arange(len(labels))
+        n_val = count(self.val_size, len(every), "val_size")
+        val, rest = take(strata, every, n_val, rng)
+        n_train = count(self.train_size, len(rest), "train_size")
+        train, _ = take(strata, rest, n_train, rng)
+        if not len(train):
             raise ValueError(
-                f"train_size: expected samples to train on, got 0 of {len(labels)} (hint: lower val_size)"
+                f"train_size: expected samples to train on, got 0 of {len(labels)}"
+                " (hint: lower val_size)"
             )
-        return splits
+        return {"val": val, "train": train}
 
     @abstractmethod
-    def statistics(self, inputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, list[float]]:
+    def statistics(
+        self,
+        inputs: NDArray[Any],
+        labels: NDArray[Any],
+    ) -> dict[str, list[float]]:
         """What standardisation needs, of the training split alone."""
 
     # -- batches -----------------------------------------------------------------------------------
@@ -376,10 +415,9 @@ class ArrayData(SplitData):
         if part == "test":
             self.check_unsealed()
         folder = self.decoded_folder()
-        inputs, labels = (
-            torch.from_numpy(read_array(folder / f"{part}{kind}.npy")) for kind in ("", "_labels")
-        )
-        return inputs, labels
+        inputs = read_array(folder / f"{part}.npy")
+        labels = read_array(folder / f"{part}_labels.npy")
+        return torch.from_numpy(inputs), torch.from_numpy(labels)
 
     @abstractmethod
     def transform(self, split: str) -> Transform | None:
@@ -390,15 +428,16 @@ class ArrayData(SplitData):
         self.prepare_data()
         inputs, labels = self.arrays("test" if split == "test" else "train")
         index = None if split == "test" else torch.from_numpy(self.index(split))
-        training = split == "train"
-        return TensorLoader(
+        is_training = split == "train"
+        loader = TensorLoader(
             inputs,
             labels,
             index=index,
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            shuffle=training and self.shuffles,
+            batch_size=self.batch_size if is_training else self.eval_batch_size,
+            shuffle=is_training and self.shuffles,
             seed=self.seed,
-            drop_last=training and self.drop_last,
+            drop_last=is_training and self.drop_last,
             transform=self.transform(split),
             **self.share,
-        ).to(self.device)
+        )
+        return loader.to(self.device)

@@ -1,18 +1,25 @@
-"""K-FAC: Optimizing neural networks with Kronecker-factored approximate curvature (Martens and Grosse, 2015).
+"""K-FAC: Optimizing neural networks with Kronecker-factored approximate curvature.
 
+After Martens and Grosse (2015).
 Convolutions are factored as in "A Kronecker-factored approximate Fisher matrix for convolution
 layers" (Grosse and Martens, 2016).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from dlsearch.systems.shared.layers import check_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -63,21 +70,14 @@ class KFAC(Optimizer):
         likelihood: str = "categorical",
         fisher: str = "sampled",
     ) -> None:
-        for name, value, low, high in (
-            ("lr", lr, 0.0, float("inf")),
-            ("momentum", momentum, 0.0, 1.0),
-            ("weight_decay", weight_decay, 0.0, float("inf")),
-            ("factor_decay", factor_decay, 0.0, 1.0),
-            ("norm_limit", norm_limit, 0.0, float("inf")),
-        ):
-            if not low <= value < high:
-                raise ValueError(
-                    f"{name}: expected {low:g} or more and below {high:g}, got {value}"
-                )
+        _check_below("lr", lr, math.inf)
+        _check_below("momentum", momentum, 1.0)
+        _check_below("weight_decay", weight_decay, math.inf)
+        _check_below("factor_decay", factor_decay, 1.0)
+        _check_below("norm_limit", norm_limit, math.inf)
         if damping <= 0:
             raise ValueError(f"damping: expected a positive number, got {damping}")
-        if isinstance(update_every, bool) or not isinstance(update_every, int) or update_every < 1:
-            raise ValueError(f"update_every: expected a positive integer, got {update_every!r}")
+        check_positive(update_every=update_every)
         if likelihood not in LIKELIHOODS:
             raise ValueError(
                 f"likelihood: expected one of {', '.join(LIKELIHOODS)}, got {likelihood!r}"
@@ -92,26 +92,26 @@ class KFAC(Optimizer):
         self.likelihood = likelihood
         self.fisher = fisher
         self.layers: list[Layer] = []
-        self._seen: dict[Layer, tuple[Tensor, Tensor]] = {}
+        self._seen: dict[Layer, _Call] = {}
 
     # -- the factors -------------------------------------------------------------------------------
     def attach(self, net: nn.Module) -> None:
         """Measure the factors of the layers of `net` whenever it runs in training."""
-        ours = {id(p) for group in self.param_groups for p in group["params"]}
+        ours: set[int] = set()
+        for group in self.param_groups:
+            ours.update(id(parameter) for parameter in group["params"])
         for module in net.modules():
-            fits = isinstance(module, nn.Linear) or (
-                isinstance(module, nn.Conv2d)
-                and module.groups == 1
-                and not isinstance(module.padding, str)
-            )
-            if fits and id(module.weight) in ours:
-                self.layers.append(module)  # type: ignore[arg-type]
+            if _has_factors(module) and id(module.weight) in ours:
+                self.layers.append(module)
                 module.register_forward_hook(self._note_call)
         net.register_forward_hook(self._measure_moments)
 
     def _is_due(self, net: nn.Module) -> bool:
-        step = self.state[self.layers[0].weight].get("step", 0) if self.layers else 1
-        return net.training and torch.is_grad_enabled() and step % self.update_every == 0
+        if not self.layers or not net.training or not torch.is_grad_enabled():
+            return False
+        first = self.layers[0].weight
+        step = self.state[first].get("step", 0)
+        return step % self.update_every == 0
 
     def _note_call(
         self,
@@ -120,7 +120,7 @@ class KFAC(Optimizer):
         output: Tensor,
     ) -> None:
         if self._is_due(layer) and output.requires_grad:
-            self._seen[layer] = (inputs[0].detach(), output)
+            self._seen[layer] = _Call(inputs[0].detach(), output)
 
     def _measure_moments(
         self,
@@ -133,27 +133,46 @@ class KFAC(Optimizer):
         self._seen = {}
         if not seen:
             return
+        output_moments = self._output_moments(seen, outputs)
+        for layer, call in seen.items():
+            state = self.state[layer.weight]
+            self._average(state, "A", input_moment(layer, call.inputs.float()))
+            self._average(state, "G", output_moments[layer])
+            a_inverse, g_inverse = inverses(state["A"], state["G"], self.damping)
+            state["A_inverse"] = a_inverse
+            state["G_inverse"] = g_inverse
+
+    def _output_moments(
+        self,
+        seen: dict[Layer, _Call],
+        outputs: Tensor,
+    ) -> dict[Layer, Tensor]:
+        """G of each layer, by a backward pass for each signal at the outputs."""
         layers = list(seen)
-        signals = self._output_signals(outputs.detach().float())
-        sums: list[Tensor | None] = [None] * len(layers)
-        for signal in signals:
+        of_layers = [call.output for call in seen.values()]
+        moments: dict[Layer, Tensor] = {}
+        for signal in self._output_signals(outputs.detach().float()):
             gradients = torch.autograd.grad(
                 outputs,
-                [seen[layer][1] for layer in layers],
+                of_layers,
                 signal.to(outputs.dtype),
                 retain_graph=True,
             )
-            for number, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
+            for layer, gradient in zip(layers, gradients, strict=True):
                 moment = output_moment(layer, gradient.float())
-                previous = sums[number]
-                sums[number] = moment if previous is None else previous + moment
-        for layer, total in zip(layers, sums, strict=True):
-            assert total is not None
-            state = self.state[layer.weight]
-            for name, found in (("A", input_moment(layer, seen[layer][0].float())), ("G", total)):
-                keep = self.factor_decay if name in state else 0.0
-                state[name] = keep * state[name] + (1 - keep) * found if keep else found
-            state["A_inverse"], state["G_inverse"] = inverses(state["A"], state["G"], self.damping)
+                if layer in moments:
+                    moments[layer] = moments[layer] + moment
+                else:
+                    moments[layer] = moment
+        return moments
+
+    def _average(self, state: dict[str, Tensor], name: str, found: Tensor) -> None:
+        """Take a measurement into a moving average."""
+        keep = self.factor_decay
+        if keep and name in state:
+            state[name] = keep * state[name] + (1 - keep) * found
+        else:
+            state[name] = found
 
     def _output_signals(self, outputs: Tensor) -> list[Tensor]:
         """Gradients at the outputs (B, K) of the negative log-likelihood.
@@ -163,18 +182,18 @@ class KFAC(Optimizer):
         if self.likelihood == "gaussian":
             if self.fisher == "sampled":
                 return [torch.randn_like(outputs)]
-            return [
-                torch.zeros_like(outputs).index_fill(
-                    1, torch.tensor([k], device=outputs.device), 1.0
-                )
-                for k in range(outputs.shape[1])
-            ]
+            return _unit_signals(outputs)
         chances = outputs.softmax(1)
+        num_classes = outputs.shape[1]
         if self.fisher == "sampled":
             labels = torch.multinomial(chances, 1)[:, 0]
-            return [chances - F.one_hot(labels, outputs.shape[1])]
-        unit = torch.eye(outputs.shape[1], device=outputs.device)
-        return [chances[:, k : k + 1].sqrt() * (chances - unit[k]) for k in range(outputs.shape[1])]
+            return [chances - F.one_hot(labels, num_classes)]
+        unit = torch.eye(num_classes, device=outputs.device)
+        signals: list[Tensor] = []
+        for label in range(num_classes):
+            weight = chances[:, label : label + 1].sqrt()
+            signals.append(weight * (chances - unit[label]))
+        return signals
 
     # -- the step ----------------------------------------------------------------------------------
     @torch.no_grad()
@@ -187,22 +206,35 @@ class KFAC(Optimizer):
         directions = self._precondition_gradients()
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move_parameter(parameter, directions[parameter], group)
+                if parameter.grad is None:
+                    continue
+                self._move_parameter(
+                    parameter,
+                    directions[parameter],
+                    lr=group["lr"],
+                    momentum=group["momentum"],
+                )
         return loss
 
-    def _move_parameter(self, parameter: Tensor, direction: Tensor, group: dict[str, Any]) -> None:
-        """Take a step against `direction`, with the group's momentum."""
+    def _move_parameter(
+        self,
+        parameter: Tensor,
+        direction: Tensor,
+        *,
+        lr: float,
+        momentum: float,
+    ) -> None:
+        """Take a step against `direction`, with momentum."""
         state = self.state[parameter]
-        if group["momentum"]:
+        if momentum:
             velocity = state.get("velocity")
             if velocity is None:
                 velocity = direction.clone()
                 state["velocity"] = velocity
             else:
-                velocity.mul_(group["momentum"]).add_(direction)
+                velocity.mul_(momentum).add_(direction)
             direction = velocity
-        parameter.sub_(group["lr"] * direction)
+        parameter.sub_(lr * direction)
         state["step"] = state.get("step", 0) + 1
 
     def _precondition_gradients(self) -> dict[Tensor, Tensor]:
@@ -211,16 +243,24 @@ class KFAC(Optimizer):
         rates: dict[Tensor, float] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    gradients[parameter] = parameter.grad + group["weight_decay"] * parameter
-                    rates[parameter] = group["lr"]
+                if parameter.grad is None:
+                    continue
+                decay = group["weight_decay"] * parameter
+                gradients[parameter] = parameter.grad + decay
+                rates[parameter] = group["lr"]
         directions = dict(gradients)
         length = 0.0
         natural: list[Tensor] = []
         for layer in self.layers:
-            if layer.weight not in gradients or "A_inverse" not in self.state[layer.weight]:
+            is_measured = "A_inverse" in self.state[layer.weight]
+            if layer.weight not in gradients or not is_measured:
                 continue
-            squared = self._precondition_layer(layer, gradients, directions, natural)
+            squared = self._precondition_layer(
+                layer,
+                gradients,
+                directions,
+                natural,
+            )
             length += rates[layer.weight] ** 2 * squared
         if self.norm_limit and length > self.norm_limit:
             factor = (self.norm_limit / length) ** 0.5
@@ -255,7 +295,8 @@ class KFAC(Optimizer):
             column = gradients[bias] if bias in gradients else torch.zeros_like(bias)
             matrix = torch.cat([matrix, column[:, None]], dim=1)
         direction = state["G_inverse"] @ matrix.float() @ state["A_inverse"]
-        squared = float((direction * matrix).sum())
+        product = direction * matrix
+        squared = float(product.sum())
         if bias is not None:
             if bias in gradients:
                 directions[bias] = direction[:, -1].to(bias.dtype)
@@ -264,6 +305,41 @@ class KFAC(Optimizer):
         directions[weight] = direction.reshape(weight.shape).to(weight.dtype)
         natural.append(weight)
         return squared
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A layer's part in a forward pass.
+
+    Args:
+        inputs: What it got.
+        output: What it gave; gradients reach it.
+    """
+
+    inputs: Tensor
+    output: Tensor
+
+
+def _check_below(name: str, value: float, limit: float) -> None:
+    """Refuse a negative number, and one that reaches the limit."""
+    if not 0.0 <= value < limit:
+        raise ValueError(f"{name}: expected 0 or more and below {limit:g}, got {value}")
+
+
+def _has_factors(module: nn.Module) -> TypeGuard[Layer]:
+    """Whether a module is a linear layer, or a convolution whose patches can be unfolded."""
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1 and not isinstance(module.padding, str)
+    return isinstance(module, nn.Linear)
+
+
+def _unit_signals(outputs: Tensor) -> list[Tensor]:
+    """A 1 at each output in turn, for outputs (B, K)."""
+    signals: list[Tensor] = []
+    for number in range(outputs.shape[1]):
+        place = torch.tensor([number], device=outputs.device)
+        signals.append(torch.zeros_like(outputs).index_fill(1, place, 1.0))
+    return signals
 
 
 def input_moment(layer: Layer, x: Tensor) -> Tensor:
@@ -280,17 +356,26 @@ def input_moment(layer: Layer, x: Tensor) -> Tensor:
     """
     if isinstance(layer, nn.Conv2d):
         assert not isinstance(layer.padding, str)
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        patches = F.unfold(
+            x,
+            layer.kernel_size,
+            layer.dilation,
+            layer.padding,
+            layer.stride,
+        )
         rows = patches.transpose(1, 2).flatten(0, 1)  # (B · positions, inputs)
     else:
         rows = x.reshape(-1, x.shape[-1])
     if layer.bias is not None:
-        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+        ones = rows.new_ones(len(rows), 1)
+        rows = torch.cat([rows, ones], dim=1)
     return rows.T @ rows / len(x)
 
 
 def output_moment(layer: Layer, gradient: Tensor) -> Tensor:
-    """G: the second moment of the gradients at a layer's outputs, mean over the batch and a convolution's positions.
+    """G: the second moment of the gradients at a layer's outputs.
+
+    It is a mean over the batch, and over a convolution's positions.
 
     Args:
         layer: Linear or Conv2d.
@@ -307,10 +392,21 @@ def output_moment(layer: Layer, gradient: Tensor) -> Tensor:
 
 
 def inverses(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """``(A + π √λ)⁻¹`` and ``(G + √λ / π)⁻¹``, π² the ratio of their mean eigenvalues (equation 6.3)."""
-    ratio = (a.trace() / len(a)) / (g.trace() / len(g)).clamp(min=1e-12)
+    """``(A + π √λ)⁻¹`` and ``(G + √λ / π)⁻¹``.
+
+    π² is the ratio of their mean eigenvalues (equation 6.3).
+    """
+    mean_of_a = a.trace() / len(a)
+    mean_of_g = g.trace() / len(g)
+    ratio = mean_of_a / mean_of_g.clamp(min=1e-12)
     pi = ratio.clamp(min=1e-12).sqrt()
     root = damping**0.5
-    damped = (a + pi * root * torch.eye(len(a)).to(a), g + root / pi * torch.eye(len(g)).to(g))
-    inverted = [torch.cholesky_inverse(torch.linalg.cholesky(each)) for each in damped]
-    return inverted[0], inverted[1]
+    damped_a = a + pi * root * torch.eye(len(a)).to(a)
+    damped_g = g + root / pi * torch.eye(len(g)).to(g)
+    return _invert(damped_a), _invert(damped_g)
+
+
+def _invert(matrix: Tensor) -> Tensor:
+    """The inverse of a positive definite matrix."""
+    factor = torch.linalg.cholesky(matrix)
+    return torch.cholesky_inverse(factor)

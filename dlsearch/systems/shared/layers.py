@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 
 class Step(nn.Module):
@@ -20,7 +23,9 @@ class Step(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as `x`."""
         through = x.clamp(-1, 1)
-        return (x > 0).to(x.dtype) + (through - through.detach())  # the brackets are exactly 0
+        zero = through - through.detach()  # exactly, with the gradient of `through`
+        is_positive = x > 0
+        return is_positive.to(x.dtype) + zero
 
 
 class Maxout(nn.Module):
@@ -42,7 +47,9 @@ class Maxout(nn.Module):
 
 
 class LocalResponseNorm(nn.Module):
-    """Divide each activity by those of its neighbours among the channels (Krizhevsky et al., 2012, section 3.3).
+    """Divide each activity by those of its neighbours among the channels.
+
+    After Krizhevsky et al. (2012), section 3.3.
 
     ``b_i = a_i / (k + alpha · Σ a_j²)^beta`` over the `size` channels around i. torch's own layer
     divides `alpha` by `size`, and the average pooling that it is made of has no deterministic
@@ -77,8 +84,11 @@ class LocalResponseNorm(nn.Module):
         half = self.size // 2
         squares = F.pad(x.square(), (0, 0, 0, 0, half, half))
         channels = x.shape[1]
-        total = sum(squares[:, i : i + channels] for i in range(self.size))
-        return (self.k + self.alpha * total) ** self.beta
+        total: Tensor | int = 0
+        for shift in range(self.size):
+            total = total + squares[:, shift : shift + channels]
+        base = self.k + self.alpha * total
+        return base**self.beta
 
     def extra_repr(self) -> str:
         """Its constants."""
@@ -123,7 +133,10 @@ def activation(name: str) -> nn.Module:
 
 
 def expansion(name: str) -> int:
-    """How many numbers the activation `name` makes one of: the factor on the width of the layer before it."""
+    """How many numbers the activation `name` makes one of.
+
+    It is the factor on the width of the layer before it.
+    """
     return 2 if name == "maxout" else 1
 
 
@@ -145,18 +158,23 @@ def initialise(net: nn.Module, scheme: str, activation: str = "relu") -> None:
     if scheme == "default":
         return
     kind, slope = _GAINS.get(activation, ("linear", None))
-    gain = nn.init.calculate_gain(kind, slope)  # type: ignore[arg-type]  # the stub knows no variable
+    # the stub knows no variable
+    gain = nn.init.calculate_gain(kind, slope)  # type: ignore[arg-type]
     for module in net.modules():
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            if scheme == "xavier":
-                nn.init.xavier_uniform_(module.weight, gain)
-            elif scheme == "kaiming":
-                fan_in = module.weight[0].numel()
-                nn.init.normal_(module.weight, 0.0, gain / fan_in**0.5)
-            else:
-                nn.init.normal_(module.weight, 0.0, 0.01)
+            _draw_weights(module.weight, scheme, gain)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def _draw_weights(weight: Tensor, scheme: str, gain: float) -> None:
+    if scheme == "xavier":
+        nn.init.xavier_uniform_(weight, gain)
+    elif scheme == "kaiming":
+        fan_in = weight[0].numel()
+        nn.init.normal_(weight, 0.0, gain / fan_in**0.5)
+    else:
+        nn.init.normal_(weight, 0.0, 0.01)
 
 
 def check_dropout(dropout: float) -> float:
@@ -176,9 +194,10 @@ def check_outputs(num_classes: int) -> int:
     Raises:
         ValueError: It is none.
     """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+    if not _is_positive_integer(num_classes):
         raise ValueError(
-            f"num_classes: expected a positive integer, got {num_classes!r} (hint: 1 for a regression)"
+            f"num_classes: expected a positive integer, got {num_classes!r}"
+            " (hint: 1 for a regression)"
         )
     return num_classes
 
@@ -192,11 +211,12 @@ def check_image(in_shape: Sequence[int], smallest: int) -> tuple[int, int, int]:
     shape = tuple(in_shape)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"in_shape: expected (channels, height, width), got {list(shape)}")
-    if min(shape[1:]) < smallest:
+    channels, height, width = shape
+    if min(height, width) < smallest:
         raise ValueError(
-            f"in_shape: expected sides of {smallest} pixels or more, got {shape[1]}×{shape[2]}"
+            f"in_shape: expected sides of {smallest} pixels or more, got {height}×{width}"
         )
-    return shape[0], shape[1], shape[2]
+    return channels, height, width
 
 
 def check_positive(**arguments: int) -> None:
@@ -206,8 +226,14 @@ def check_positive(**arguments: int) -> None:
         ValueError: One is none; its name is the keyword.
     """
     for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not _is_positive_integer(value):
             raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def _is_positive_integer(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return False
+    return value >= 1
 
 
 def scaled(channels: Sequence[int], width: float) -> list[int]:
@@ -216,7 +242,8 @@ def scaled(channels: Sequence[int], width: float) -> list[int]:
     Raises:
         ValueError: `width` is not positive.
     """
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or width <= 0:
+    is_number = isinstance(width, (int, float)) and not isinstance(width, bool)
+    if not is_number or width <= 0:
         raise ValueError(f"width: expected a positive factor, got {width!r}")
     return [max(1, round(c * width)) for c in channels]
 
@@ -253,23 +280,37 @@ def output_side(layer: nn.Module, side: int, axis: int = 0) -> int:
     """
     if not isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return side
-    kernel, stride, pad = (
-        value if isinstance(value, int) else int(value[axis])
-        for value in (layer.kernel_size, layer.stride, layer.padding)
-    )
+    kernel = _along(layer.kernel_size, axis)
+    stride = _along(layer.stride, axis)
+    pad = _along(layer.padding, axis)
     return (side + 2 * pad - kernel) // stride + 1
+
+
+def _along(setting: Any, axis: int) -> int:
+    """A setting of a layer that is one number, or one for each axis."""
+    return setting if isinstance(setting, int) else int(setting[axis])
 
 
 def output_sides(layers: Iterable[nn.Module], sides: Sequence[int]) -> list[int]:
     """Height and width after convolutions and pools, one after another."""
     found = list(sides)
     for layer in layers:
-        found = [output_side(layer, side, axis) for axis, side in enumerate(found)]
+        found = [
+            output_side(
+                layer,
+                side,
+                axis,
+            )
+            for axis, side in enumerate(found)
+        ]
     return found
 
 
 def widened(conv: nn.Conv2d, outputs: int) -> nn.Conv2d:
-    """A convolution like `conv` with `outputs` output channels, and weights drawn as He et al. (2015) do."""
+    """A convolution like `conv` with `outputs` output channels.
+
+    Its weights are drawn as He et al. (2015) do.
+    """
     made = nn.Conv2d(
         conv.in_channels,
         outputs,

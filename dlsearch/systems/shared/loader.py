@@ -19,7 +19,10 @@ Transform = Callable[[Tensor, Tensor, int], Tensor]
 
 
 class Shuffled:
-    """An order by f(seed, epoch). Lightning tells the epoch to what is called ``sampler`` and has ``set_epoch``."""
+    """An order by f(seed, epoch).
+
+    Lightning tells the epoch to what is called ``sampler`` and has ``set_epoch``.
+    """
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
@@ -32,7 +35,8 @@ class Shuffled:
 
     def order(self) -> Tensor:
         """(size,) on the CPU, whatever device trains: the same order everywhere."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        seed = (self.seed * 1_000_003 + self.epoch) % 2**63
+        generator = torch.Generator().manual_seed(seed)
         return torch.randperm(self.size, generator=generator)
 
     def __iter__(self) -> Iterator[int]:
@@ -43,7 +47,10 @@ class Shuffled:
 
 
 class InOrder(SequentialSampler):
-    """The samples as they are. (Lightning recognises this class: its ``overfit_batches`` asks for it.)."""
+    """The samples as they are.
+
+    Lightning recognises its parent: ``overfit_batches`` asks for it.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(range(size))
@@ -102,33 +109,43 @@ class TensorLoader:
         self.transform = transform
         self.rank = rank
         self.world = world
-        self.sampler = Shuffled(len(self.index), seed) if shuffle else InOrder(len(self.index))
+        self.sampler: Shuffled | InOrder
+        if shuffle:
+            self.sampler = Shuffled(len(self.index), seed)
+        else:
+            self.sampler = InOrder(len(self.index))
 
     def to(self, device: torch.device | str) -> TensorLoader:
         """Hold the samples on `device` from now on; on the CPU they stay where they are."""
         device = torch.device(device)
         if device != self.inputs.device:
-            self.inputs = self.inputs[self.index.to(self.inputs.device)].to(device)
-            self.targets = self.targets[self.index.to(self.targets.device)].to(device)
+            used_inputs = self.inputs[self.index.to(self.inputs.device)]
+            used_targets = self.targets[self.index.to(self.targets.device)]
+            self.inputs = used_inputs.to(device)
+            self.targets = used_targets.to(device)
             self.numbers = self.numbers.to(device)
             self.index = torch.arange(len(self.inputs), device=device)
         return self
 
     @property
     def n_samples(self) -> int:
-        """Samples an epoch, in this process. Processes that train together must take equally many steps."""
+        """Samples an epoch, in this process.
+
+        Processes that train together must take equally many steps.
+        """
         size = len(self.index)
         if self.world == 1:
             return size
-        return (
-            size // self.world
-            if isinstance(self.sampler, Shuffled)
-            else len(range(self.rank, size, self.world))
-        )
+        if isinstance(self.sampler, Shuffled):
+            return size // self.world
+        return len(range(self.rank, size, self.world))
 
     def __len__(self) -> int:
-        whole, left = divmod(self.n_samples, self.batch_size)
-        return whole + bool(left and not (self.drop_last and whole))
+        return count_batches(
+            self.n_samples,
+            self.batch_size,
+            drop_last=self.drop_last,
+        )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch = self.sampler.epoch
@@ -138,13 +155,13 @@ class TensorLoader:
             order = order[self.rank :: self.world][: self.n_samples]
         order = order[: len(self) * self.batch_size].to(self.index.device)
         rows = self.index.index_select(0, order)
-        numbers = rows if self.numbers is self.index else self.numbers.index_select(0, order)
+        is_own = self.numbers is self.index
+        numbers = rows if is_own else self.numbers.index_select(0, order)
         size = self.batch_size
-        several = size * max(1, CHUNK // max(1, size * self.inputs[0].numel()))
-        parts = rows.split(several)
-        for at, number in zip(
-            parts, parts if numbers is rows else numbers.split(several), strict=True
-        ):
+        of_batch = max(1, size * self.inputs[0].numel())
+        several = size * max(1, CHUNK // of_batch)
+        chunks = zip(rows.split(several), numbers.split(several), strict=True)
+        for at, number in chunks:
             if several > size:
                 x = self.inputs.index_select(0, at)
                 y = self.targets.index_select(0, at)
@@ -160,3 +177,12 @@ class TensorLoader:
                     transform(self.inputs.index_select(0, at), number, epoch),
                     self.targets.index_select(0, at),
                 )
+
+
+def count_batches(samples: int, batch_size: int, *, drop_last: bool) -> int:
+    """How many batches there are; the last of several may be left out where it is smaller."""
+    whole, left = divmod(samples, batch_size)
+    is_dropped = drop_last and whole > 0
+    if left and not is_dropped:
+        return whole + 1
+    return whole

@@ -13,7 +13,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def multiclass_hinge(scores: Tensor, target: Tensor, margin: float = 1.0) -> Tensor:
-    """Multiclass SVM loss (Weston and Watkins, 1999): Σ over j ≠ y of max(0, s_j − s_y + margin), mean over the batch.
+    """Multiclass SVM loss (Weston and Watkins, 1999).
+
+    Σ over j ≠ y of max(0, s_j − s_y + margin), mean over the batch.
 
     Args:
         scores: (B, K).
@@ -21,8 +23,11 @@ def multiclass_hinge(scores: Tensor, target: Tensor, margin: float = 1.0) -> Ten
         margin: By which the right class must lead.
     """
     right = scores.gather(1, target[:, None])  # (B, 1)
-    violations = (scores - right + margin).clamp(min=0)
-    return (violations.sum(1) - margin).mean()  # the right class itself always adds `margin`
+    lead = scores - right + margin
+    violations = lead.clamp(min=0)
+    # the right class itself always adds `margin`
+    losses = violations.sum(1) - margin
+    return losses.mean()
 
 
 def classification_loss(name: str, label_smoothing: float = 0.0) -> Loss:
@@ -57,10 +62,10 @@ def regression_loss(name: str) -> Loss:
 
 
 class Penalty:
-    """``l1 · Σ|w| + l2 · Σw²`` over the weights, not the biases: L1, L2, or with both the elastic net.
+    """``l1 · Σ|w| + l2 · Σw²`` over the weights, not the biases.
 
-    After Zou and Hastie (2005). Unlike an optimiser's weight decay it is part of the loss, so
-    adaptive optimisers rescale it.
+    That is L1, L2, or with both the elastic net (Zou and Hastie, 2005). Unlike an optimiser's
+    weight decay it is part of the loss, so adaptive optimisers rescale it.
 
     Args:
         l1: Factor of the absolute values.
@@ -68,9 +73,10 @@ class Penalty:
     """
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
-        for name, value in (("l1", l1), ("l2", l2)):
-            if value < 0:
-                raise ValueError(f"{name}: expected 0 or more, got {value}")
+        if l1 < 0:
+            raise ValueError(f"l1: expected 0 or more, got {l1}")
+        if l2 < 0:
+            raise ValueError(f"l2: expected 0 or more, got {l2}")
         self.l1 = l1
         self.l2 = l2
 
@@ -89,5 +95,8 @@ class Penalty:
 
 
 def weights_of(net: nn.Module) -> list[nn.Parameter]:
-    """The trainable parameters of more than one dimension: no biases, no scales of a normalisation."""
+    """The trainable parameters of more than one dimension.
+
+    So there are no biases, and no scales of a normalisation.
+    """
     return [p for p in net.parameters() if p.requires_grad and p.ndim > 1]

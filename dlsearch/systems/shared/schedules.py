@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.optim import Optimizer
+
+
+class SchedulerConfig(TypedDict):
+    """What Lightning is told of a scheduler.
+
+    Args:
+        scheduler: torch's.
+        interval: When it steps: at every ``step`` or at every ``epoch``.
+        name: Of what is logged.
+        monitor: The metric that it watches.
+        reduce_on_plateau: Whether it watches one.
+    """
+
+    scheduler: LRScheduler | ReduceLROnPlateau
+    interval: Literal["step", "epoch"]
+    name: str
+    monitor: NotRequired[str]
+    reduce_on_plateau: NotRequired[bool]
 
 
 class Schedule:
@@ -48,7 +67,15 @@ class Schedule:
 
         def at(step: int) -> float:
             if step < warmup:
-                return (step + 1) / warmup * self.factor(0, left, steps_per_epoch)
+                return (
+                    (step + 1)
+                    / warmup
+                    * self.factor(
+                        0,
+                        left,
+                        steps_per_epoch,
+                    )
+                )
             return self.factor(min(step - warmup, left), left, steps_per_epoch)
 
         return at
@@ -58,7 +85,7 @@ class Schedule:
         optimizer: Optimizer,
         total_steps: int,
         steps_per_epoch: int,
-    ) -> list[dict[str, Any]]:
+    ) -> list[SchedulerConfig]:
         """Lightning's scheduler configurations, of which a schedule that changes nothing has none.
 
         Args:
@@ -87,9 +114,11 @@ class Constant(Schedule):
         optimizer: Optimizer,
         total_steps: int,
         steps_per_epoch: int,
-    ) -> list[dict[str, Any]]:
+    ) -> list[SchedulerConfig]:
         """Nothing to do without a warm-up."""
-        return super().configure(optimizer, total_steps, steps_per_epoch) if self.warmup else []
+        if not self.warmup:
+            return []
+        return super().configure(optimizer, total_steps, steps_per_epoch)
 
 
 class Step(Schedule):
@@ -124,7 +153,9 @@ class Step(Schedule):
 
 
 class Cosine(Schedule):
-    """Half a cosine from the rate down to `final` of it (Loshchilov and Hutter, 2017, without restarts).
+    """Half a cosine from the rate down to `final` of it.
+
+    After Loshchilov and Hutter (2017), without restarts.
 
     Args:
         final: What is left at the end, as a fraction.
@@ -148,9 +179,10 @@ class Cosine(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up and down once, both on half a cosine (Smith and Topin, 2018). Momentum stays as it is, unlike in the paper.
+    """Up and down once, both on half a cosine (Smith and Topin, 2018).
 
-    The optimiser's rate is the peak. The curve is that of ``torch.optim.lr_scheduler.OneCycleLR``.
+    Momentum stays as it is, unlike in the paper. The optimiser's rate is the peak. The curve is
+    that of ``torch.optim.lr_scheduler.OneCycleLR``.
 
     Args:
         rise: Fraction of the steps before the peak.
@@ -188,9 +220,9 @@ class OneCycle(Schedule):
         end = total_steps - 1
         if step <= peak and peak > 0:
             return _cosine(first, 1.0, step / peak)
-        return _cosine(
-            1.0, last, min(1.0, (step - max(0.0, peak)) / max(1e-9, end - max(0.0, peak)))
-        )
+        start = max(0.0, peak)
+        progress = (step - start) / max(1e-9, end - start)
+        return _cosine(1.0, last, min(1.0, progress))
 
 
 class Plateau(Schedule):
@@ -239,7 +271,7 @@ class Plateau(Schedule):
         optimizer: Optimizer,
         total_steps: int,
         steps_per_epoch: int,
-    ) -> list[dict[str, Any]]:
+    ) -> list[SchedulerConfig]:
         """The watcher, and a warm-up that leaves the rate alone once it is over."""
         plateau = ReduceLROnPlateau(
             optimizer,
@@ -248,7 +280,7 @@ class Plateau(Schedule):
             patience=self.patience,
             min_lr=self.min_lr,
         )
-        watch = {
+        watch: SchedulerConfig = {
             "scheduler": plateau,
             "interval": "epoch",
             "monitor": self.monitor,
@@ -258,10 +290,12 @@ class Plateau(Schedule):
         steps = self.warmup_steps(total_steps)
         if not steps:
             return [watch]
-        return [
-            {"scheduler": LinearWarmup(optimizer, steps), "interval": "step", "name": "lr/warmup"},
-            watch,
-        ]
+        warmup: SchedulerConfig = {
+            "scheduler": LinearWarmup(optimizer, steps),
+            "interval": "step",
+            "name": "lr/warmup",
+        }
+        return [warmup, watch]
 
 
 class LinearWarmup(LRScheduler):

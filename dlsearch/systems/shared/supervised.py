@@ -6,8 +6,7 @@ an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -24,6 +23,8 @@ from dlsearch.systems.shared.losses import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch.optim import Optimizer
 
     from dlsearch.systems.shared.schedules import Schedule
@@ -32,8 +33,24 @@ if TYPE_CHECKING:
 Batch = tuple[Tensor, Tensor]
 
 
+class ParameterGroup(TypedDict):
+    """Parameters that share a learning rate, as an optimiser takes them.
+
+    Args:
+        params: The parameters.
+        name: Of the group, in what is logged.
+        lr_factor: Times the optimiser's rate.
+    """
+
+    params: list[nn.Parameter]
+    name: str
+    lr_factor: float
+
+
 class Supervised(pl.LightningModule):
-    """What classification and regression share: the step, the penalty, the optimiser and its schedule.
+    """What classification and regression share.
+
+    That is the step, the penalty, the optimiser and its schedule.
 
     Args:
         net: Takes (B, *in_shape).
@@ -54,9 +71,8 @@ class Supervised(pl.LightningModule):
     progress_unit = "epoch"
     #: whether :attr:`test_time` averages probabilities, not the outputs themselves
     averages_probabilities = False
-    #: groups of parameters, each with ``name`` and ``lr_factor``, times the optimiser's rate; None
-    #: for all in one
-    param_groups: list[dict[str, Any]] | None = None
+    #: groups of parameters with rates of their own; None for all in one
+    param_groups: list[ParameterGroup] | None = None
 
     def __init__(
         self,
@@ -72,7 +88,8 @@ class Supervised(pl.LightningModule):
         super().__init__()
         if test_time and in_shape is not None and len(in_shape) != 3:
             raise ValueError(
-                f"test_time: expected images, got inputs of {list(in_shape)} (hint: crops=1 flip=false)"
+                f"test_time: expected images, got inputs of {list(in_shape)}"
+                " (hint: crops=1 flip=false)"
             )
         self.net = net
         self.test_time = test_time or None
@@ -92,8 +109,16 @@ class Supervised(pl.LightningModule):
     # -- training ----------------------------------------------------------------------------------
     def on_train_epoch_start(self) -> None:
         """Sums start at 0."""
-        self._sums: dict[str, Any] = {"seen": 0}
-        self._log_every: int = max(1, getattr(self.trainer, "log_every_n_steps", 50))
+        self._seen = 0
+        self._sums: dict[str, Tensor] = {}
+        self._log_every: int = max(
+            1,
+            getattr(
+                self.trainer,
+                "log_every_n_steps",
+                50,
+            ),
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss to minimise."""
@@ -103,7 +128,7 @@ class Supervised(pl.LightningModule):
         measured = loss.detach()
         size = len(x)
         self._add("loss", measured * size)
-        self._sums["seen"] += size
+        self._seen += size
         self.count_training(outputs.detach(), y)
         if self._weights:
             penalty = self._penalty(self._weights)
@@ -121,21 +146,28 @@ class Supervised(pl.LightningModule):
 
     def _add(self, name: str, value: Tensor) -> None:
         sums = self._sums
-        sums[name] = sums[name] + value if name in sums else value
+        if name in sums:
+            sums[name] = sums[name] + value
+        else:
+            sums[name] = value
 
     def _log_step(self, loss: Tensor, step: int) -> None:
-        """The few rows that are written within an epoch: the only time that a step waits for the device."""
+        """The few rows that are written within an epoch.
+
+        This is the only time that a step waits for the device.
+        """
         if self.logger is None:
             return
-        groups = enumerate(self.trainer.optimizers[0].param_groups)
-        rates = {f"lr/{group.get('name', number)}": float(group["lr"]) for number, group in groups}
-        self.logger.log_metrics({"train/loss_step": loss.item(), **rates}, step=step)
+        row = {"train/loss_step": loss.item()}
+        for number, group in enumerate(self.trainer.optimizers[0].param_groups):
+            name = group.get("name", number)
+            row[f"lr/{name}"] = float(group["lr"])
+        self.logger.log_metrics(row, step=step)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means over samples."""
-        seen = self._sums.pop("seen")
         for name, value in self._sums.items():
-            self._log_epoch(f"train/{name}", value / seen)
+            self._log_epoch(f"train/{name}", value / self._seen)
 
     def _log_epoch(self, name: str, value: Tensor) -> None:
         self.log(name, value, sync_dist=self.trainer.world_size > 1)
@@ -151,31 +183,46 @@ class Supervised(pl.LightningModule):
         self.on_validation_epoch_start()
 
     def outputs(self, x: Tensor) -> Tensor:
-        """What validation, test and predictions take for the net's outputs: (B, *in_shape) to (B, outputs)."""
+        """What validation, test and predictions take for the net's outputs.
+
+        Args:
+            x: (B, *in_shape).
+
+        Returns:
+            (B, outputs).
+        """
         if self.test_time is None:
             return self.net(x)
-        return self.test_time.averaged(self.net, x, probabilities=self.averages_probabilities)
+        return self.test_time.averaged(
+            self.net,
+            x,
+            probabilities=self.averages_probabilities,
+        )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Outputs and targets of a batch."""
-        return self.outputs(batch[0]), batch[1]
+        x, y = batch
+        return self.outputs(x), y
 
     def evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
         """Count a batch; returns the outputs."""
         x, y = batch
         outputs = self.outputs(x)
-        self._eval_sum = self._eval_sum + self._eval_loss(outputs, y) * len(x)
+        loss = self._eval_loss(outputs, y)
+        self._eval_sum = self._eval_sum + loss * len(x)
         self._eval_seen += len(x)
         metrics.update(outputs, y)
         return outputs
 
     def log_evaluation(self, prefix: str, metrics: MetricCollection) -> None:
         """Read, log and reset the metrics of a whole validation or test."""
-        found = {name: value for name, value in metrics.compute().items() if value.ndim == 0}
+        found = metrics.compute()
         metrics.reset()
-        self._log_epoch(f"{prefix}/loss", self._eval_sum / max(1, self._eval_seen))
+        loss = self._eval_sum / max(1, self._eval_seen)
+        self._log_epoch(f"{prefix}/loss", loss)
         for name, value in found.items():
-            self.log(f"{prefix}/{name}", value)  # torchmetrics has synchronised these
+            if value.ndim == 0:
+                self.log(f"{prefix}/{name}", value)  # torchmetrics has synchronised these
 
     # -- optimiser ---------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
@@ -188,14 +235,16 @@ class Supervised(pl.LightningModule):
             optimizer.attach(self.net)
         if self._schedule is None:
             return optimizer
-        total = self.trainer.estimated_stepping_batches
-        if total == float("inf"):
+        batches = self.trainer.estimated_stepping_batches
+        if batches == float("inf"):
             raise ValueError(
                 "scheduler: expected a training of known length (hint: trainer.max_epochs)"
             )
+        total = int(batches)
         epochs = self.trainer.max_epochs
-        per_epoch = int(total) // epochs if epochs and epochs > 0 else int(total)
-        return [optimizer], self._schedule.configure(optimizer, int(total), max(1, per_epoch))
+        per_epoch = total // epochs if epochs and epochs > 0 else total
+        schedules = self._schedule.configure(optimizer, total, max(1, per_epoch))
+        return [optimizer], schedules
 
 
 class Classification(Supervised):
@@ -244,16 +293,24 @@ class Classification(Supervised):
             raise ValueError(
                 f"top_k: expected between 1 and {num_classes}, both excluded, got {top_k}"
             )
-        losses = classification_loss(loss, label_smoothing), classification_loss(loss)
-        super().__init__(net, optimizer, scheduler, *losses, Penalty(l1, l2), in_shape, test_time)
+        super().__init__(
+            net,
+            optimizer,
+            scheduler,
+            loss=classification_loss(loss, label_smoothing),
+            eval_loss=classification_loss(loss),
+            penalty=Penalty(l1, l2),
+            in_shape=in_shape,
+            test_time=test_time,
+        )
         self.averages_probabilities = loss == "cross_entropy"
-        options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
+        f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
         metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(average="micro", **options),
-            "f1": MulticlassF1Score(average="macro", **options),
+            "accuracy": _accuracy(num_classes),
+            "f1": f1,
         }
         if top_k is not None:
-            metrics[f"top{top_k}"] = MulticlassAccuracy(average="micro", top_k=top_k, **options)
+            metrics[f"top{top_k}"] = _accuracy(num_classes, top_k)
         self.val_metrics = MetricCollection(metrics)
         self.test_metrics = self.val_metrics.clone()
 
@@ -277,6 +334,16 @@ class Classification(Supervised):
     def on_test_epoch_end(self) -> None:
         """Log ``test/...``."""
         self.log_evaluation("test", self.test_metrics)
+
+
+def _accuracy(num_classes: int, top_k: int = 1) -> MulticlassAccuracy:
+    """How often the right class is among the first `top_k`."""
+    return MulticlassAccuracy(
+        num_classes,
+        top_k=top_k,
+        average="micro",
+        validate_args=False,
+    )
 
 
 class Regression(Supervised):
@@ -315,11 +382,11 @@ class Regression(Supervised):
             net,
             optimizer,
             scheduler,
-            regression_loss(loss),
-            regression_loss(loss),
-            Penalty(l1, l2),
-            in_shape,
-            test_time,
+            loss=regression_loss(loss),
+            eval_loss=regression_loss(loss),
+            penalty=Penalty(l1, l2),
+            in_shape=in_shape,
+            test_time=test_time,
         )
         self.val_metrics = MetricCollection(
             {
@@ -334,7 +401,8 @@ class Regression(Supervised):
     def _shaped(self, batch: Batch) -> Batch:
         """Targets (B,) become (B, 1), as the net's outputs are."""
         x, y = batch
-        return x, y.reshape(len(y), -1).to(x.dtype)
+        columns = y.reshape(len(y), -1)
+        return x, columns.to(x.dtype)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss to minimise."""

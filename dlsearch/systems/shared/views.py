@@ -51,7 +51,8 @@ class Views:
             raise ValueError(f"pad: expected a number of pixels, got {pad!r}")
         if crops > 1 and pad == 0 and min(scales) == 1:
             raise ValueError(
-                "crops: expected 1 where the image is neither enlarged nor bordered (hint: scale=1.143)"
+                "crops: expected 1 where the image is neither enlarged nor bordered"
+                " (hint: scale=1.143)"
             )
         self.crops = crops
         self.flip = bool(flip)
@@ -79,12 +80,14 @@ class Views:
         """
         if x.ndim != 4:
             raise ValueError(
-                f"test_time: expected images (B, C, H, W), got {list(x.shape)} (hint: crops=1 flip=false)"
+                f"test_time: expected images (B, C, H, W), got {list(x.shape)}"
+                " (hint: crops=1 flip=false)"
             )
         height, width = x.shape[-2:]
         if self.pad >= min(height, width):
             raise ValueError(
-                f"pad: expected fewer pixels than the image's sides, {height}×{width}, got {self.pad}"
+                f"pad: expected fewer pixels than the image's sides, {height}×{width},"
+                f" got {self.pad}"
             )
         for scale in self.scales:
             canvas = self._canvas(x, scale)
@@ -102,7 +105,9 @@ class Views:
                 mode="bilinear",
                 align_corners=False,
             )
-        return F.pad(x, (self.pad,) * 4, mode="reflect") if self.pad else x
+        if not self.pad:
+            return x
+        return F.pad(x, (self.pad,) * 4, mode="reflect")
 
     def _windows(
         self,
@@ -112,9 +117,11 @@ class Views:
     ) -> Iterator[Tensor]:
         down = canvas.shape[-2] - height
         right = canvas.shape[-1] - width
-        corners = [(0, 0), (0, right), (down, 0), (down, right)] if self.crops > 1 else []
-        for y, x in [*corners, (down // 2, right // 2)]:
-            yield canvas[..., y : y + height, x : x + width]
+        corners = [(0, 0), (0, right), (down, 0), (down, right)]
+        centre = (down // 2, right // 2)
+        places = [*corners, centre] if self.crops > 1 else [centre]
+        for top, left in places:
+            yield canvas[..., top : top + height, left : left + width]
         if self.crops == 6:
             yield F.interpolate(
                 canvas,
@@ -141,17 +148,18 @@ class Views:
             (B, K). Of probabilities the logarithm: its softmax is the mean, and a cross-entropy
             takes it as logits.
         """
-        total = None
+        total: Tensor | None = None
         for view in self(x):
             outputs = net(view)
             if probabilities:
                 outputs = outputs.log_softmax(1)
-            total = (
-                outputs
-                if total is None
-                else torch.logaddexp(total, outputs)
-                if probabilities
-                else total + outputs
-            )
+            if total is None:
+                total = outputs
+            elif probabilities:
+                total = torch.logaddexp(total, outputs)
+            else:
+                total = total + outputs
         assert total is not None
-        return total - math.log(len(self)) if probabilities else total / len(self)
+        if probabilities:
+            return total - math.log(len(self))
+        return total / len(self)

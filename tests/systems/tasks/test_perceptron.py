@@ -118,7 +118,7 @@ def test_the_weight_of_auxiliary_losses_reaches_the_gradient(compose: Compose) -
         changes |= {"model.dropout_auxiliary": 0.0, "model.dropout": 0.0}
         task = build(compose(changes, model="googlenet", task="auxiliary").task, "task").train()
         task.trainer = type("Trainer", (), {"accumulate_grad_batches": 2, "global_step": 1})()
-        task._sums, task._log_every = {"seen": 0}, 50
+        task._seen, task._sums, task._log_every = 0, {}, 50
         torch.manual_seed(1)
         task.training_step((torch.randn(8, 1, 8, 8), torch.arange(8)), 1).backward()
         grads[weight] = task.net.heads["4a"].fc2.weight.grad.norm().item()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,12 @@ from dlsearch.systems.shared.data_module import ArrayData
 from dlsearch.systems.shared.split import check_size, count, take
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+    from dlsearch.systems.shared.descriptions import InputSpec, TargetSpec
 
 
 class Diabetes(ArrayData):
@@ -72,7 +75,7 @@ class Diabetes(ArrayData):
         self.test_size = test_size
         self.standardise_target = standardise_target
 
-    def source(self) -> dict[str, Any]:
+    def source(self) -> Mapping[str, Any]:
         """There is no official test set: the arrays depend on the split too."""
         return {**super().source(), "test_size": self.test_size, "split_seed": self.split_seed}
 
@@ -88,9 +91,8 @@ class Diabetes(ArrayData):
         inputs = features.astype(np.float32)
         targets = target.astype(np.float32)[:, None]
         rng = np.random.default_rng(self.split_seed)
-        test, rest = take(
-            None, np.arange(len(inputs)), count(self.test_size, len(inputs), "test_size"), rng
-        )
+        number = count(self.test_size, len(inputs), "test_size")
+        test, rest = take(None, np.arange(len(inputs)), number, rng)
         return {
             "train": inputs[rest],
             "train_labels": targets[rest],
@@ -98,7 +100,11 @@ class Diabetes(ArrayData):
             "test_labels": targets[test],
         }
 
-    def statistics(self, inputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, list[float]]:
+    def statistics(
+        self,
+        inputs: NDArray[Any],
+        labels: NDArray[Any],
+    ) -> dict[str, list[float]]:
         """Mean and deviation of each feature, and of the target."""
         return {
             "mean": inputs.mean(0, dtype=np.float64).tolist(),
@@ -107,31 +113,34 @@ class Diabetes(ArrayData):
             "target_std": labels.std(0, dtype=np.float64).tolist(),
         }
 
-    def input_spec(self) -> dict[str, Any]:
+    def input_spec(self) -> InputSpec:
         """The columns of a row, and the statistics that standardise them and the target."""
         found = self.record()["statistics"]
-        target = (
-            {"mean": found["target_mean"], "std": found["target_std"]}
-            if self.standardise_target
-            else {}
-        )
+        target: TargetSpec = {"name": self.target}
+        if self.standardise_target:
+            target["mean"] = found["target_mean"][0]
+            target["std"] = found["target_std"][0]
         return {
             "kind": "table",
             "shape": list(self.shape),
             "columns": list(self.columns),
             "mean": found["mean"],
             "std": found["std"],
-            "targets": [{"name": self.target, **{k: v[0] for k, v in target.items()}}],
+            "targets": [target],
             "classes": [],
         }
 
     def arrays(self, part: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardised by what the training split says."""
         inputs, targets = super().arrays(part)
-        fitted = {name: torch.tensor(value) for name, value in self.record()["statistics"].items()}
-        inputs = (inputs - fitted["mean"]) / fitted["std"]
+        statistics = self.record()["statistics"]
+        mean = torch.tensor(statistics["mean"])
+        std = torch.tensor(statistics["std"])
+        inputs = (inputs - mean) / std
         if self.standardise_target:
-            targets = (targets - fitted["target_mean"]) / fitted["target_std"]
+            target_mean = torch.tensor(statistics["target_mean"])
+            target_std = torch.tensor(statistics["target_std"])
+            targets = (targets - target_mean) / target_std
         return inputs, targets
 
     def transform(self, split: str) -> None:

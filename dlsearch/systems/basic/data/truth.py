@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ import numpy as np
 from dlsearch.systems.shared.data_module import ArrayData
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from dlsearch.systems.shared.split import Indices
@@ -88,30 +89,38 @@ class TruthTable(ArrayData):
         self.copies = copies
         self.check_shape(shape, num_classes)
 
-    def source(self) -> dict[str, Any]:
+    def source(self) -> Mapping[str, Any]:
         """The table, and how often it is written down."""
         return {**super().source(), "bits": self.shape[0], "copies": self.copies}
 
     def decode(self) -> dict[str, NDArray[Any]]:
         """The table `copies` times to train on, once to validate on, once to test on."""
-        rows = np.array(list(product((0, 1), repeat=self.shape[0])), dtype=np.float32)
-        values = np.array(
-            [FUNCTIONS[self.function](row) for row in rows.astype(int).tolist()], dtype=np.int64
-        )
+        function = FUNCTIONS[self.function]
+        rows = list(product((0, 1), repeat=self.shape[0]))
+        inputs = np.array(rows, dtype=np.float32)
+        values = np.array([function(row) for row in rows], dtype=np.int64)
         times = self.copies + 1
         return {
-            "train": np.tile(rows, (times, 1)),
+            "train": np.tile(inputs, (times, 1)),
             "train_labels": np.tile(values, times),
-            "test": rows,
+            "test": inputs,
             "test_labels": values,
         }
 
     def choose(self, labels: NDArray[Any]) -> dict[str, Indices]:
         """The last copy is validation."""
-        first = len(labels) - 2 ** self.shape[0]
-        return {"val": np.arange(first, len(labels)), "train": np.arange(first)}
+        n_rows = 2 ** self.shape[0]
+        first = len(labels) - n_rows
+        return {
+            "val": np.arange(first, len(labels)),
+            "train": np.arange(first),
+        }
 
-    def statistics(self, inputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, list[float]]:
+    def statistics(
+        self,
+        inputs: NDArray[Any],
+        labels: NDArray[Any],
+    ) -> dict[str, list[float]]:
         """None: inputs stay 0 and 1."""
         return {}
 

@@ -1,13 +1,19 @@
-"""The linear model: softmax classifier, multiclass SVM or linear regression, whichever the loss makes of it."""
+"""The linear model.
+
+The loss makes a softmax classifier, a multiclass SVM or a linear regression of it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from dlsearch.systems.shared.layers import check_dropout, check_outputs, initialise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class LinearModel(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -15,9 +15,14 @@ from dlsearch.systems.shared.layers import (
     initialise,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class MaxoutNet(nn.Module):
-    """Maxout layers with dropout and a softmax output: the paper's net for permutation-invariant MNIST (section 5.1).
+    """Maxout layers with dropout and a softmax output.
+
+    This is the paper's net for permutation-invariant MNIST (section 5.1).
 
     A unit is the largest of `pieces` linear maps of its inputs, max(w1·x + b1, w2·x + b2, ...): a
     convex function that is learned. Departures: the paper also limits the norm of each weight

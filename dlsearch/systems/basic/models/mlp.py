@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from dlsearch.systems.shared.layers import activation as make_activation
 from dlsearch.systems.shared.layers import check_dropout, check_outputs, expansion, initialise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class MLP(nn.Module):
@@ -41,19 +44,22 @@ class MLP(nn.Module):
         super().__init__()
         if widths is None and (depth < 0 or width < 1):
             raise ValueError(
-                f"depth: expected 0 or more layers of 1 or more units, got depth {depth} and width {width}"
+                "depth: expected 0 or more layers of 1 or more units,"
+                f" got depth {depth} and width {width}"
             )
         widths = [width] * depth if widths is None else list(widths)
-        if any(not isinstance(w, int) or w < 1 for w in widths):
+        if any(not isinstance(units, int) or units < 1 for units in widths):
             raise ValueError(f"widths: expected positive integers, got {widths}")
         check_dropout(dropout)
         layers: list[nn.Module] = []
         fan_in = math.prod(in_shape)
         for units in widths:
             pre = units * expansion(activation)
-            layers += [nn.Linear(fan_in, pre)]
-            layers += [nn.BatchNorm1d(pre)] if batch_norm else []
-            layers += [make_activation(activation), nn.Dropout(dropout)]
+            layers.append(nn.Linear(fan_in, pre))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(pre))
+            layers.append(make_activation(activation))
+            layers.append(nn.Dropout(dropout))
             fan_in = units
         self.hidden = nn.Sequential(*layers)
         self.output = nn.Linear(fan_in, check_outputs(num_classes))

@@ -1,14 +1,20 @@
-"""The perceptron: a probabilistic model for information storage and organization in the brain (Rosenblatt, 1958)."""
+"""The perceptron: a probabilistic model for information storage and organization in the brain.
+
+After Rosenblatt (1958).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dlsearch.systems.shared.layers import check_dropout, check_outputs, initialise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Perceptron(nn.Module):
@@ -46,10 +52,15 @@ class Perceptron(nn.Module):
         of the unit says.
         """
         x = self.dropout(x.flatten(1))
-        sums = self.units(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))  # (B, units)
-        return torch.cat([torch.zeros_like(sums), sums], dim=1) if self.num_classes == 2 else sums
+        ones = torch.ones_like(x[:, :1])
+        sums = self.units(torch.cat([x, ones], dim=1))  # (B, units)
+        if self.num_classes != 2:
+            return sums
+        return torch.cat([torch.zeros_like(sums), sums], dim=1)
 
     def fires(self, x: Tensor) -> Tensor:
         """x: (B, *in_shape) to 0 or 1 of each unit, (B, units)."""
         sums = self(x)
-        return (sums[:, -self.units.out_features :] > 0).to(sums.dtype)
+        of_units = sums[:, -self.units.out_features :]
+        is_firing = of_units > 0
+        return is_firing.to(sums.dtype)

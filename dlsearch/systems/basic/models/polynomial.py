@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dlsearch.systems.shared.layers import check_dropout, check_outputs, check_positive, initialise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class PolynomialModel(nn.Module):

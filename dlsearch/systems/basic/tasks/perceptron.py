@@ -1,8 +1,10 @@
-"""The perceptron's own learning rule, as Rosenblatt wrote it: nothing changes unless a unit is wrong."""
+"""The perceptron's own learning rule, as Rosenblatt wrote it.
+
+Nothing changes unless a unit is wrong.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -11,11 +13,15 @@ from torch import Tensor, nn
 from dlsearch.systems.shared.supervised import Batch, Classification
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch.optim import Optimizer
 
 
 class PerceptronLearning(Classification):
-    """Rosenblatt's rule: ``w ← w + lr · (t − y) · x`` with target t and output y of each unit, both 0 or 1.
+    """Rosenblatt's rule: ``w ← w + lr · (t − y) · x``.
+
+    The target t and the output y of each unit are both 0 or 1.
 
     Optimisation is manual: the step is (t − y) · x, no gradient of a loss. It is handed to the
     optimiser as a gradient with its sign turned, so plain SGD without momentum or weight decay
@@ -42,22 +48,23 @@ class PerceptronLearning(Classification):
     ) -> None:
         super().__init__(net, optimizer, num_classes, in_shape=in_shape)
         self.automatic_optimization = False
-        self._loss = self._eval_loss = wrong_units
+        self._loss = wrong_units
+        self._eval_loss = wrong_units
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Apply the rule to a batch."""
         x, y = batch
         sums = self.net(x)
         loss = wrong_units(sums, y)
-        error = errors(sums, y)
+        steps = errors(sums, y) * sums
         optimizer = self.optimizers()
         optimizer.zero_grad()  # type: ignore[union-attr]  # there is one
         # d(w · x)/dw is x: this is the rule for any linear net, with the bias as the weight of an
         # input fixed at 1
-        self.manual_backward(-(error * sums).sum())
+        self.manual_backward(-steps.sum())
         step = self.trainer.global_step
         optimizer.step()  # type: ignore[union-attr]
-        self._sums["seen"] += len(x)
+        self._seen += len(x)
         self._add("loss", loss * len(x))
         self.count_training(sums.detach(), y)
         if step % self._log_every == 0:
@@ -71,14 +78,16 @@ def errors(sums: Tensor, y: Tensor) -> Tensor:
     With two classes the first has no unit: its sum is a constant 0, and the target of the other is
     the class.
     """
+    num_classes = sums.shape[1]
     output = (sums > 0).to(sums.dtype)
-    target = F.one_hot(y, sums.shape[1]).to(sums.dtype)
+    target = F.one_hot(y, num_classes).to(sums.dtype)
     error = (target - output).detach()
-    if sums.shape[1] == 2:
+    if num_classes == 2:
         error[:, 0] = 0
     return error
 
 
 def wrong_units(sums: Tensor, y: Tensor) -> Tensor:
     """How many units of a sample are wrong, mean over the batch: (B, K) sums and (B,) classes."""
-    return errors(sums, y).abs().sum(1).mean()
+    is_wrong = errors(sums, y).abs()
+    return is_wrong.sum(1).mean()

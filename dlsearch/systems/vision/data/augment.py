@@ -1,4 +1,6 @@
-"""Augmentation of whole batches on their device, random for each sample by (seed, epoch, index) and nothing else.
+"""Augmentation of whole batches on their device.
+
+It is random for each sample by (seed, epoch, index) and nothing else.
 
 Random numbers are a hash of these, not draws from a generator: a sample looks the same whatever its
 batch, its place in it, the number of workers and the device. (``torchvision.transforms.v2`` draws
@@ -8,22 +10,32 @@ once for a whole batch tensor.)
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
+#: Odd numbers of 64 bits by which SplitMix64 mixes, and one more.
+_GOLDEN = 0x9E3779B97F4A7C15
+_FIRST = 0xBF58476D1CE4E5B9
+_SECOND = 0x94D049BB133111EB
+_OF_SEED = 0xD1342543DE82EF95
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL's grey scale
 
 
 def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+    """The int64 of the same bits as 64 bits without a sign."""
+    if value < 1 << 63:
+        return value
+    return value - (1 << 64)
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
     """Logical shift to the right; that of int64 is arithmetic."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    kept = (1 << (64 - bits)) - 1
+    return (z >> bits) & kept
 
 
 def uniform(
@@ -43,23 +55,29 @@ def uniform(
     Returns:
         (B, streams) float64.
     """
-    start = (seed * 0xD1342543DE82EF95 + epoch * 0x9E3779B97F4A7C15) & _MASK
-    stream = torch.arange(1, streams + 1, device=index.device) * _signed(0xBF58476D1CE4E5B9)
+    start = (seed * _OF_SEED + epoch * _GOLDEN) & _MASK
+    again = (start * _SECOND) & _MASK
+    numbers = torch.arange(1, streams + 1, device=index.device)
+    stream = numbers * _signed(_FIRST)
     # Mixed twice, so that neighbours in any of the four are far apart.
-    z = _mix(index.to(torch.int64)[:, None] + (stream + _signed(start)))
-    z = _mix(z + (stream ^ _signed((start * 0x94D049BB133111EB) & _MASK)))
-    return _shift(z, 11).to(torch.float64) * 2.0**-53
+    samples = index.to(torch.int64)[:, None]
+    z = _mix(samples + (stream + _signed(start)))
+    z = _mix(z + (stream ^ _signed(again)))
+    bits = _shift(z, 11)
+    return bits.to(torch.float64) * 2.0**-53
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = z * _signed(0x9E3779B97F4A7C15)
-    z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
+    z = z * _signed(_GOLDEN)
+    z = (z ^ _shift(z, 30)) * _signed(_FIRST)
+    z = (z ^ _shift(z, 27)) * _signed(_SECOND)
     return z ^ _shift(z, 31)
 
 
 class Augment:
-    """What may happen to a training image. Everything is off by default, and each is one number for a search to choose.
+    """What may happen to a training image.
+
+    Everything is off by default, and each is one number for a search to choose.
 
     Args:
         horizontal_flip: Probability.
@@ -105,7 +123,8 @@ class Augment:
         for name, (value, most) in limits.items():
             if not 0 <= value <= most:
                 raise ValueError(
-                    f"{name}: expected 0 to {most:g}, got {value} (hint: data.augment.{name}=0 is off)"
+                    f"{name}: expected 0 to {most:g}, got {value}"
+                    f" (hint: data.augment.{name}=0 is off)"
                 )
         self.horizontal_flip = horizontal_flip
         self.vertical_flip = vertical_flip
@@ -160,7 +179,9 @@ class Augment:
         x = images.to(torch.float32) / 255.0
         if self.warps:
             x = self._warp(x, *streams[4:8])
-        return self._colour(x, *streams[8:]) if self.colours else x
+        if self.colours:
+            x = self._colour(x, *streams[8:])
+        return x
 
     def _move(
         self,
@@ -174,14 +195,14 @@ class Augment:
         height, width = images.shape[-2:]
         columns, seen_x = self._sources(width, u_h < self.horizontal_flip, u_x)
         rows, seen_y = self._sources(height, u_v < self.vertical_flip, u_y)
-        flat = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (B, H·W)
-        moved = (
-            images.flatten(2)
-            .gather(2, flat[:, None, :].expand(-1, images.shape[1], -1))
-            .view_as(images)
-        )
+        sources = rows[:, :, None] * width + columns[:, None, :]  # (B, H, W)
+        flat = sources.flatten(1)[:, None, :]
+        of_channels = flat.expand(-1, images.shape[1], -1)
+        moved = images.flatten(2).gather(2, of_channels)
+        moved = moved.view_as(images)
         if self.crop:
-            moved = moved * (seen_y[:, :, None] & seen_x[:, None, :])[:, None]
+            seen = seen_y[:, :, None] & seen_x[:, None, :]
+            moved = moved * seen[:, None]
         return moved
 
     def _sources(
@@ -190,11 +211,17 @@ class Augment:
         flipped: Tensor,
         chance: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Where each of `side` pixels comes from, and whether that lies inside the image: (B, side) both."""
+        """Where each of `side` pixels comes from, and whether that lies inside the image.
+
+        Both are (B, side).
+        """
         target = torch.arange(side, device=chance.device)
         source = torch.where(flipped[:, None], side - 1 - target, target)
-        source = source + ((chance * (2 * self.crop + 1)).to(torch.int64) - self.crop)[:, None]
-        return source.clamp(0, side - 1), (source >= 0) & (source < side)
+        places = (chance * (2 * self.crop + 1)).to(torch.int64)
+        shift = places - self.crop
+        source = source + shift[:, None]
+        is_inside = (source >= 0) & (source < side)
+        return source.clamp(0, side - 1), is_inside
 
     def _warp(
         self,
@@ -210,21 +237,16 @@ class Augment:
         factor = 1 + (2 * u_scale - 1) * self.scale
         # In float64: sines of one number differ in the last bit with its place in a vector, and
         # rounding hides that.
-        cos, sin = (
-            (f / factor).to(x.dtype)[:, None, None] for f in (torch.cos(angle), torch.sin(angle))
-        )
-        shift_x, shift_y = (
-            ((2 * u - 1) * 2 * self.translate).to(x.dtype)[:, None, None] for u in (u_x, u_y)
-        )
-        xs = ((torch.arange(width, device=x.device, dtype=x.dtype) + 0.5) * 2 / width - 1)[
-            None, None, :
-        ] - shift_x
-        ys = ((torch.arange(height, device=x.device, dtype=x.dtype) + 0.5) * 2 / height - 1)[
-            None, :, None
-        ] - shift_y
+        cos = _for_pixels(torch.cos(angle) / factor, x)
+        sin = _for_pixels(torch.sin(angle) / factor, x)
+        shift_x = _for_pixels((2 * u_x - 1) * 2 * self.translate, x)
+        shift_y = _for_pixels((2 * u_y - 1) * 2 * self.translate, x)
+        xs = _centres(width, x)[None, None, :] - shift_x
+        ys = _centres(height, x)[None, :, None] - shift_y
         aspect = height / width  # angles are angles of pixels, not of the [-1, 1] square
-        # (B, H, W, 2)
-        grid = torch.stack([cos * xs + sin * ys * aspect, cos * ys - sin * xs / aspect], dim=-1)
+        source_x = cos * xs + sin * ys * aspect
+        source_y = cos * ys - sin * xs / aspect
+        grid = torch.stack([source_x, source_y], dim=-1)  # (B, H, W, 2)
         return F.grid_sample(
             x,
             grid,
@@ -242,21 +264,43 @@ class Augment:
         u_grey: Tensor,
     ) -> Tensor:
         """Brightness, contrast, saturation, grey scale, in this order."""
+        has_colours = x.shape[1] == 3
         if self.brightness:
-            x = (x * _factor(u_bright, self.brightness, x)).clamp(0, 1)
+            factor = _factor(u_bright, self.brightness, x)
+            x = (x * factor).clamp(0, 1)
         if self.contrast:
-            mean = _grey(x).mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float64).to(x.dtype)
-            x = (mean + (x - mean) * _factor(u_contrast, self.contrast, x)).clamp(0, 1)
-        if self.saturation and x.shape[1] == 3:
+            factor = _factor(u_contrast, self.contrast, x)
+            mean = _grey(x).mean(
+                dim=(1, 2, 3),
+                keepdim=True,
+                dtype=torch.float64,
+            )
+            mean = mean.to(x.dtype)
+            x = (mean + (x - mean) * factor).clamp(0, 1)
+        if self.saturation and has_colours:
+            factor = _factor(u_saturation, self.saturation, x)
             grey = _grey(x)
-            x = (grey + (x - grey) * _factor(u_saturation, self.saturation, x)).clamp(0, 1)
-        if self.grayscale and x.shape[1] == 3:
-            x = torch.where((u_grey < self.grayscale)[:, None, None, None], _grey(x), x)
+            x = (grey + (x - grey) * factor).clamp(0, 1)
+        if self.grayscale and has_colours:
+            is_grey = u_grey < self.grayscale
+            x = torch.where(is_grey[:, None, None, None], _grey(x), x)
         return x
 
 
+def _for_pixels(numbers: Tensor, like: Tensor) -> Tensor:
+    """A number for each image as one for each of its pixels: (B,) to (B, 1, 1)."""
+    return numbers.to(like.dtype)[:, None, None]
+
+
+def _centres(side: int, like: Tensor) -> Tensor:
+    """Where the centres of pixels lie, in [-1, 1] from edge to edge: (side,)."""
+    pixels = torch.arange(side, device=like.device, dtype=like.dtype)
+    return (pixels + 0.5) * 2 / side - 1
+
+
 def _factor(chance: Tensor, jitter: float, like: Tensor) -> Tensor:
-    return (1 + (2 * chance - 1) * jitter).to(like.dtype)[:, None, None, None]
+    factor = 1 + (2 * chance - 1) * jitter
+    return factor.to(like.dtype)[:, None, None, None]
 
 
 def _grey(x: Tensor) -> Tensor:
@@ -264,7 +308,9 @@ def _grey(x: Tensor) -> Tensor:
     if x.shape[1] == 1:
         return x
     red, green, blue = x.unbind(1)
-    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[:, None]
+    of_red, of_green, of_blue = _LUMA
+    grey = of_red * red + of_green * green + of_blue * blue
+    return grey[:, None]
 
 
 class ImageTransform:
@@ -288,7 +334,7 @@ class ImageTransform:
         self.seed = seed
         self._mean = mean
         self._std = std
-        self._affine: tuple[torch.device, Tensor, Tensor] | None = None
+        self._affine: _Affine | None = None
 
     def __call__(
         self,
@@ -297,20 +343,37 @@ class ImageTransform:
         epoch: int,
     ) -> Tensor:
         """(B, C, H, W) uint8 to float32 of the same shape."""
-        augment = self.augment
         affine = self._affine
-        if affine is None or affine[0] != images.device:
-            affine = self._affine = self._prepared(images.device)
-        x = images.float() if augment is None else augment(images, index, self.seed, epoch)
-        return x.mul_(affine[1]).add_(affine[2])
+        if affine is None or affine.device != images.device:
+            affine = self._prepared(images.device)
+            self._affine = affine
+        if self.augment is None:
+            x = images.float()
+        else:
+            x = self.augment(images, index, self.seed, epoch)
+        return x.mul_(affine.scale).add_(affine.shift)
 
-    def _prepared(self, device: torch.device) -> tuple[torch.device, Tensor, Tensor]:
+    def _prepared(self, device: torch.device) -> _Affine:
         """X · scale + shift = (x / 255 − mean) / std, in two operations.
 
         What augments leaves values in [0, 1].
         """
-        mean, std = (
-            torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (self._mean, self._std)
+        mean = torch.tensor(self._mean, dtype=torch.float64)[:, None, None]
+        std = torch.tensor(self._std, dtype=torch.float64)[:, None, None]
+        divisor = std * 255.0 if self.augment is None else std
+        scale = 1 / divisor
+        shift = -mean / std
+        return _Affine(
+            device,
+            scale.float().to(device),
+            shift.float().to(device),
         )
-        scale = 1 / (std * 255.0 if self.augment is None else std)
-        return device, scale.float().to(device), (-mean / std).float().to(device)
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """Standardisation as a product and a sum, (C, 1, 1) each, on a device."""
+
+    device: torch.device
+    scale: Tensor
+    shift: Tensor

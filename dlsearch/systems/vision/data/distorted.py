@@ -6,7 +6,6 @@ of MNIST by a seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +16,14 @@ from dlsearch.systems.vision.data.augment import Augment, uniform
 from dlsearch.systems.vision.data.image import MNIST
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
 _CHUNK = 4096
+#: Numbers of chance that the place of an image takes, and each piece of another.
+_OF_PLACE = 4
+_OF_PIECE = 5
 
 
 def distort(
@@ -33,9 +37,10 @@ def distort(
     patch: int = 6,
     seed: int = 0,
 ) -> NDArray[np.uint8]:
-    """Put each image somewhere on a larger black one, turned, scaled, and among pieces of other images.
+    """Put each image somewhere on a larger black one.
 
-    Each image's distortion depends on the seed and its index alone.
+    It is turned, scaled, and lies among pieces of other images. Each image's distortion depends on
+    the seed and its index alone.
 
     Args:
         images: (N, C, H, W).
@@ -50,16 +55,21 @@ def distort(
     Returns:
         (N, C, side, side).
     """
-    out = np.empty((len(images), images.shape[1], side, side), dtype=np.uint8)
-    for start in range(0, len(images), _CHUNK):
-        index = torch.arange(start, min(start + _CHUNK, len(images)))
-        chance = uniform(seed, 0, index, 4 + 5 * clutter)
-        part = torch.from_numpy(images[start : start + _CHUNK]).float()
+    count, channels = images.shape[:2]
+    out = np.empty((count, channels, side, side), dtype=np.uint8)
+    for start in range(0, count, _CHUNK):
+        end = min(start + _CHUNK, count)
+        index = torch.arange(start, end)
+        chance = uniform(seed, 0, index, _OF_PLACE + _OF_PIECE * clutter)
+        part = torch.from_numpy(images[start:end]).float()
         placed = _place(part, side, rotate, scale, translate, chance)
-        whole = placed.round().clamp(0, 255).to(torch.uint8).numpy()
+        levels = placed.round().clamp(0, 255)
+        whole = levels.to(torch.uint8).numpy()
         for piece in range(clutter):
-            _add_piece(whole, images, patch, chance[:, 4 + 5 * piece : 9 + 5 * piece].numpy())
-        out[start : start + _CHUNK] = whole
+            first = _OF_PLACE + _OF_PIECE * piece
+            of_piece = chance[:, first : first + _OF_PIECE]
+            _add_piece(whole, images, patch, of_piece.numpy())
+        out[start:end] = whole
     return out
 
 
@@ -74,19 +84,23 @@ def _place(
     """(B, C, H, W) to (B, C, side, side), by four numbers of chance in [0, 1) each."""
     height, width = images.shape[-2:]
     angle = torch.deg2rad((2 * chance[:, 0] - 1) * rotate)
-    factor = scale[0] + chance[:, 1] * (scale[1] - scale[0])
+    least, largest = scale
+    factor = least + chance[:, 1] * (largest - least)
     # pixels either way
-    room_x, room_y = (((side - n * factor) / 2).clamp(min=0) * translate for n in (width, height))
+    room_x = ((side - width * factor) / 2).clamp(min=0) * translate
+    room_y = ((side - height * factor) / 2).clamp(min=0) * translate
     shift_x = (2 * chance[:, 2] - 1) * room_x
     shift_y = (2 * chance[:, 3] - 1) * room_y
     at = torch.arange(side, dtype=torch.float64) - (side - 1) / 2  # pixels from the centre
-    xs = (at[None, None, :] - shift_x[:, None, None]) / factor[:, None, None]
-    ys = (at[None, :, None] - shift_y[:, None, None]) / factor[:, None, None]
+    from_centre_x = at[None, None, :] - shift_x[:, None, None]
+    from_centre_y = at[None, :, None] - shift_y[:, None, None]
+    xs = from_centre_x / factor[:, None, None]
+    ys = from_centre_y / factor[:, None, None]
     cos = torch.cos(angle)[:, None, None]
     sin = torch.sin(angle)[:, None, None]
-    grid = torch.stack(
-        [(cos * xs + sin * ys) * 2 / width, (cos * ys - sin * xs) * 2 / height], dim=-1
-    )
+    source_x = cos * xs + sin * ys
+    source_y = cos * ys - sin * xs
+    grid = torch.stack([source_x * 2 / width, source_y * 2 / height], dim=-1)
     return F.grid_sample(
         images,
         grid.float(),
@@ -106,14 +120,22 @@ def _add_piece(
     height, width = images.shape[-2:]
     side = whole.shape[-1]
     limits = np.array(
-        (len(images), height - patch + 1, width - patch + 1, side - patch + 1, side - patch + 1)
+        [
+            len(images),
+            height - patch + 1,
+            width - patch + 1,
+            side - patch + 1,
+            side - patch + 1,
+        ]
     )
-    other, y, x, top, left = (chance * limits).astype(np.int64).T[..., None, None]  # (B, 1, 1) each
+    drawn = (chance * limits).astype(np.int64)
+    other, y, x, top, left = drawn.T[..., None, None]  # (B, 1, 1) each
     rows = np.arange(patch)[:, None]
     columns = np.arange(patch)
     target = np.arange(len(whole))[:, None, None]
     place = (target, slice(None), top + rows, left + columns)
-    whole[place] = np.maximum(whole[place], images[other, :, y + rows, x + columns])
+    pieces = images[other, :, y + rows, x + columns]
+    whole[place] = np.maximum(whole[place], pieces)
 
 
 class DistortedMNIST(MNIST):
@@ -148,7 +170,8 @@ class DistortedMNIST(MNIST):
         augment: Augment | None = None,
         **settings: Any,
     ) -> None:
-        if len(shape) != 3 or shape[0] != 1 or shape[1] != shape[2] or shape[1] < 28:
+        is_square = len(shape) == 3 and shape[0] == 1 and shape[1] == shape[2]
+        if not is_square or shape[1] < 28:
             raise ValueError(
                 f"shape: expected [1, side, side] with 28 pixels or more, got {list(shape)}"
             )
@@ -172,17 +195,14 @@ class DistortedMNIST(MNIST):
         self.clutter = clutter
         self.distortion_seed = distortion_seed
 
-    def source(self) -> dict[str, Any]:
+    def source(self) -> Mapping[str, Any]:
         """The distortion, all of it."""
-        how = {
+        return {
+            **super().source(),
             "rotate": self.rotate,
             "scale": self.scale,
             "translate": self.translate,
             "clutter": self.clutter,
-        }
-        return {
-            **super().source(),
-            **how,
             "side": self.shape[1],
             "distortion_seed": self.distortion_seed,
         }

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,7 +31,11 @@ from dlsearch.systems.vision.data.listing import Listing, list_images, shown
 from dlsearch.systems.vision.data.streaming import ImageFiles, StreamingLoader
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from dlsearch.systems.shared.descriptions import InputSpec, SplitRecord
 
 _SAMPLED = 2048  # images that estimate mean and deviation
 #: Of what the cache holds: 1 was named after the times of folders, and had a line for each path.
@@ -148,7 +151,10 @@ class ImageFolder(SplitData):
         return self.cache / f"{self.name}-{self._key}"
 
     def prepare_data(self) -> None:
-        """List, split and hash the files, once. Nothing is decoded but what estimates mean and deviation."""
+        """List, split and hash the files, once.
+
+        Nothing is decoded but what estimates mean and deviation.
+        """
         publish(self.split_folder(), self._write)
         self._check_classes(self.record()["num_classes"])
 
@@ -171,25 +177,44 @@ class ImageFolder(SplitData):
             labels += [image.label for image in images]
             splits[part] = np.arange(start, len(paths))
         strata = np.asarray(labels, dtype=np.int64)
-        rng = np.random.default_rng(self.split_seed)
-        pool = splits["train"]
-        for part, size in (("test", self.test_size), ("val", self.val_size)):
-            if part not in splits:
-                splits[part], pool = take(strata, pool, count(size, len(pool), f"{part}_size"), rng)
-        splits["train"], _ = take(
-            strata, pool, count(self.train_size, len(pool), "train_size"), rng
-        )
-        if not len(splits["train"]):
-            raise ValueError(
-                "root: expected images to train on, found none (hint: root/train/<class>/*.png)"
-            )
+        self._cut_splits(strata, splits)
         check_disjoint(splits)
         hashes = [self._hash(path) for path in paths]
         for part, index in splits.items():
             np.save(folder / f"{part}_index.npy", index)
         (folder / _PATHS).write_bytes(_BETWEEN.join(map(os.fsencode, paths)))
         np.save(folder / "labels.npy", strata)
-        write_json(folder / "split.json", self._record(classes, paths, strata, splits, hashes))
+        write_json(
+            folder / "split.json",
+            self._record(
+                classes,
+                paths,
+                strata,
+                splits,
+                hashes,
+            ),
+        )
+
+    def _cut_splits(self, strata: Indices, splits: dict[str, Indices]) -> None:
+        """Cut what is not given from training.
+
+        Args:
+            strata: Class of every image.
+            splits: The folders that there are; ``test`` and ``val`` are added where they are not,
+                and ``train`` loses what they get.
+        """
+        rng = np.random.default_rng(self.split_seed)
+        pool = splits["train"]
+        for part, size in (("test", self.test_size), ("val", self.val_size)):
+            if part not in splits:
+                number = count(size, len(pool), f"{part}_size")
+                splits[part], pool = take(strata, pool, number, rng)
+        number = count(self.train_size, len(pool), "train_size")
+        splits["train"], _ = take(strata, pool, number, rng)
+        if not len(splits["train"]):
+            raise ValueError(
+                "root: expected images to train on, found none (hint: root/train/<class>/*.png)"
+            )
 
     def _record(
         self,
@@ -198,44 +223,43 @@ class ImageFolder(SplitData):
         labels: Indices,
         splits: dict[str, Indices],
         hashes: list[bytes],
-    ) -> dict[str, Any]:
-        content = {part: [hashes[i] for i in index] for part, index in splits.items()}
-        before_val = set(content["train"])
-        before_test = {*content["train"], *content["val"]}
-        twins = sum(h in before_val for h in content["val"]) + sum(
-            h in before_test for h in content["test"]
-        )
-        return {
+    ) -> SplitRecord:
+        record: SplitRecord = {
             "name": self.root.resolve().name,
             "shape": list(self.shape),
             "num_classes": len(classes),
             "classes": classes,
-            "sizes": {part: len(index) for part, index in splits.items()},
-            "digests": {
-                part: hashlib.sha256(
-                    b"".join(
-                        h + labels[i].tobytes() for h, i in zip(content[part], index, strict=True)
-                    )
-                ).hexdigest()
-                for part, index in splits.items()
-            },
-            "class_counts": {
-                part: class_counts(labels[index], len(classes)) for part, index in splits.items()
-            },
-            "overlap": {"index": 0, "content": twins if self.hash_content else 0},
-            "statistics": {}
-            if self.mean
-            else self._statistics(ImageFiles(self.root, paths, labels, self.shape), splits),
+            "sizes": {},
+            "digests": {},
+            "class_counts": {},
+            "overlap": {"index": 0, "content": 0},
+            "statistics": {},
         }
+        for part, index in splits.items():
+            record["sizes"][part] = len(index)
+            record["digests"][part] = _digest(hashes, labels, index)
+            record["class_counts"][part] = class_counts(labels[index], len(classes))
+        if self.hash_content:
+            record["overlap"]["content"] = _count_twins(hashes, splits)
+        if not self.mean:
+            files = ImageFiles(self.root, paths, labels, self.shape)
+            record["statistics"] = self._statistics(files, splits)
+        return record
 
     def _hash(self, path: str) -> bytes:
         file = self.root / path
         if self.hash_content:
             with file.open("rb") as stream:
                 return hashlib.file_digest(stream, "sha256").digest()
-        return hashlib.sha256(os.fsencode(path) + f"\n{file.stat().st_size}".encode()).digest()
+        size = file.stat().st_size
+        text = os.fsencode(path) + f"\n{size}".encode()
+        return hashlib.sha256(text).digest()
 
-    def _statistics(self, files: ImageFiles, splits: dict[str, Indices]) -> dict[str, list[float]]:
+    def _statistics(
+        self,
+        files: ImageFiles,
+        splits: dict[str, Indices],
+    ) -> dict[str, list[float]]:
         """Over a seeded sample of training images."""
         rng = np.random.default_rng(self.split_seed)
         train = splits["train"]
@@ -248,33 +272,34 @@ class ImageFolder(SplitData):
     # -- batches -----------------------------------------------------------------------------------
     def files(self) -> ImageFiles:
         """All images, in the order that indices count."""
-        return ImageFiles(
-            self.root, self._paths(), np.load(self.split_folder() / "labels.npy"), self.shape
-        )
+        labels = np.load(self.split_folder() / "labels.npy")
+        return ImageFiles(self.root, self._paths(), labels, self.shape)
 
     def _paths(self) -> list[str]:
-        return [
-            os.fsdecode(path)
-            for path in (self.split_folder() / _PATHS).read_bytes().split(_BETWEEN)
-        ]
+        content = (self.split_folder() / _PATHS).read_bytes()
+        return [os.fsdecode(path) for path in content.split(_BETWEEN)]
 
     def loader(self, split: str) -> StreamingLoader:
         """Batches of ``train``, ``val`` or ``test``, made on the trainer's device."""
         if split == "test":
             self.check_unsealed()
         self.prepare_data()
-        training = split == "train"
+        is_training = split == "train"
         statistics = self.record()["statistics"]
-        mean = self.mean or statistics["mean"]
-        std = self.std or statistics["std"]
+        transform = ImageTransform(
+            mean=self.mean or statistics["mean"],
+            std=self.std or statistics["std"],
+            augment=self.augment if is_training else None,
+            seed=self.seed,
+        )
         return StreamingLoader(
             self.files(),
             self.index(split),
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            shuffle=training and self.shuffles,
+            batch_size=self.batch_size if is_training else self.eval_batch_size,
+            shuffle=is_training and self.shuffles,
             seed=self.seed,
-            drop_last=training and self.drop_last,
-            transform=ImageTransform(mean, std, self.augment if training else None, self.seed),
+            drop_last=is_training and self.drop_last,
+            transform=transform,
             num_workers=self.num_workers,
             device=self.device,
             **self.share,
@@ -285,12 +310,10 @@ class ImageFolder(SplitData):
         if (self.root / "test").is_dir():
             return [self.root / "test"]
         paths = self._paths()
-        return [
-            self.root / paths[int(index)]
-            for index in np.load(self.split_folder() / "test_index.npy")
-        ]
+        drawn = np.load(self.split_folder() / "test_index.npy")
+        return [self.root / paths[number] for number in drawn.tolist()]
 
-    def input_spec(self) -> dict[str, Any]:
+    def input_spec(self) -> InputSpec:
         """The shape of an image, the statistics that standardise it, and the classes."""
         return image_spec(self.shape, self.mean, self.std, self.record())
 
@@ -301,5 +324,26 @@ class ImageFolder(SplitData):
             SealedTestSet: :meth:`unseal` was not called.
         """
         self.check_unsealed()
-        number = int(np.load(self.split_folder() / "test_index.npy")[index])
-        return np.ascontiguousarray(self.files().pixels(number).transpose(1, 2, 0))
+        drawn = np.load(self.split_folder() / "test_index.npy")
+        pixels = self.files().pixels(int(drawn[index]))
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def _digest(hashes: list[bytes], labels: Indices, index: Indices) -> str:
+    """SHA-256 of the files and classes of a split, in order."""
+    state = hashlib.sha256()
+    for number in index:
+        state.update(hashes[number])
+        state.update(labels[number].tobytes())
+    return state.hexdigest()
+
+
+def _count_twins(hashes: list[bytes], splits: dict[str, Indices]) -> int:
+    """Held-out images that have a twin in a split that comes before theirs."""
+    twins = 0
+    seen = {hashes[number] for number in splits["train"]}
+    for part in ("val", "test"):
+        content = [hashes[number] for number in splits[part]]
+        twins += sum(each in seen for each in content)
+        seen.update(content)
+    return twins

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,11 @@ from dlsearch.systems.shared.split import check_size, count, take
 from dlsearch.systems.vision.data.augment import Augment, ImageTransform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
+
+    from dlsearch.systems.shared.descriptions import InputSpec, SplitRecord
 
 
 class ImageArrays(ArrayData):
@@ -76,24 +79,32 @@ class ImageArrays(ArrayData):
         check_size(test_size, "test_size")
         if self.official_test and test_size is not None:
             raise ValueError(
-                f"test_size: expected null, {self.name} has an official test set (hint: see data.val_size)"
+                f"test_size: expected null, {self.name} has an official test set"
+                " (hint: see data.val_size)"
             )
         self.test_size = test_size
         self.augment = augment
         self.mean, self.std = check_statistics(mean, std, self.shape[0])
 
-    def statistics(self, inputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, list[float]]:
+    def statistics(
+        self,
+        inputs: NDArray[Any],
+        labels: NDArray[Any],
+    ) -> dict[str, list[float]]:
         """Mean and deviation of each channel."""
         return channel_statistics(histograms(inputs))
 
     def transform(self, split: str) -> ImageTransform:
         """Standardisation, and augmentation in training."""
         statistics = self.record()["statistics"]
-        mean = self.mean or statistics["mean"]
-        std = self.std or statistics["std"]
-        return ImageTransform(mean, std, self.augment if split == "train" else None, self.seed)
+        return ImageTransform(
+            mean=self.mean or statistics["mean"],
+            std=self.std or statistics["std"],
+            augment=self.augment if split == "train" else None,
+            seed=self.seed,
+        )
 
-    def input_spec(self) -> dict[str, Any]:
+    def input_spec(self) -> InputSpec:
         """The shape of an image, the statistics that standardise it, and the classes."""
         return image_spec(self.shape, self.mean, self.std, self.record())
 
@@ -104,14 +115,17 @@ class ImageArrays(ArrayData):
             SealedTestSet: :meth:`unseal` was not called.
         """
         images, _ = self.arrays("test")
-        return np.ascontiguousarray(images[index].numpy().transpose(1, 2, 0))
+        pixels = images[index].numpy()
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def histograms(images: NDArray[np.uint8]) -> NDArray[Any]:
     """How often each channel has each value: (N, C, H, W) to (C, 256)."""
-    return np.stack(
-        [np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])]
-    )
+    counts: list[NDArray[Any]] = []
+    for channel in range(images.shape[1]):
+        values = images[:, channel].ravel()
+        counts.append(np.bincount(values, minlength=256))
+    return np.stack(counts)
 
 
 def channel_statistics(counts: NDArray[Any]) -> dict[str, list[float]]:
@@ -119,17 +133,28 @@ def channel_statistics(counts: NDArray[Any]) -> dict[str, list[float]]:
     level = np.arange(256) / 255
     total = counts.sum(1)
     mean = (counts * level).sum(1) / total
-    std = np.sqrt((counts * (level - mean[:, None]) ** 2).sum(1) / total)
-    return {"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}
+    deviation = level - mean[:, None]
+    variance = (counts * deviation**2).sum(1) / total
+    std = np.maximum(np.sqrt(variance), 1e-6)
+    return {"mean": mean.tolist(), "std": std.tolist()}
 
 
 def image_spec(
     shape: Sequence[int],
     mean: list[float] | None,
     std: list[float] | None,
-    record: dict[str, Any],
-) -> dict[str, Any]:
-    """How a picture becomes an input: converted to `shape`, scaled to [0, 1], standardised by channel."""
+    record: SplitRecord,
+) -> InputSpec:
+    """How a picture becomes an input.
+
+    It is converted to `shape`, scaled to [0, 1], and standardised by channel.
+
+    Args:
+        shape: (channels, height, width).
+        mean: Of each channel; None takes that of the training split.
+        std: Standard deviations, in the same way.
+        record: Of the splits.
+    """
     found = record["statistics"]
     return {
         "kind": "image",
@@ -141,7 +166,9 @@ def image_spec(
 
 
 def check_statistics(
-    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    channels: int,
 ) -> tuple[list[float] | None, list[float] | None]:
     """Both or neither, one number for each channel.
 
@@ -155,23 +182,33 @@ def check_statistics(
             )
         if value is not None and len(value) != channels:
             raise ValueError(
-                f"{argument}: expected one number for each of the {channels} channels, got {list(value)}"
+                f"{argument}: expected one number for each of the {channels} channels,"
+                f" got {list(value)}"
             )
-    if std is not None and min(std) <= 0:
+    if mean is None or std is None:
+        return None, None
+    if min(std) <= 0:
         raise ValueError(f"std: expected positive numbers, got {list(std)}")
-    return (None if mean is None else list(mean)), (None if std is None else list(std))
+    return list(mean), list(std)
 
 
 class Digits(ImageArrays):
-    """The 1,797 digits of 8×8 pixels that come with scikit-learn (Alpaydin and Kaynak, 1998). No file, no download."""
+    """The 1,797 digits of 8×8 pixels that come with scikit-learn (Alpaydin and Kaynak, 1998).
+
+    There is no file to download.
+    """
 
     name = "digits"
     native_shape = (1, 8, 8)
     classes = tuple("0123456789")
 
-    def source(self) -> dict[str, Any]:
+    def source(self) -> Mapping[str, Any]:
         """There is no official test set: the arrays depend on the split too."""
-        return {**super().source(), "test_size": self.test_size, "split_seed": self.split_seed}
+        return {
+            **super().source(),
+            "test_size": self.test_size,
+            "split_seed": self.split_seed,
+        }
 
     def source_test_files(self) -> list[Path]:
         """All digits are in one file."""
@@ -181,10 +218,12 @@ class Digits(ImageArrays):
         """Grey levels 0..16 become 0..255."""
         from sklearn.datasets import load_digits
 
-        pixels, labels = load_digits(return_X_y=True)
-        images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, *self.native_shape)
+        levels, labels = load_digits(return_X_y=True)
+        pixels = np.round(levels * (255 / 16)).astype(np.uint8)
+        images = pixels.reshape(-1, *self.native_shape)
         rng = np.random.default_rng(self.split_seed)
-        number = count(0.2 if self.test_size is None else self.test_size, len(images), "test_size")
+        test_size = 0.2 if self.test_size is None else self.test_size
+        number = count(test_size, len(images), "test_size")
         test, rest = take(labels, np.arange(len(images)), number, rng)
         labels = labels.astype(np.int64)
         return {
@@ -218,7 +257,14 @@ class TorchvisionImages(ImageArrays):
         for part in ("train", "test"):
             images, labels = self._read(train=part == "train")
             channels_last = images.reshape(len(images), *images.shape[1:3], -1)
-            found[part] = np.ascontiguousarray(channels_last.transpose(0, 3, 1, 2))
+            found[part] = np.ascontiguousarray(
+                channels_last.transpose(
+                    0,
+                    3,
+                    1,
+                    2,
+                )
+            )
             found[f"{part}_labels"] = labels
         return found
 

@@ -1,15 +1,27 @@
-"""What images a tree of folders holds, and what tells that they have changed: names, sizes and times, at any depth."""
+"""What images a tree of folders holds.
+
+Names, sizes and times, at any depth, tell that they have changed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+#: Size of a file, time of the last change of its content, and of the last change of anything about
+#: it, which nobody can set: an overwrite that restores the former is seen by the latter.
+Stamp = tuple[int, int, int]
+#: Which folder it is, whatever its name: device and inode.
+_Identity = tuple[int, int]
 
 
 class Image(NamedTuple):
@@ -19,14 +31,12 @@ class Image(NamedTuple):
         path: Relative to the tree; what is no UTF-8 in it is escaped by surrogates, as Python does
             for file names.
         label: Its class.
-        stamp: Size, time of the last change of its content, and of the last change of anything
-            about it, which nobody can set: an overwrite that restores the former is seen by the
-            latter.
+        stamp: See :data:`Stamp`.
     """
 
     path: str
     label: int
-    stamp: tuple[int, int, int]
+    stamp: Stamp
 
 
 @dataclass(frozen=True)
@@ -46,11 +56,13 @@ class Listing:
         """A digest that changes when a file or a class comes, goes, is renamed or is written."""
         state = hashlib.sha256()
         for name in self.classes:
-            state.update(os.fsencode(name) + b"\0")
+            state.update(os.fsencode(name))
+            state.update(b"\0")
         for part, images in self.parts.items():
             state.update(f"\0{part}\0".encode())
             for image in images:
-                state.update(os.fsencode(image.path) + b"\0" + repr(image.stamp).encode() + b"\0")
+                state.update(os.fsencode(image.path))
+                state.update(f"\0{image.stamp!r}\0".encode())
         return state.hexdigest()
 
 
@@ -69,44 +81,62 @@ def list_images(root: Path) -> Listing:
     """
     if not root.is_dir():
         raise FileNotFoundError(f"root: expected a folder of images, there is none at {root}")
-    given = [part for part in ("train", "val", "test") if (root / part).is_dir()]
-    folders = {part: root / part for part in given} if "train" in given else {"train": root}
+    folders = _folders_of_parts(root)
     classes = _folder_names(folders["train"])
     if not classes:
         raise ValueError(f"root: expected one folder a class, {folders['train']} has none")
     parts: dict[str, list[Image]] = {}
     for part, folder in folders.items():
-        strange = sorted(set(_folder_names(folder)) - set(classes))
+        strange = set(_folder_names(folder)) - set(classes)
         if strange:
-            raise ValueError(f"root: class {strange[0]!r} of {part} is not in training")
+            raise ValueError(f"root: class {min(strange)!r} of {part} is not in training")
         prefix = "" if folder == root else f"{part}/"
-        parts[part] = [
-            image
-            for label, name in enumerate(classes)
-            if (folder / name).is_dir()
-            for image in _images_of_class(folder / name, f"{prefix}{name}", label)
-        ]
+        parts[part] = _images_of_part(folder, prefix, classes)
     return Listing(classes, parts)
+
+
+def _folders_of_parts(root: Path) -> dict[str, Path]:
+    """Where ``train`` (and ``val``, ``test``) lie; the tree itself is ``train`` without such."""
+    folders: dict[str, Path] = {}
+    for part in ("train", "val", "test"):
+        folder = root / part
+        if folder.is_dir():
+            folders[part] = folder
+    return folders if "train" in folders else {"train": root}
+
+
+def _images_of_part(folder: Path, prefix: str, classes: list[str]) -> list[Image]:
+    images: list[Image] = []
+    for label, name in enumerate(classes):
+        if (folder / name).is_dir():
+            images += _images_of_class(folder / name, f"{prefix}{name}", label)
+    return images
 
 
 def shown(name: str) -> str:
     r"""A file's name as text that any file takes: ``\xff`` for a byte that is no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    content = os.fsencode(name)
+    return content.decode("utf-8", "backslashreplace")
 
 
 def _folder_names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
+        names = [entry.name for entry in entries if entry.is_dir()]
+    return sorted(names)
 
 
 def _images_of_class(folder: Path, prefix: str, label: int) -> list[Image]:
-    found = [Image(path, label, stamp) for path, stamp in _walk(str(folder), prefix, ())]
+    found: list[Image] = []
+    for path, stamp in _walk(str(folder), prefix, ()):
+        found.append(Image(path, label, stamp))
     return sorted(found, key=lambda image: image.path.split("/"))
 
 
 def _walk(
-    folder: str, prefix: str, above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    folder: str,
+    prefix: str,
+    above: tuple[_Identity, ...],
+) -> Iterator[tuple[str, Stamp]]:
     """Paths and stamps of the images below a folder; `above` are the folders that lead to it."""
     here = Path(folder).stat()
     identity = (here.st_dev, here.st_ino)
@@ -121,7 +151,7 @@ def _walk(
                 yield path, _stamp(entry, path)
 
 
-def _stamp(entry: os.DirEntry[str], path: str) -> tuple[int, int, int]:
+def _stamp(entry: os.DirEntry[str], path: str) -> Stamp:
     try:
         found = entry.stat()
     except OSError as error:

@@ -1,4 +1,7 @@
-"""Batches of images that are read from disk by worker processes, for what does not fit in memory."""
+"""Batches of images that are read from disk by worker processes.
+
+They are for what does not fit in memory.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dlsearch.systems.shared.loader import InOrder, Shuffled
+from dlsearch.systems.shared.loader import InOrder, Shuffled, count_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +47,8 @@ class ImageFiles(Dataset[tuple[Tensor, int, int]]):
         self.shape = shape
         # Bytes, as the file system has them, and no Python objects, whose counts would unshare
         # workers' memory.
-        self.paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+        names = [os.fsencode(path) for path in paths]
+        self.paths = np.array(names, dtype=np.bytes_)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -54,19 +58,25 @@ class ImageFiles(Dataset[tuple[Tensor, int, int]]):
         from PIL import Image
 
         channels, height, width = self.shape
-        with Image.open(self.root / os.fsdecode(self.paths[index])) as file:
+        path = self.root / os.fsdecode(self.paths[index])
+        with Image.open(path) as file:
             image = file.convert("L" if channels == 1 else "RGB")
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
             pixels = np.array(image)
-        return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+        channels_last = pixels.reshape(height, width, channels)
+        return np.ascontiguousarray(channels_last.transpose(2, 0, 1))
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        return torch.from_numpy(self.pixels(index)), int(self.labels[index]), index
+        pixels = torch.from_numpy(self.pixels(index))
+        label = int(self.labels[index])
+        return pixels, label, index
 
 
 class StreamingLoader:
-    """(x, y) batches out of a DataLoader of (bytes, label, index), augmented and standardised on the device.
+    """(x, y) batches out of a DataLoader of (bytes, label, index).
+
+    They are augmented and standardised on the device.
 
     Because the randomness is applied here by (seed, epoch, index), the number of workers changes
     nothing.
@@ -105,7 +115,13 @@ class StreamingLoader:
         self.device = device
         self.sampler = Shuffled(len(index), seed) if shuffle else InOrder(len(index))
         self.batch_sampler = _Batches(
-            self.sampler, index, batch_size, drop_last, rank, world, even=shuffle
+            self.sampler,
+            index,
+            batch_size,
+            drop_last,
+            rank,
+            world,
+            even=shuffle,
         )
         self._loader = DataLoader(
             files,
@@ -125,10 +141,8 @@ class StreamingLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch = self.sampler.epoch
-        for images, labels, index in self._loader:
-            images, labels, index = (
-                t.to(self.device, non_blocking=True) for t in (images, labels, index)
-            )
+        for batch in self._loader:
+            images, labels, index = (each.to(self.device, non_blocking=True) for each in batch)
             yield self.transform(images, index, epoch), labels
 
 
@@ -152,13 +166,22 @@ class _Batches:
         self.rank = rank
         self.world = world
         size = len(index)
-        self.n_samples = size // world if even and world > 1 else len(range(rank, size, world))
+        if even and world > 1:
+            self.n_samples = size // world
+        else:
+            self.n_samples = len(range(rank, size, world))
 
     def __len__(self) -> int:
-        whole, left = divmod(self.n_samples, self.batch_size)
-        return whole + bool(left and not (self.drop_last and whole))
+        return count_batches(
+            self.n_samples,
+            self.batch_size,
+            drop_last=self.drop_last,
+        )
 
     def __iter__(self) -> Iterator[list[int]]:
-        numbers = self.index[self.order.order().numpy()[self.rank :: self.world][: self.n_samples]]
+        order = self.order.order().numpy()
+        own = order[self.rank :: self.world]
+        numbers = self.index[own[: self.n_samples]]
         for batch in range(len(self)):
-            yield numbers[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            start = batch * self.batch_size
+            yield numbers[start : start + self.batch_size].tolist()

@@ -1,8 +1,11 @@
-"""AlexNet: ImageNet classification with deep convolutional neural networks (Krizhevsky, Sutskever and Hinton, 2012)."""
+"""AlexNet: ImageNet classification with deep convolutional neural networks.
+
+After Krizhevsky, Sutskever and Hinton (2012).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +24,14 @@ from dlsearch.systems.shared.layers import (
 )
 from dlsearch.systems.shared.layers import activation as make_activation
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class AlexNet(nn.Module):
-    """Five convolutions and three fully connected layers: 62,378,344 parameters for 3×227×227 and 1,000 classes.
+    """Five convolutions and three fully connected layers.
+
+    62,378,344 parameters for 3×227×227 and 1,000 classes.
 
     In the order in which the courses document it: local response normalisation comes after the pool
     (the paper has it before). ``groups=2`` is the paper's division of the second, fourth and fifth

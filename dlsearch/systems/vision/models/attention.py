@@ -1,4 +1,6 @@
-"""Attention over positions and over branches, after the residual attention network (Wang et al., 2017).
+"""Attention over positions and over branches.
+
+After the residual attention network (Wang et al., 2017).
 
 The detection winner of 2017 names its parts adaptive attention and deep combined convolutional
 models, without a paper of its own; what is published of the idea is the module of "Residual
@@ -7,7 +9,7 @@ attention network for image classification".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +25,14 @@ from dlsearch.systems.shared.layers import (
     initialise,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class CombinedUnit(nn.Module):
-    """A pre-activation residual unit of two convolutional branches, weighed against each other for each image.
+    """A pre-activation residual unit of two convolutional branches.
+
+    They are weighed against each other for each image.
 
     The branches see 3×3 and, dilated, 5×5 pixels; a softmax over the branches, of the mean over
     positions, weighs them.
@@ -44,11 +51,9 @@ class CombinedUnit(nn.Module):
     ) -> None:
         super().__init__()
         self.pieces = expansion(activation)
-        self.spread = (
-            nn.Conv2d(inputs, inputs * self.pieces, 1, bias=False)
-            if self.pieces > 1
-            else nn.Identity()
-        )
+        self.spread: nn.Module = nn.Identity()
+        if self.pieces > 1:
+            self.spread = nn.Conv2d(inputs, inputs * self.pieces, 1, bias=False)
         self.norm = nn.BatchNorm2d(inputs * self.pieces)
         self.act = make_activation(activation)
         self.near = nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -60,20 +65,22 @@ class CombinedUnit(nn.Module):
             dilation=2,
         )
         self.weigh = nn.Linear(inputs, 2)
-        self.shortcut = (
-            nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, inputs, H, W) to (B, outputs, H, W)."""
         y = self.act(self.norm(self.spread(x)))
-        # (B, 1, 1, 1)
-        near, far = self.weigh(y.mean(dim=(2, 3))).softmax(1)[:, :, None, None, None].unbind(1)
+        weights = self.weigh(y.mean(dim=(2, 3))).softmax(1)  # (B, 2)
+        near, far = weights[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
         return self.shortcut(x) + near * self.near(y) + far * self.far(y)
 
 
 class AttentionModule(nn.Module):
-    """``(1 + M(x)) · T(x)``: a trunk, and a mask in [0, 1] that sees more of the image (equation 3 of the paper).
+    """``(1 + M(x)) · T(x)``: a trunk, and a mask in [0, 1] that sees more of the image.
+
+    This is equation 3 of the paper.
 
     The mask's way leads down to half the sides and up again, so that it weighs a position by its
     surroundings.
@@ -86,11 +93,25 @@ class AttentionModule(nn.Module):
     def __init__(self, channels: int, activation: str) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            *(CombinedUnit(channels, channels, activation) for _ in range(2))
+            CombinedUnit(channels, channels, activation),
+            CombinedUnit(channels, channels, activation),
         )
-        self.down = nn.Sequential(nn.MaxPool2d(2), CombinedUnit(channels, channels, activation))
+        self.down = nn.Sequential(
+            nn.MaxPool2d(2),
+            CombinedUnit(
+                channels,
+                channels,
+                activation,
+            ),
+        )
         self.mask = nn.Sequential(
-            nn.BatchNorm2d(channels), nn.Conv2d(channels, channels, 1), nn.Sigmoid()
+            nn.BatchNorm2d(channels),
+            nn.Conv2d(
+                channels,
+                channels,
+                1,
+            ),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -136,11 +157,10 @@ class AttentionNet(nn.Module):
         # shapes for 3×32×32: 32×32×32, 64×16×16, 128×8×8
         for stage in range(3):
             outputs = width * 2**stage
-            layers += [nn.MaxPool2d(2)] if stage else []
-            layers += [
-                CombinedUnit(inputs, outputs, activation),
-                AttentionModule(outputs, activation),
-            ]
+            if stage:
+                layers.append(nn.MaxPool2d(2))
+            layers.append(CombinedUnit(inputs, outputs, activation))
+            layers.append(AttentionModule(outputs, activation))
             inputs = outputs
         self.features = nn.Sequential(*layers, nn.BatchNorm2d(inputs), nn.ReLU())
         self.dropout = nn.Dropout(check_dropout(dropout))

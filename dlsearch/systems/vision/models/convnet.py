@@ -7,7 +7,7 @@ al., "Network in network", 2013).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from dlsearch.systems.shared.layers import (
     expansion,
     initialise,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ConvNet(nn.Module):

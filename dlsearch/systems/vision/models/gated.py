@@ -1,8 +1,11 @@
-"""Gated messages between features: Gated bi-directional CNN for object detection (Zeng et al., 2016)."""
+"""Gated messages between features: Gated bi-directional CNN for object detection.
+
+After Zeng et al. (2016).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +21,17 @@ from dlsearch.systems.shared.layers import (
     initialise,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 #: sides of the windows that the features are of, as fractions of the image
 CONTEXTS = (0.5, 0.75, 1.0)
 
 
 class Message(nn.Module):
-    """What one context tells its neighbour: ``G(h⁰) · (h ⊗ w)``, with the gate ``G(h⁰) = sigmoid(h⁰ ⊗ v + c)``.
+    """What one context tells its neighbour: ``G(h⁰) · (h ⊗ w)``.
+
+    The gate is ``G(h⁰) = sigmoid(h⁰ ⊗ v + c)``.
 
     Args:
         channels: Of both.
@@ -43,11 +51,14 @@ class Message(nn.Module):
 
     def forward(self, told: Tensor, evidence: Tensor) -> Tensor:
         """Both (B, channels, h, w): what is told, and what decides whether it is."""
-        return torch.sigmoid(self.gate(evidence)) * self.message(told)
+        gate = torch.sigmoid(self.gate(evidence))
+        return gate * self.message(told)
 
 
 class GatedBiDirectional(nn.Module):
-    """Contexts that tell each other what they see, from small to large and back (equations 1 to 4 of the paper).
+    """Contexts that tell each other what they see, from small to large and back.
+
+    These are equations 1 to 4 of the paper.
 
     Args:
         channels: Of each context's features.
@@ -65,7 +76,15 @@ class GatedBiDirectional(nn.Module):
         pre = channels * expansion(activation)
 
         def own(inputs: int) -> nn.ModuleList:
-            return nn.ModuleList(nn.Conv2d(inputs, pre, 3, padding=1) for _ in range(contexts))
+            return nn.ModuleList(
+                nn.Conv2d(
+                    inputs,
+                    pre,
+                    3,
+                    padding=1,
+                )
+                for _ in range(contexts)
+            )
 
         def messages() -> nn.ModuleList:
             return nn.ModuleList(Message(channels, pre) for _ in range(contexts - 1))
@@ -93,14 +112,17 @@ class GatedBiDirectional(nn.Module):
                 total = total + self.down[i](down[-1], features[i + 1])
             down.append(self.act(total))
         down.reverse()
-        return [
-            self.act(self.merge[i](torch.cat(pair, dim=1)))
-            for i, pair in enumerate(zip(up, down, strict=True))
-        ]
+        merged: list[Tensor] = []
+        for i, pair in enumerate(zip(up, down, strict=True)):
+            both = torch.cat(pair, dim=1)
+            merged.append(self.act(self.merge[i](both)))
+        return merged
 
 
 class GatedNet(nn.Module):
-    """A small convnet whose views of three sizes of the image's centre pass gated messages (h³ of the paper).
+    """A small convnet whose views of the image's centre, in three sizes, pass gated messages.
+
+    They are h³ of the paper.
 
     Departures: the paper's contexts are enlarged boxes of a detector on an Inception net; here one
     whole image is classified, and the contexts are centred windows of the same feature map, resized
@@ -154,11 +176,20 @@ class GatedNet(nn.Module):
             make_activation(activation),
             nn.MaxPool2d(2),  # 64×8×8
         )
-        sides = [
-            [max(1, round(fraction * (n // 4))) for n in (height, width_)] for fraction in CONTEXTS
+        # 4×4, 6×6, 8×8
+        self.windows = [
+            (_part_of(fraction, height // 4), _part_of(fraction, width_ // 4))
+            for fraction in CONTEXTS
         ]
-        self.windows = [(rows, columns) for rows, columns in sides]  # 4×4, 6×6, 8×8
-        self.messages = GatedBiDirectional(out, len(CONTEXTS), activation) if gated else None
+        self.messages = (
+            GatedBiDirectional(
+                out,
+                len(CONTEXTS),
+                activation,
+            )
+            if gated
+            else None
+        )
         self.dropout = nn.Dropout(check_dropout(dropout))
         self.output = nn.Linear(out * len(CONTEXTS), check_outputs(num_classes))
         initialise(self, init, activation)
@@ -167,10 +198,18 @@ class GatedNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) to (B, num_classes)."""
         x = self.trunk(x)
-        seen = [self._window(x, rows, columns) for rows, columns in self.windows]  # 64×4×4 each
+        seen = [
+            self._window(
+                x,
+                rows,
+                columns,
+            )
+            for rows, columns in self.windows
+        ]  # 64×4×4 each
         if self.messages is not None:
             seen = self.messages(seen)
-        return self.output(self.dropout(torch.cat([h.mean(dim=(2, 3)) for h in seen], dim=1)))
+        means = [h.mean(dim=(2, 3)) for h in seen]
+        return self.output(self.dropout(torch.cat(means, dim=1)))
 
     def _window(
         self,
@@ -188,3 +227,8 @@ class GatedNet(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
+
+
+def _part_of(fraction: float, side: int) -> int:
+    """A fraction of a side, at least one pixel."""
+    return max(1, round(fraction * side))

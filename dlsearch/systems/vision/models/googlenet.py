@@ -1,10 +1,12 @@
-"""GoogLeNet: Going deeper with convolutions (Szegedy et al., 2014), and torchvision's form with batch normalisation."""
+"""GoogLeNet: Going deeper with convolutions (Szegedy et al., 2014).
+
+Beside it stands torchvision's form, with batch normalisation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,9 @@ from dlsearch.systems.shared.layers import (
     small_stem,
 )
 from dlsearch.systems.shared.layers import activation as make_activation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: table 1: channels of 1×1 · 3×3 reduce · 3×3 · 5×5 reduce · 5×5 · pool projection
 INCEPTIONS = {
@@ -52,12 +57,21 @@ class ConvAct(nn.Sequential):
     ) -> None:
         pre = outputs * expansion(activation)
         super().__init__(
-            nn.Conv2d(inputs, pre, kernel, stride, kernel // 2), make_activation(activation)
+            nn.Conv2d(
+                inputs,
+                pre,
+                kernel,
+                stride,
+                kernel // 2,
+            ),
+            make_activation(activation),
         )
 
 
 class Inception(nn.Module):
-    """Four branches side by side (figure 2b): 1×1, 3×3 and 5×5 behind 1×1 reductions, and a pool with a projection.
+    """Four branches side by side (figure 2b).
+
+    They are 1×1, 3×3 and 5×5 behind 1×1 reductions, and a pool with a projection.
 
     Args:
         inputs: Channels.
@@ -81,7 +95,17 @@ class Inception(nn.Module):
             ConvAct(inputs, r5, 1, activation), ConvAct(r5, c5, 5, activation)
         )
         self.pool = nn.Sequential(
-            nn.MaxPool2d(3, 1, padding=1), ConvAct(inputs, projection, 1, activation)
+            nn.MaxPool2d(
+                3,
+                1,
+                padding=1,
+            ),
+            ConvAct(
+                inputs,
+                projection,
+                1,
+                activation,
+            ),
         )
         self.outputs = c1 + c3 + c5 + projection
 
@@ -91,7 +115,9 @@ class Inception(nn.Module):
 
 
 class NaiveInception(nn.Module):
-    """The module as first thought of (figure 2a): no reductions, and the pool passes all channels on.
+    """The module as first thought of (figure 2a).
+
+    It has no reductions, and the pool passes all channels on.
 
     So each module adds its channels to those that came in, which is why the paper goes on to the
     full one.
@@ -122,7 +148,9 @@ class NaiveInception(nn.Module):
 
 
 class Head(nn.Module):
-    """An auxiliary classifier: 5×5 average pool of stride 3, a 1×1 convolution, two fully connected layers.
+    """An auxiliary classifier.
+
+    It is a 5×5 average pool of stride 3, a 1×1 convolution, and two fully connected layers.
 
     Args:
         inputs: Channels.
@@ -162,7 +190,9 @@ class Head(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """The paper's net: 22 layers with weights, nine Inception modules, no hidden fully connected layer.
+    """The paper's net: 22 layers with weights, nine Inception modules.
+
+    There is no hidden fully connected layer.
 
     6,998,552 parameters without and 13,378,280 with the auxiliary classifiers, for 3×224×224 and
     1,000 classes. With ``module=naive`` it is built of the paper's first idea of the module.
@@ -208,10 +238,12 @@ class GoogLeNet(nn.Module):
         small = small_stem(stem, in_shape, smallest=64)
         c1, c2, c3, head_channels, head_units = scaled((64, 64, 192, 128, 1024), width)
         # shapes for 3×224×224; pools round up
+        if small:
+            first = ConvAct(channels, c1, 3, activation)
+        else:
+            first = ConvAct(channels, c1, 7, activation, stride=2)
         self.stem = nn.Sequential(
-            ConvAct(channels, c1, 3, activation)
-            if small
-            else ConvAct(channels, c1, 7, activation, stride=2),  # 64×112²
+            first,  # 64×112×112
             pool(),  # 64×56×56
             LocalResponseNorm(),
             ConvAct(c1, c2, 1, activation),  # 64×56×56
@@ -227,9 +259,8 @@ class GoogLeNet(nn.Module):
         for name, row in INCEPTIONS.items():
             if name in ("4a", "5a"):
                 sides = [_pooled(n) for n in sides]
-            block = (Inception if module == "full" else NaiveInception)(
-                inputs, scaled(row, width), activation
-            )
+            kind = Inception if module == "full" else NaiveInception
+            block = kind(inputs, scaled(row, width), activation)
             self.inception[name] = block
             inputs = block.outputs
             if auxiliary and name in HEADS:
@@ -255,8 +286,10 @@ class GoogLeNet(nn.Module):
         auxiliary = []
         x = self.stem(x)
         for name, block in self.inception.items():
-            if name in ("4a", "5a"):
-                x = (self.pool4 if name == "4a" else self.pool5)(x)
+            if name == "4a":
+                x = self.pool4(x)
+            elif name == "5a":
+                x = self.pool5(x)
             x = block(x)
             if self.training and name in self.heads:
                 auxiliary.append(self.heads[name](x))
@@ -271,17 +304,31 @@ def pool() -> nn.MaxPool2d:
 
 
 def _pooled(side: int) -> int:
-    return -(-(side - 3) // 2) + 1 if side > 2 else 1
+    if side <= 2:
+        return 1
+    return -(-(side - 3) // 2) + 1
 
 
 def _stem_side(side: int, small: bool) -> int:
-    return _pooled(side) if small else _pooled(_pooled((side + 6 - 7) // 2 + 1))
+    if small:
+        return _pooled(side)
+    of_convolution = (side + 6 - 7) // 2 + 1
+    return _pooled(_pooled(of_convolution))
 
 
 class _NormAct(nn.Module):
-    """torchvision's block: a convolution without bias, batch normalisation and, in place of ReLU, any activation."""
+    """torchvision's block, with any activation in place of ReLU.
 
-    def __init__(self, inputs: int, outputs: int, activation: str, **geometry: Any) -> None:
+    It is a convolution without bias, and batch normalisation.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        activation: str,
+        **geometry: Any,
+    ) -> None:
         super().__init__()
         pre = outputs * expansion(activation)
         self.conv = nn.Conv2d(
@@ -299,7 +346,10 @@ class _NormAct(nn.Module):
 
 
 class _NormHead(nn.Module):
-    """torchvision's auxiliary classifier with the paper's pool: an adaptive one has no deterministic CUDA gradient."""
+    """torchvision's auxiliary classifier with the paper's pool.
+
+    An adaptive one has no deterministic gradient on CUDA.
+    """
 
     def __init__(
         self,
@@ -326,7 +376,9 @@ class _NormHead(nn.Module):
 
 
 class NormGoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's GoogLeNet, with batch normalisation instead of biases and response normalisation.
+    """torchvision's GoogLeNet.
+
+    It has batch normalisation instead of biases and response normalisation.
 
     6,624,904 parameters without and 13,004,888 with the auxiliary classifiers for 3×224×224 and
     1,000 classes. Its 5×5 branches are 3×3, a mistake that torchvision keeps for the sake of its
@@ -372,7 +424,11 @@ class NormGoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]  # torchvision 
             blocks=[
                 block,
                 partial(TorchvisionInception, conv_block=block),
-                partial(_NormHead, side=_pooled(_stem_side(height, small)), activation=activation),
+                partial(
+                    _NormHead,
+                    side=_pooled(_stem_side(height, small)),
+                    activation=activation,
+                ),
             ],
             dropout=dropout,
             dropout_aux=dropout_auxiliary,

@@ -1,9 +1,12 @@
-"""Fixed kernels: identity, blur, sharpen, edge detectors and Gabor's, and a classifier on what they see."""
+"""Fixed kernels, and a classifier on what they see.
+
+The kernels are identity, blur, sharpen, edge detectors and Gabor's.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +22,61 @@ from dlsearch.systems.shared.layers import (
     initialise,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 #: by name; rows from top to bottom
 KERNELS: dict[str, list[list[float]]] = {
-    "identity": [[0, 0, 0], [0, 1, 0], [0, 0, 0]],
-    "box_blur": [[1 / 9, 1 / 9, 1 / 9], [1 / 9, 1 / 9, 1 / 9], [1 / 9, 1 / 9, 1 / 9]],
-    "gaussian_blur": [[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]],
-    "sharpen": [[0, -1, 0], [-1, 5, -1], [0, -1, 0]],
-    "edges": [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]],
-    "laplace": [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
-    "sobel_x": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
-    "sobel_y": [[-1, -2, -1], [0, 0, 0], [1, 2, 1]],
-    "prewitt_x": [[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]],
-    "prewitt_y": [[-1, -1, -1], [0, 0, 0], [1, 1, 1]],
+    "identity": [
+        [0, 0, 0],
+        [0, 1, 0],
+        [0, 0, 0],
+    ],
+    "box_blur": [
+        [1 / 9, 1 / 9, 1 / 9],
+        [1 / 9, 1 / 9, 1 / 9],
+        [1 / 9, 1 / 9, 1 / 9],
+    ],
+    "gaussian_blur": [
+        [1 / 16, 2 / 16, 1 / 16],
+        [2 / 16, 4 / 16, 2 / 16],
+        [1 / 16, 2 / 16, 1 / 16],
+    ],
+    "sharpen": [
+        [0, -1, 0],
+        [-1, 5, -1],
+        [0, -1, 0],
+    ],
+    "edges": [
+        [-1, -1, -1],
+        [-1, 8, -1],
+        [-1, -1, -1],
+    ],
+    "laplace": [
+        [0, 1, 0],
+        [1, -4, 1],
+        [0, 1, 0],
+    ],
+    "sobel_x": [
+        [-1, 0, 1],
+        [-2, 0, 2],
+        [-1, 0, 1],
+    ],
+    "sobel_y": [
+        [-1, -2, -1],
+        [0, 0, 0],
+        [1, 2, 1],
+    ],
+    "prewitt_x": [
+        [-1, 0, 1],
+        [-1, 0, 1],
+        [-1, 0, 1],
+    ],
+    "prewitt_y": [
+        [-1, -1, -1],
+        [0, 0, 0],
+        [1, 1, 1],
+    ],
 }
 
 
@@ -77,8 +123,10 @@ def gabor(
     y, x = torch.meshgrid(at, at, indexing="ij")
     along = x * math.cos(angle) + y * math.sin(angle)
     across = y * math.cos(angle) - x * math.sin(angle)
-    bell = torch.exp(-(along**2 + aspect**2 * across**2) / (2 * sigma**2))
-    return bell * torch.cos(2 * math.pi * along / wavelength + phase)
+    distance = along**2 + aspect**2 * across**2
+    bell = torch.exp(-distance / (2 * sigma**2))
+    wave = torch.cos(2 * math.pi * along / wavelength + phase)
+    return bell * wave
 
 
 def gabor_bank(size: int, angles: int, wavelengths: Sequence[float]) -> Tensor:
@@ -92,24 +140,25 @@ def gabor_bank(size: int, angles: int, wavelengths: Sequence[float]) -> Tensor:
     Returns:
         (2 · angles · wavelengths, size, size).
     """
-    return torch.stack(
-        [
-            gabor(size, wavelength, math.pi * turn / angles, phase)
-            for wavelength in wavelengths
-            for turn in range(angles)
-            for phase in (0.0, math.pi / 2)
-        ]
-    )
+    kernels: list[Tensor] = []
+    for wavelength in wavelengths:
+        for turn in range(angles):
+            angle = math.pi * turn / angles
+            even = gabor(size, wavelength, angle)
+            odd = gabor(size, wavelength, angle, phase=math.pi / 2)
+            kernels += [even, odd]
+    return torch.stack(kernels)
 
 
 def gabor_names(angles: int, wavelengths: Sequence[float]) -> list[str]:
-    """What the kernels of :func:`gabor_bank` are called, in its order: wavelength, angle, even or odd."""
-    return [
-        f"gabor {wavelength:g} px {180 * turn / angles:g}° {parity}"
-        for wavelength in wavelengths
-        for turn in range(angles)
-        for parity in ("even", "odd")
-    ]
+    """What the kernels of :func:`gabor_bank` are called, in its order."""
+    names: list[str] = []
+    for wavelength in wavelengths:
+        for turn in range(angles):
+            degrees = 180 * turn / angles
+            name = f"gabor {wavelength:g} px {degrees:g}°"
+            names += [f"{name} even", f"{name} odd"]
+    return names
 
 
 def filtered(images: Tensor, kernels: Tensor) -> Tensor:
@@ -125,10 +174,12 @@ def filtered(images: Tensor, kernels: Tensor) -> Tensor:
         (B, C · K, H, W), the kernels of the first channel first.
     """
     channels = images.shape[1]
-    (count, height, width) = kernels.shape
-    padded = F.pad(images, (width // 2, width // 2, height // 2, height // 2), mode="replicate")
-    weight = kernels.to(images).repeat(channels, 1, 1)[:, None]
-    return F.conv2d(padded, weight.view(channels * count, 1, height, width), groups=channels)
+    height, width = kernels.shape[1:]
+    left = width // 2
+    top = height // 2
+    padded = F.pad(images, (left, left, top, top), mode="replicate")
+    weight = kernels.to(images).repeat(channels, 1, 1)  # (C · K, h, w)
+    return F.conv2d(padded, weight[:, None], groups=channels)
 
 
 class FixedKernels(nn.Module):
@@ -156,7 +207,9 @@ class FixedKernels(nn.Module):
 
 
 class KernelNet(nn.Module):
-    """A bank of fixed kernels, a rectification, an average pool and a linear classifier: features made by hand.
+    """Features made by hand, and a linear classifier.
+
+    The features are a bank of fixed kernels, a rectification and an average pool.
 
     Args:
         in_shape: (channels, height, width).
@@ -187,25 +240,28 @@ class KernelNet(nn.Module):
         super().__init__()
         channels, *sides = check_image(in_shape, smallest=4)
         check_positive(cells=cells)
-        named = [kernel(name) for name in kernels]
+        bank = [kernel(name) for name in kernels]
         margin = size // 2 - 1  # so that all have the same sides
-        bank = [F.pad(each, (margin,) * 4) for each in named] if margin > 0 else named
+        if margin > 0:
+            bank = [F.pad(each, (margin,) * 4) for each in bank]
         names = list(kernels)
         if angles:
             bank += list(gabor_bank(size, angles, wavelengths))
             names += gabor_names(angles, wavelengths)
         if not bank:
             raise ValueError("kernels: expected at least one, or angles above 0")
-        if channels * len(bank) % expansion(activation):
+        maps = channels * len(bank)
+        if maps % expansion(activation):
             raise ValueError(
-                f"activation: expected an even number of feature maps for maxout, got {channels * len(bank)}"
+                f"activation: expected an even number of feature maps for maxout, got {maps}"
             )
         self.kernels = FixedKernels(torch.stack(bank), names)
         self.activation = make_activation(activation)
-        window = [max(1, side // cells) for side in sides]
-        self.pool = nn.AvgPool2d((window[0], window[1]))
-        features = channels * len(bank) // expansion(activation)
-        positions = math.prod(side // step for side, step in zip(sides, window, strict=True))
+        rows, columns = (max(1, side // cells) for side in sides)
+        self.pool = nn.AvgPool2d((rows, columns))
+        features = maps // expansion(activation)
+        height, width = sides
+        positions = (height // rows) * (width // columns)
         self.dropout = nn.Dropout(check_dropout(dropout))
         self.output = nn.Linear(features * positions, check_outputs(num_classes))
         initialise(self, init, activation)

@@ -1,8 +1,11 @@
-"""LeNet-5: Gradient-based learning applied to document recognition (LeCun, Bottou, Bengio and Haffner, 1998)."""
+"""LeNet-5: Gradient-based learning applied to document recognition.
+
+After LeCun, Bottou, Bengio and Haffner (1998).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +19,16 @@ from dlsearch.systems.shared.layers import (
     initialise,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
 
 class LeNet5(nn.Module):
-    """Two convolutions with pooling, three fully connected layers. 61,706 parameters for 1×28×28 and ten classes.
+    """Two convolutions with pooling, three fully connected layers.
+
+    61,706 parameters for 1×28×28 and ten classes.
 
     Departures from the paper: every map of the second convolution sees all maps of the first;
     pooling has no weights; the output is linear, not radial; and ReLU with max pooling is the

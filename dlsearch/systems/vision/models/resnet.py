@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from dlsearch.systems.shared.layers import (
     widened,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 #: blocks in each of the four stages, and their kind, by the number of layers with weights
 STAGES: dict[int, tuple[type[tv.BasicBlock | tv.Bottleneck], list[int]]] = {
     18: (tv.BasicBlock, [2, 2, 2, 2]),
@@ -32,7 +35,9 @@ STAGES: dict[int, tuple[type[tv.BasicBlock | tv.Bottleneck], list[int]]] = {
 
 
 class ResNet(tv.ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ResNet: a 7×7 convolution, four stages of residual blocks, mean over positions, one output layer.
+    """torchvision's ResNet.
+
+    A 7×7 convolution, four stages of residual blocks, a mean over positions, one output layer.
 
     11,689,512 / 21,797,672 / 25,557,032 / 44,549,160 / 60,192,808 parameters with 18, 34, 50, 101
     and 152 layers for 1,000 classes. As in torchvision a bottleneck has its stride at the 3×3
@@ -89,7 +94,11 @@ class ResNet(tv.ResNet):  # type: ignore[misc]  # torchvision has no types
                 padding=3,
                 bias=False,
             )
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.kaiming_normal_(
+            self.conv1.weight,
+            mode="fan_out",
+            nonlinearity="relu",
+        )
         for block in self.blocks():
             if not residual:
                 block.downsample = Nothing()
@@ -117,7 +126,10 @@ class Nothing(nn.Module):
 
 
 class Repeat(nn.Module):
-    """The identity for maxout, which chooses among `pieces` maps: max(F₁(x) + x, F₂(x) + x) = max(F₁(x), F₂(x)) + x."""
+    """The identity for maxout, which chooses among `pieces` maps.
+
+    max(F₁(x) + x, F₂(x) + x) = max(F₁(x), F₂(x)) + x.
+    """
 
     def __init__(self, pieces: int) -> None:
         super().__init__()
@@ -129,10 +141,10 @@ class Repeat(nn.Module):
 
 
 def set_activation(module: nn.Module, name: str) -> None:
-    """Put the activation `name` in place of the ReLU of a net or block that is written as torchvision's are.
+    """Put the activation `name` in place of the ReLU of a net or block.
 
-    Where it makes one number of several, the convolutions and normalisations before it and the
-    shortcut make as many.
+    It must be written as torchvision's are. Where the activation makes one number of several, the
+    convolutions and normalisations before it and the shortcut make as many.
     """
     if name == "relu":
         return
@@ -141,11 +153,14 @@ def set_activation(module: nn.Module, name: str) -> None:
     if pieces == 1:
         return
     for number in (1, 2, 3):
-        if hasattr(module, f"conv{number}"):
-            conv = getattr(module, f"conv{number}")
-            norm = getattr(module, f"bn{number}")
-            setattr(module, f"conv{number}", widened(conv, pieces * conv.out_channels))
-            setattr(module, f"bn{number}", nn.BatchNorm2d(pieces * norm.num_features))
+        if not hasattr(module, f"conv{number}"):
+            continue
+        conv = getattr(module, f"conv{number}")
+        norm = getattr(module, f"bn{number}")
+        wide_conv = widened(conv, pieces * conv.out_channels)
+        wide_norm = nn.BatchNorm2d(pieces * norm.num_features)
+        setattr(module, f"conv{number}", wide_conv)
+        setattr(module, f"bn{number}", wide_norm)
     if isinstance(module, (tv.BasicBlock, tv.Bottleneck)):
         if module.downsample is None:
             module.downsample = Repeat(pieces)
@@ -153,7 +168,10 @@ def set_activation(module: nn.Module, name: str) -> None:
             projection: nn.Module = module.downsample[0]
             assert isinstance(projection, nn.Conv2d)
             outputs = pieces * projection.out_channels
-            module.downsample = nn.Sequential(widened(projection, outputs), nn.BatchNorm2d(outputs))
+            module.downsample = nn.Sequential(
+                widened(projection, outputs),
+                nn.BatchNorm2d(outputs),
+            )
 
 
 class CifarBlock(nn.Module):
@@ -206,20 +224,29 @@ class CifarBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        y = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
-        return self.act2(y + self.shortcut(x) if self.residual else y)
+        y = self.act1(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.residual:
+            y = y + self.shortcut(x)
+        return self.act2(y)
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Option A."""
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
         if self.new:
-            x = F.pad(x, (0, 0, 0, 0, self.new // 2, self.new - self.new // 2))
-        return x if self.pieces == 1 else torch.cat([x] * self.pieces, dim=1)
+            before = self.new // 2
+            after = self.new - before
+            x = F.pad(x, (0, 0, 0, 0, before, after))
+        if self.pieces == 1:
+            return x
+        return torch.cat([x] * self.pieces, dim=1)
 
 
 class CifarResNet(nn.Module):
-    """The paper's nets for CIFAR-10 (section 4.2): 6n + 2 layers, three stages of n blocks with 16, 32 and 64 channels.
+    """The paper's nets for CIFAR-10 (section 4.2): 6n + 2 layers.
+
+    They are three stages of n blocks, with 16, 32 and 64 channels.
 
     269,722 / 464,154 / 658,586 / 853,018 / 1,727,962 / 19,421,274 parameters with 20, 32, 44, 56,
     110 and 1,202 layers; with ``residual=False`` it is the plain counterpart of as many parameters.
@@ -265,14 +292,39 @@ class CifarResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(pre)
         self.act1 = make_activation(activation)
         # shapes for 3×32×32
-        self.stage1 = self._stage(n, width, width, 1, residual, activation)  # 16×32×32
-        self.stage2 = self._stage(n, width, 2 * width, 2, residual, activation)  # 32×16×16
-        self.stage3 = self._stage(n, 2 * width, 4 * width, 2, residual, activation)  # 64×8×8
+        self.stage1 = self._stage(
+            n,
+            width,
+            width,
+            1,
+            residual,
+            activation,
+        )  # 16×32×32
+        self.stage2 = self._stage(
+            n,
+            width,
+            2 * width,
+            2,
+            residual,
+            activation,
+        )  # 32×16×16
+        self.stage3 = self._stage(
+            n,
+            2 * width,
+            4 * width,
+            2,
+            residual,
+            activation,
+        )  # 64×8×8
         self.dropout = nn.Dropout(check_dropout(dropout))
         self.fc = nn.Linear(4 * width, check_outputs(num_classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(
+                    module.weight,
+                    mode="fan_out",
+                    nonlinearity="relu",
+                )
         initialise(self, init, activation)
         self.to(memory_format=torch.channels_last)
 
@@ -287,7 +339,17 @@ class CifarResNet(nn.Module):
     ) -> nn.Sequential:
         first = CifarBlock(inputs, outputs, stride, residual, activation)
         return nn.Sequential(
-            first, *(CifarBlock(outputs, outputs, 1, residual, activation) for _ in range(n - 1))
+            first,
+            *(
+                CifarBlock(
+                    outputs,
+                    outputs,
+                    1,
+                    residual,
+                    activation,
+                )
+                for _ in range(n - 1)
+            ),
         )
 
     def forward(self, x: Tensor) -> Tensor:

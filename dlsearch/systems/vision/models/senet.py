@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,9 +13,14 @@ from dlsearch.systems.shared.layers import activation as make_activation
 from dlsearch.systems.shared.layers import check_positive, expansion, initialise
 from dlsearch.systems.vision.models.resnet import ResNet
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class SEResNet(ResNet):
-    """ResNet whose residual branches weigh their channels before the sum. 28,088,024 parameters with 50 layers.
+    """ResNet whose residual branches weigh their channels before the sum.
+
+    28,088,024 parameters with 50 layers.
 
     A block squeezes each channel to its mean, and two small layers make a factor between 0 and 1 of
     every channel of them. It stands after the last normalisation of each residual branch.
@@ -57,7 +62,11 @@ class SEResNet(ResNet):
             last = "bn3" if hasattr(block, "bn3") else "bn2"
             norm = getattr(block, last)
             channels = norm.num_features  # 256 to 2,048 with bottlenecks
-            squeeze = SqueezeExcitation(channels, max(1, channels // reduction), activation=inner)
+            squeeze = SqueezeExcitation(
+                channels,
+                max(1, channels // reduction),
+                activation=inner,
+            )
             setattr(block, last, nn.Sequential(norm, squeeze))
         initialise(self, init, activation)
         self.to(memory_format=torch.channels_last)

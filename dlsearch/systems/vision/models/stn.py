@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from dlsearch.systems.shared.layers import (
     initialise,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def affine_grid(theta: Tensor, height: int, width: int) -> Tensor:
     """Where each output pixel comes from: equation 1 of the paper.
@@ -30,13 +33,21 @@ def affine_grid(theta: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (B, height, width, 2), x before y.
     """
-    y = (torch.arange(height, device=theta.device, dtype=theta.dtype) + 0.5) * 2 / height - 1
-    x = (torch.arange(width, device=theta.device, dtype=theta.dtype) + 0.5) * 2 / width - 1
+    y = _centres(height, theta)
+    x = _centres(width, theta)
     ys, xs = torch.meshgrid(y, x, indexing="ij")
-    # (height, width, 1, 3)
-    points = torch.stack([xs, ys, torch.ones_like(xs)], dim=-1)[..., None, :]
+    ones = torch.ones_like(xs)
+    points = torch.stack([xs, ys, ones], dim=-1)
+    points = points[..., None, :]  # (height, width, 1, 3)
     # no matrix product: autocast would round it to half precision
-    return (points * theta[:, None, None]).sum(-1)
+    products = points * theta[:, None, None]
+    return products.sum(-1)
+
+
+def _centres(side: int, like: Tensor) -> Tensor:
+    """Where the centres of pixels lie, in [−1, 1] from edge to edge: (side,)."""
+    pixels = torch.arange(side, device=like.device, dtype=like.dtype)
+    return (pixels + 0.5) * 2 / side - 1
 
 
 def sample(images: Tensor, grid: Tensor) -> Tensor:
@@ -54,20 +65,26 @@ def sample(images: Tensor, grid: Tensor) -> Tensor:
     """
     height, width = images.shape[-2:]
     # pixels, (B, h, w)
-    x, y = (((grid[..., axis] + 1) * side - 1) / 2 for axis, side in ((0, width), (1, height)))
+    x = ((grid[..., 0] + 1) * width - 1) / 2
+    y = ((grid[..., 1] + 1) * height - 1) / 2
     left = x.floor()
     top = y.floor()
     flat = images.flatten(2)  # (B, C, H·W)
     total: Tensor | int = 0
+    # each of the four pixels around a point, weighed by how near it is
     for columns, of_x in ((left, left + 1 - x), (left + 1, x - left)):
         for rows, of_y in ((top, top + 1 - y), (top + 1, y - top)):
-            inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-            index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+            inside_x = (columns >= 0) & (columns < width)
+            inside_y = (rows >= 0) & (rows < height)
+            nearest_row = rows.clamp(0, height - 1)
+            nearest_column = columns.clamp(0, width - 1)
+            index = nearest_row * width + nearest_column
             # a diverged net gives NaN by its weights, not an index out of range
             index = index.nan_to_num(0.0).long()
-            seen = flat.gather(2, index.flatten(1)[:, None].expand(-1, flat.shape[1], -1))
-            weight = (of_x * of_y * inside).flatten(1)[:, None]
-            total = total + seen * weight
+            of_channels = index.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
+            seen = flat.gather(2, of_channels)
+            weight = of_x * of_y * (inside_x & inside_y)
+            total = total + seen * weight.flatten(1)[:, None]
     assert isinstance(total, Tensor)
     return total.unflatten(2, grid.shape[1:3])
 
@@ -120,21 +137,27 @@ class SpatialTransformer(nn.Module):
 
     def maps(self, x: Tensor) -> Tensor:
         """The affine maps of images: (B, C, H, W) to (B, 2, 3)."""
-        difference = self.theta(self.localisation(x)).view(-1, 2, 3).to(x.dtype)
-        return difference + torch.eye(
+        numbers = self.theta(self.localisation(x))
+        difference = numbers.view(-1, 2, 3).to(x.dtype)
+        identity = torch.eye(
             2,
             3,
             dtype=x.dtype,
             device=x.device,
         )
+        return difference + identity
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W), same shape."""
-        return sample(x, affine_grid(self.maps(x), *x.shape[-2:]))
+        height, width = x.shape[-2:]
+        grid = affine_grid(self.maps(x), height, width)
+        return sample(x, grid)
 
 
 class STN(nn.Module):
-    """A convnet behind a spatial transformer: the paper's for distorted MNIST (appendix A.4), ST-CNN.
+    """A convnet behind a spatial transformer: ST-CNN.
+
+    It is the paper's for distorted MNIST (appendix A.4).
 
     The convnet has 9×9 and 7×7 convolutions of 32 maps, each with a 2×2 pool, and the localisation
     net two 5×5 ones of 20 maps and 20 units; ``transformer=False`` is the convnet alone. Departure:
@@ -166,9 +189,9 @@ class STN(nn.Module):
         check_positive(width=width)
         k = expansion(activation)
         rows, columns = (side // 4 for side in sides)
-        self.transformer = (
-            SpatialTransformer(in_shape, activation=activation) if transformer else None
-        )
+        self.transformer: SpatialTransformer | None = None
+        if transformer:
+            self.transformer = SpatialTransformer(in_shape, activation=activation)
         # shapes for 1×42×42
         self.features = nn.Sequential(
             nn.Conv2d(channels, width * k, 9, padding=4),  # 32×42×42
@@ -189,4 +212,5 @@ class STN(nn.Module):
         """x: (B, C, H, W) to (B, num_classes)."""
         if self.transformer is not None:
             x = self.transformer(x)
-        return self.output(self.dropout(self.features(x).flatten(1)))
+        features = self.features(x).flatten(1)
+        return self.output(self.dropout(features))

@@ -1,8 +1,11 @@
-"""VGG: Very deep convolutional networks for large-scale image recognition (Simonyan and Zisserman, 2014)."""
+"""VGG: Very deep convolutional networks for large-scale image recognition.
+
+After Simonyan and Zisserman (2014).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,9 @@ from dlsearch.systems.shared.layers import (
     output_sides,
     scaled,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: convolutions in each of the five stages, by the number of layers with weights: the paper's A, B,
 #: D and E
@@ -71,20 +77,27 @@ class VGG(nn.Module):
         if depth not in STAGES:
             raise ValueError(f"depth: expected one of {', '.join(map(str, STAGES))}, got {depth!r}")
         check_dropout(dropout)
-        hidden = (512 if min(sides) < 64 else 4096) if hidden is None else hidden
+        if hidden is None:
+            hidden = 512 if min(sides) < 64 else 4096
         check_positive(hidden=hidden)
         k = expansion(activation)
         layers: list[nn.Module] = []
         # shapes for 3×224×224: 64×112×112, 128×56×56, 256×28×28, 512×14×14 and 512×7×7 after the
         # pools
-        for out, convolutions in zip(scaled(CHANNELS, width), STAGES[depth], strict=True):
+        for out, convolutions in zip(
+            scaled(CHANNELS, width),
+            STAGES[depth],
+            strict=True,
+        ):
             for _ in range(convolutions):
-                layers += [nn.Conv2d(channels, out * k, 3, padding=1)]
-                layers += [nn.BatchNorm2d(out * k)] if batch_norm else []
-                layers += [make_activation(activation)]
+                layers.append(nn.Conv2d(channels, out * k, 3, padding=1))
+                if batch_norm:
+                    layers.append(nn.BatchNorm2d(out * k))
+                layers.append(make_activation(activation))
                 channels = out
-            if min(output_sides(layers, sides)) >= 2:
-                layers += [nn.MaxPool2d(2)]
+            smallest = min(output_sides(layers, sides))
+            if smallest >= 2:
+                layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         height, width_ = output_sides(layers, sides)
         self.classifier = nn.Sequential(
@@ -98,7 +111,11 @@ class VGG(nn.Module):
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(
+                    module.weight,
+                    mode="fan_out",
+                    nonlinearity="relu",
+                )
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # there is one
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, 0, 0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,14 @@ from dlsearch.systems.shared.layers import (
 )
 from dlsearch.systems.shared.layers import activation as make_activation
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class ZFNet(nn.Module):
-    """AlexNet with a 7×7 first layer of stride 2: 62,357,608 parameters for 3×224×224 and 1,000 classes.
+    """AlexNet with a 7×7 first layer of stride 2.
+
+    62,357,608 parameters for 3×224×224 and 1,000 classes.
 
     What differs from :class:`~dlsearch.systems.vision.models.alexnet.AlexNet`: the first
     convolution, and that the second has the stride of 2 that the first lost. The paper's contrast
