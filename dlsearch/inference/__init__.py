@@ -1,1 +1,4 @@
-"""The end product of a study: the kept model, used for predictions and exported, without its data set."""
+"""The end product of a study: the kept model, used for predictions and exported.
+
+Its data set is not needed.
+"""

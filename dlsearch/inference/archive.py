@@ -1,4 +1,6 @@
-"""``torch.export`` programs on disk: written without what is this machine's, read without torch's own loader.
+"""``torch.export`` programs on disk.
+
+They are written without what is this machine's, and read without torch's own loader.
 
 ``torch.export.load`` runs what a file says: it evaluates expressions, compiles names, and
 unpickles. What is read here is the graph and the tensors, and :mod:`dlsearch.inference.program`
@@ -36,7 +38,9 @@ def make_program(net: nn.Module, example: Tensor) -> ExportedProgram:
     try:
         with torch.no_grad():
             program = torch.export.export(
-                net, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+                net,
+                (example,),
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             )
     except Exception as error:  # the exporter raises what its many parts raise
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

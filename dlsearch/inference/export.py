@@ -1,4 +1,6 @@
-"""Models as files that need no dlsearch: a ``torch.export`` program or an ONNX graph, and ``model.json`` beside it.
+"""Models as files that need no dlsearch.
+
+A file is a ``torch.export`` program or an ONNX graph, and ``model.json`` lies beside it.
 
 What was written is read back and run on batches of several sizes before it takes its place; where
 its outputs differ from the network's, nothing is written.
@@ -12,7 +14,7 @@ import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+    from torch.export import ExportedProgram
 
+    from dlsearch.core.types import JsonObject
+    from dlsearch.inference.description import Agreement, ExportedModel
     from dlsearch.inference.model import Model
     from dlsearch.study.kept_model import Kept
 
@@ -44,14 +49,14 @@ def check_formats(formats: Sequence[str]) -> None:
     Raises:
         ConfigError: Some are not.
     """
-    absent = [
-        name
-        for name in _ONNX_PACKAGES
-        if "onnx" in formats and importlib.util.find_spec(name) is None
-    ]
+    if "onnx" not in formats:
+        return
+    absent = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if absent:
         raise ConfigError(
-            "--format", f"onnx needs {' and '.join(absent)}", "pip install 'dlsearch[onnx]'"
+            "--format",
+            f"onnx needs {' and '.join(absent)}",
+            "pip install 'dlsearch[onnx]'",
         )
 
 
@@ -63,9 +68,14 @@ def check_out(out: Path, formats: Sequence[str], *, force: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ConfigError("--out", f"{out} is no folder")
-    here = [name for name in (SPEC, *(_file_name(f) for f in formats)) if (out / name).exists()]
+    names = [SPEC, *(_file_name(form) for form in formats)]
+    here = [name for name in names if (out / name).exists()]
     if here and not force:
-        raise ConfigError("--out", f"{out / here[0]} is there already", "--force replaces it")
+        raise ConfigError(
+            "--out",
+            f"{out / here[0]} is there already",
+            "--force replaces it",
+        )
 
 
 def export(
@@ -74,7 +84,7 @@ def export(
     out: Path,
     *,
     formats: Sequence[str],
-) -> dict[str, Any]:
+) -> ExportedModel:
     """Write a model to a folder in `formats`.
 
     Args:
@@ -91,7 +101,7 @@ def export(
         ConfigError: The network cannot be traced, or what was written computes something else.
     """
     assert model.net is not None
-    shape = model.input["shape"]
+    shape = model.input.get("shape")
     if not shape:
         raise ConfigError(
             "model",
@@ -99,17 +109,7 @@ def export(
             "give the data module a `shape` in its config",
         )
     batches = _make_batches(shape)
-    spec: dict[str, Any] = {
-        "schema": 1,
-        **{key: value for key, value in model.about.items() if key != "title"},
-        "input": {**model.input, "batch": "any", "dtype": "float32"},
-        "output": model.output,
-        **({"test_time": model.views} if model.views else {}),
-        "checkpoint_sha256": sha256(kept.checkpoint),
-        "files": {},
-        "agreement": {},
-        "made_with": {"dlsearch": version("dlsearch"), "torch": str(torch.__version__)},
-    }
+    spec = _describe_model(model, kept)
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -123,18 +123,20 @@ def export(
                 _write_onnx(program, path)
                 run = onnx_runner(path)
                 spec["made_with"] |= {name: version(name) for name in _ONNX_PACKAGES}
-            spec["agreement"][form] = _compare_outputs(model.net, run, batches, form)
-            spec["files"][path.name] = sha256(path)
-        text = (
-            json.dumps(
-                spec,
-                indent=1,
-                sort_keys=True,
-                ensure_ascii=False,
+            spec["agreement"][form] = _compare_outputs(
+                model.net,
+                run,
+                batches,
+                form,
             )
-            + "\n"
+            spec["files"][path.name] = sha256(path)
+        text = json.dumps(
+            spec,
+            indent=1,
+            sort_keys=True,
+            ensure_ascii=False,
         )
-        (fresh / SPEC).write_text(text, encoding="utf-8")
+        (fresh / SPEC).write_text(f"{text}\n", encoding="utf-8")
         out.mkdir(exist_ok=True)
         for name in (PROGRAM, ONNX):  # model.json describes the files beside it and no others
             if name not in spec["files"]:
@@ -146,6 +148,26 @@ def export(
     return spec
 
 
+def _describe_model(model: Model, kept: Kept) -> ExportedModel:
+    """The content of ``model.json``, before there are files."""
+    about = {key: value for key, value in model.about.items() if key != "title"}
+    spec: JsonObject = {
+        "schema": 1,
+        **about,
+        "input": {**model.input, "batch": "any", "dtype": "float32"},
+        "output": model.output,
+    }
+    if model.views:
+        spec["test_time"] = model.views
+    spec |= {
+        "checkpoint_sha256": sha256(kept.checkpoint),
+        "files": {},
+        "agreement": {},
+        "made_with": {"dlsearch": version("dlsearch"), "torch": str(torch.__version__)},
+    }
+    return cast("ExportedModel", spec)
+
+
 def _file_name(form: str) -> str:
     return PROGRAM if form == "torch" else ONNX
 
@@ -155,7 +177,7 @@ def _make_batches(shape: Sequence[int]) -> list[Tensor]:
     return [torch.randn(size, *shape, generator=generator) for size in SIZES]
 
 
-def _write_onnx(program: Any, path: Path) -> None:
+def _write_onnx(program: ExportedProgram, path: Path) -> None:
     """Through torch's exporter for programs; names of this machine's files are left out."""
     import logging
     import warnings
@@ -186,13 +208,14 @@ def _compare_outputs(
     run: Callable[[Tensor], Tensor],
     batches: list[Tensor],
     form: str,
-) -> dict[str, Any]:
+) -> Agreement:
     """How far the outputs lie from the network's.
 
     Raises:
         ConfigError: Farther than the tolerance.
     """
-    largest = scale = 0.0
+    largest = 0.0
+    scale = 0.0
     with torch.inference_mode():
         for x in batches:
             expected = net(x)
@@ -202,7 +225,8 @@ def _compare_outputs(
                     "--format",
                     f"{form} gives {tuple(found.shape)}, the network {tuple(expected.shape)}",
                 )
-            largest = max(largest, float((found - expected).abs().max()))
+            difference = (found - expected).abs()
+            largest = max(largest, float(difference.max()))
             scale = max(scale, float(expected.abs().max()))
     limit = TOLERANCE[form] * max(1.0, scale)
     if not largest <= limit:

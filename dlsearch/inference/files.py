@@ -7,31 +7,46 @@ Nothing is unpickled.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dlsearch.core.errors import ConfigError
+from dlsearch.inference.reading import NotReadable, first_line
+from dlsearch.inference.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image
+
+    from dlsearch.inference.description import InputSpec
 
 PICTURES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 ARRAYS = {".npy"}
 TABLES = {".csv", ".tsv"}
 #: How far from the training images' mean, in their deviations, a picture is remarked on.
 FAR = 1.9
+#: How far the logarithms of two ratios of sides may differ before a resized picture is called
+#: distorted.
+_SAME_RATIO = 0.1
 
 
-class NotReadable(ValueError):
-    """One file cannot be an input; the others may."""
+class NamedInput(NamedTuple):
+    """An input of a model.
+
+    Args:
+        name: Of the file, and the place in it where it holds several.
+        array: (*shape), standardised.
+    """
+
+    name: str
+    array: NDArray[np.float32]
 
 
 @dataclass
@@ -44,12 +59,12 @@ class Reader:
         notices: What was done, and how often.
     """
 
-    spec: dict[str, Any]
+    spec: InputSpec
     invert: bool = False
     notices: Counter[str] = field(default_factory=Counter)
 
-    def read(self, path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Names and standardised inputs, (*shape), of one file.
+    def read(self, path: Path) -> Iterator[NamedInput]:
+        """The inputs in one file.
 
         Raises:
             NotReadable: It is nothing that this model takes.
@@ -60,40 +75,43 @@ class Reader:
             yield from self._read_array(path)
         elif kind == "table":
             if suffix not in TABLES:
-                raise NotReadable(
-                    f"expected a table ({listed(TABLES | ARRAYS)}): the model takes rows of numbers"
-                )
+                accepted = listed(TABLES | ARRAYS)
+                raise NotReadable(f"expected a table ({accepted}): the model takes rows of numbers")
             yield from self._read_table(path)
         elif kind == "image":
             if suffix in TABLES:
                 raise NotReadable("expected a picture: the model takes images")
-            yield str(path), self._standardise_image(self._read_picture(path))
+            picture = self._read_picture(path)
+            yield NamedInput(str(path), self._standardise_image(picture))
         else:
             raise NotReadable(
                 f"expected {listed(ARRAYS)}: how this model's inputs are made is not stored with it"
             )
 
     # -- pictures ----------------------------------------------------------------------------------
+    def _shape_of_image(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        channels, height, width = self._shape()
+        return channels, height, width
+
+    def _shape(self) -> tuple[int, ...]:
+        """Of one input; empty where it is not known."""
+        return tuple(self.spec.get("shape") or ())
+
+    def _statistics(self, dtype: type[np.floating[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Mean and deviation of each channel or column."""
+        mean = np.asarray(self.spec["mean"], dtype=dtype)
+        std = np.asarray(self.spec["std"], dtype=dtype)
+        return mean, std
+
     def _read_picture(self, path: Path) -> NDArray[np.float32]:
         """(C, H, W), in [0, 1]."""
         from PIL import Image, UnidentifiedImageError
 
-        channels, height, width = self.spec["shape"]
+        channels, height, width = self._shape_of_image()
         try:
             with Image.open(path) as file:
-                image: Image.Image = file
-                if image.mode.startswith("I;16"):
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                elif image.mode in ("I", "F"):
-                    raise NotReadable(
-                        f"has 32-bit pixels ({image.mode}), whose range is not known: convert it to 8 bits"
-                    )
-                self._note_mode(image, channels)
-                image = image.convert("L" if channels == 1 else "RGB")
-                if image.size != (width, height):
-                    self._note_size(image.size, (width, height))
-                    image = image.resize((width, height), Image.Resampling.BILINEAR)
-                pixels = np.asarray(image)
+                pixels = self._decode_picture(file)
         except UnidentifiedImageError:
             raise NotReadable("is no image") from None
         except Image.DecompressionBombError:
@@ -101,151 +119,161 @@ class Reader:
         except (OSError, SyntaxError, ValueError) as error:
             if isinstance(error, NotReadable):
                 raise
-            raise NotReadable(f"cannot be decoded: {_first_line(error)}") from None
-        x = pixels.reshape(height, width, channels).transpose(2, 0, 1) / np.float32(255)
-        return (1 - x if self.invert else x).astype(np.float32)
+            raise NotReadable(f"cannot be decoded: {first_line(error)}") from None
+        channels_first = pixels.reshape(
+            height,
+            width,
+            channels,
+        ).transpose(
+            2,
+            0,
+            1,
+        )
+        x = channels_first / np.float32(255)
+        if self.invert:
+            x = 1 - x
+        return x.astype(np.float32)
+
+    def _decode_picture(self, file: Image.Image) -> NDArray[np.uint8]:
+        """The pixels, in the size and the channels that the model takes.
+
+        Raises:
+            NotReadable: The range of its pixels is not known.
+        """
+        from PIL import Image
+
+        channels, height, width = self._shape_of_image()
+        image = file
+        if image.mode.startswith("I;16"):
+            high_bytes = np.asarray(image) >> 8
+            image = Image.fromarray(high_bytes.astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise NotReadable(
+                f"has 32-bit pixels ({image.mode}), whose range is not known: convert it to 8 bits"
+            )
+        self._note_mode(image, channels)
+        image = image.convert("L" if channels == 1 else "RGB")
+        if image.size != (width, height):
+            self._note_size(image.size, (width, height))
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image)
 
     def _note_mode(self, image: Any, channels: int) -> None:
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        is_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+        if is_transparent:
             self.notices["transparency left out"] += 1
-        grey = image.mode in ("1", "L", "LA")
-        if channels == 1 and not grey:
+        is_grey = image.mode in ("1", "L", "LA")
+        if channels == 1 and not is_grey:
             self.notices["colour converted to grey"] += 1
-        elif channels == 3 and grey:
+        elif channels == 3 and is_grey:
             self.notices["grey converted to colour"] += 1
         if getattr(image, "n_frames", 1) > 1:
             self.notices["first of several frames taken"] += 1
 
     def _note_size(self, had: tuple[int, int], wanted: tuple[int, int]) -> None:
-        (a, b) = had
-        (width, height) = wanted
+        had_width, had_height = had
+        width, height = wanted
         text = f"resized to {width}×{height}"
-        if abs(math.log((a / b) / (width / height))) > 0.1:
+        had_ratio = had_width / had_height
+        change = math.log(had_ratio / (width / height))
+        if abs(change) > _SAME_RATIO:
             text += ", the sides' ratio changed"
         self.notices[text] += 1
 
     def _standardise_image(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(C, H, W) in [0, 1], standardised by channel."""
-        mean, std = (np.asarray(self.spec[key], dtype=np.float64) for key in ("mean", "std"))
-        level = float(np.mean((x.mean(axis=(1, 2)) - mean) / std))
+        mean, std = self._statistics(np.float64)
+        of_channels = x.mean(axis=(1, 2))
+        deviations = (of_channels - mean) / std
+        level = float(np.mean(deviations))
         if abs(level) > FAR:
             word = "lighter" if level > 0 else "darker"
-            self.notices[
-                f"much {word} than the training images (--invert takes light for dark)"
-            ] += 1
-        found = (x - mean[:, None, None].astype(np.float32)) / std[:, None, None].astype(np.float32)
+            text = f"much {word} than the training images (--invert takes light for dark)"
+            self.notices[text] += 1
+        of_pixels = (slice(None), None, None)
+        subtracted = mean[of_pixels].astype(np.float32)
+        divisor = std[of_pixels].astype(np.float32)
+        centred = x - subtracted
+        found = centred / divisor
         return found.astype(np.float32)
 
     # -- arrays ------------------------------------------------------------------------------------
-    def _read_array(self, path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    def _read_array(self, path: Path) -> Iterator[NamedInput]:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise NotReadable(f"cannot be read as an array: {_first_line(error)}") from None
+            raise NotReadable(f"cannot be read as an array: {first_line(error)}") from None
         if array.dtype.kind not in "buif":
             raise NotReadable(f"expected an array of numbers, got {array.dtype}")
-        rows, many = self._split_batch(array)
+        rows, may_be_several = self._split_batch(array)
         for index, row in enumerate(rows):
-            yield f"{path}[{index}]" if many else str(path), self._convert_numbers(np.asarray(row))
+            name = f"{path}[{index}]" if may_be_several else str(path)
+            yield NamedInput(name, self._convert_numbers(np.asarray(row)))
 
     def _split_batch(self, array: NDArray[Any]) -> tuple[NDArray[Any], bool]:
         """(N, …), and whether there may be several.
 
         Images may have their channels last, or none when they are grey.
         """
-        shape = tuple(self.spec["shape"] or ())
+        shape = self._shape()
         if not shape:
             return array, True
         accepted = [shape]
         if self.spec["kind"] == "image":
             channels, *sides = shape
-            accepted += [(*sides, channels)] + ([tuple(sides)] if channels == 1 else [])
+            accepted.append((*sides, channels))
+            if channels == 1:
+                accepted.append(tuple(sides))
         for form in accepted:
             if array.shape == form:
                 return array[None], False
-            if array.shape[1:] == form and array.ndim == len(form) + 1:
+            is_batch = array.ndim == len(form) + 1
+            if is_batch and array.shape[1:] == form:
                 return array, True
-        wanted = " or ".join(f"({', '.join(map(str, form))})" for form in accepted)
+        forms = [", ".join(map(str, form)) for form in accepted]
+        wanted = " or ".join(f"({form})" for form in forms)
         raise NotReadable(
             f"expected an array of shape {wanted}, or many of these, got {array.shape}"
         )
 
     def _convert_numbers(self, row: NDArray[Any]) -> NDArray[np.float32]:
-        if self.spec["kind"] == "image":
-            channels, height, width = self.spec["shape"]
-            if row.shape != (channels, height, width):
-                row = row.reshape(height, width, channels).transpose(2, 0, 1)
-            x = (row / (255 if row.dtype.kind in "ui" else 1)).astype(np.float32)
-            if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
-                raise NotReadable(
-                    "expected whole numbers from 0 to 255, or others from 0 to 1, not standardised"
-                )
-            return self._standardise_image((1 - x).astype(np.float32) if self.invert else x)
+        kind = self.spec["kind"]
+        if kind == "image":
+            return self._standardise_image(self._convert_pixels(row))
         numbers: NDArray[np.float32] = row.astype(np.float32)
         if not np.isfinite(numbers).all():
             raise NotReadable("holds numbers that are not finite")
-        return self._scale_row(numbers) if self.spec["kind"] == "table" else numbers
+        return self._scale_row(numbers) if kind == "table" else numbers
+
+    def _convert_pixels(self, row: NDArray[Any]) -> NDArray[np.float32]:
+        """(C, H, W), in [0, 1]."""
+        channels, height, width = self._shape_of_image()
+        if row.shape != (channels, height, width):
+            row = row.reshape(height, width, channels).transpose(2, 0, 1)
+        largest = 255 if row.dtype.kind in "ui" else 1
+        x: NDArray[np.float32] = (row / largest).astype(np.float32)
+        is_in_range = np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1
+        if not is_in_range:
+            raise NotReadable(
+                "expected whole numbers from 0 to 255, or others from 0 to 1, not standardised"
+            )
+        if self.invert:
+            x = (1 - x).astype(np.float32)
+        return x
 
     # -- tables ------------------------------------------------------------------------------------
     def _scale_row(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        mean, std = (np.asarray(self.spec[key], dtype=np.float32) for key in ("mean", "std"))
-        return ((x - mean) / std).astype(np.float32)
+        mean, std = self._statistics(np.float32)
+        scaled = (x - mean) / std
+        return scaled.astype(np.float32)
 
-    def _read_table(self, path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        columns: list[str] = self.spec["columns"]
-        rows = _read_cells(path)
-        first = next((row for row in rows if any(row)), None)
-        if first is None:
-            raise NotReadable("holds no rows")
-        order, header = self._order_columns(first, columns)
-        for number, row in enumerate(rows, 1):
-            if not any(row) or (header and row is first):
-                continue
-            if len(row) < len(first):
-                raise NotReadable(f"line {number}: expected {len(first)} cells, got {len(row)}")
-            x = _numbers_of_cells([row[i] for i in order], number)
-            yield f"{path}:{number}", self._scale_row(x)
-
-    def _order_columns(self, first: Sequence[str], columns: list[str]) -> tuple[list[int], bool]:
-        """The position of each column of the model, and whether the first line names them."""
-        if all(_parse_number(cell) is not None for cell in first):
-            if len(first) != len(columns):
-                raise NotReadable(
-                    f"expected {len(columns)} columns ({', '.join(columns)}), got {len(first)}"
-                )
-            return list(range(len(columns))), False
-        absent = [c for c in columns if c not in first]
-        if absent:
-            raise NotReadable(
-                f"the first line names no column {absent[0]!r} (it takes {', '.join(columns)})"
-            )
-        others = len(first) - len(columns)
-        if others:
-            self.notices[f"{others} other column{'s' if others > 1 else ''} left out"] += 1
-        return [first.index(c) for c in columns], True
-
-
-def _read_cells(path: Path) -> list[list[str]]:
-    """The cells of a table, row by row."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.reader(stream, delimiter=delimiter))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise NotReadable(f"cannot be read as a table: {_first_line(error)}") from None
-    return [[cell.strip() for cell in row] for row in rows]
-
-
-def _numbers_of_cells(cells: Sequence[str], line: int) -> NDArray[np.float32]:
-    """The numbers in a row of a table."""
-    try:
-        x = np.array([float(cell) for cell in cells], dtype=np.float32)
-    except ValueError:
-        bad = next(cell for cell in cells if _parse_number(cell) is None)
-        raise NotReadable(f"line {line}: expected numbers, got {bad!r}") from None
-    if not np.isfinite(x).all():
-        raise NotReadable(f"line {line}: holds numbers that are not finite")
-    return x
+    def _read_table(self, path: Path) -> Iterator[NamedInput]:
+        table = read_table(path, self.spec["columns"])
+        if table.others:
+            word = "columns" if table.others > 1 else "column"
+            self.notices[f"{table.others} other {word} left out"] += 1
+        for number, values in table.rows():
+            yield NamedInput(f"{path}:{number}", self._scale_row(values))
 
 
 def find(words: Sequence[str], kind: str) -> tuple[list[Path], int]:
@@ -254,14 +282,18 @@ def find(words: Sequence[str], kind: str) -> tuple[list[Path], int]:
     Raises:
         ConfigError: One is not there, or a folder holds nothing of the kind.
     """
-    wanted = ARRAYS | (TABLES if kind == "table" else PICTURES if kind == "image" else set())
+    wanted = set(ARRAYS)
+    if kind == "table":
+        wanted |= TABLES
+    elif kind == "image":
+        wanted |= PICTURES
     files: list[Path] = []
     left_out = 0
     for word in words:
         path = Path(word).expanduser()
         if path.is_dir():
-            every = sorted(p for p in path.rglob("*") if p.is_file())
-            found = [p for p in every if p.suffix.lower() in wanted]
+            every = sorted(inner for inner in path.rglob("*") if inner.is_file())
+            found = [inner for inner in every if inner.suffix.lower() in wanted]
             if not found:
                 raise ConfigError(word, f"the folder holds none of {listed(wanted)}")
             files += found
@@ -275,15 +307,5 @@ def find(words: Sequence[str], kind: str) -> tuple[list[Path], int]:
 
 def listed(suffixes: set[str]) -> str:
     """Names of formats, in order."""
-    return ", ".join(sorted(s.lstrip(".") for s in suffixes))
-
-
-def _parse_number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    names = sorted(suffix.lstrip(".") for suffix in suffixes)
+    return ", ".join(names)

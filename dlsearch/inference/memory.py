@@ -1,11 +1,17 @@
-"""A bound on the memory of what a file from elsewhere computes: it asks for too much, and gets an error."""
+"""A bound on the memory of what a file from elsewhere computes.
+
+Where it asks for too much, it gets an error.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MIB = 1 << 20
 #: What reading a model takes beside its own size.
@@ -54,7 +60,11 @@ def _taken() -> int | None:
     None where unknown.
     """
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmData:")))
-    except (OSError, StopIteration, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text()
+        for line in status.splitlines():
+            if line.startswith("VmData:"):
+                kibibytes = line.split()[1]
+                return 1024 * int(kibibytes)
+    except (OSError, ValueError, IndexError):
         return None
+    return None

@@ -10,11 +10,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dlsearch.config.build import check_groups
 from dlsearch.config.resolved import check_expansion
@@ -24,23 +21,36 @@ from dlsearch.core.files.checksum import Damaged, check
 from dlsearch.core.files.inside import inside
 from dlsearch.inference import memory
 from dlsearch.inference.archive import load_program
+from dlsearch.inference.description import ViewSettings, check_input
 from dlsearch.inference.onnx_file import check_onnx
+from dlsearch.training.evaluation.kinds import Kind, kind_of
 from dlsearch.training.loading import WeightsMismatchError, load_made, load_plain, load_strictly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from torch import Tensor, nn
 
+    from dlsearch.inference.description import (
+        ExportedModel,
+        InputSpec,
+        NumbersOutput,
+        Origin,
+        OutputSpec,
+    )
     from dlsearch.study.kept_model import Kept
+    from dlsearch.training.loading import StateDict
 
 SPEC = "model.json"
 PROGRAM = "model.pt2"
 ONNX = "model.onnx"
 _CHANGED = "the code has changed since; use the commit that trained it, or its export"
-#: Numbers of one input.
-_MAX_INPUT = 1 << 26
+#: Bytes of ``model.json``.
 _MAX_SPEC = 4_000_000
+_VIEWS = "dlsearch.systems.shared.views.Views"
+#: What :data:`SPEC` must say of where a model comes from.
+_ORIGIN = ("study", "trial", "kind", "params", "objective", "test", "sha")
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,7 @@ class Model:
     Args:
         run: From a standardised batch, (B, *shape), to the outputs, (B, …).
         input: How an input of one's own becomes that (see ``docs/using-models.md``).
-        output: ``{"kind": "classes", "names", "probabilities"}`` or ``{"kind": "numbers",
-            "targets"}``.
+        output: What the outputs mean: classes, or numbers.
         about: Where it comes from.
         net: The network itself; None where it is a program.
         views: What of each image `run` averages over; empty for the image alone.
@@ -59,11 +68,11 @@ class Model:
     """
 
     run: Callable[[Tensor], Tensor]
-    input: dict[str, Any]
-    output: dict[str, Any]
-    about: dict[str, Any]
+    input: InputSpec
+    output: OutputSpec
+    about: Origin
     net: nn.Module | None = None
-    views: dict[str, Any] = field(default_factory=dict)
+    views: ViewSettings = field(default_factory=ViewSettings)
     plain: Callable[[Tensor], Tensor] | None = None
 
 
@@ -79,36 +88,54 @@ def load(kept: Kept) -> Model:
     cfg = load_yaml(kept.config)
     check_expansion(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     check_groups({group: OmegaConf.select(cfg, group) for group in ("model", "task")})
-    try:
-        check(kept.checkpoint)
-    except Damaged as error:
-        hint = "dlsearch verify trains it again from its record, or take another trial's model"
-        raise ConfigError("study.name", f"cannot be read as a checkpoint: {error}", hint) from error
-    try:
-        saved = load_plain(kept.checkpoint)
-        state = saved["state_dict"]
-    except Exception as error:  # torch has many ways to say that a file is none of its own
-        raise ConfigError(
-            "study.name", f"{kept.checkpoint} cannot be read as a checkpoint: {_first_line(error)}"
-        ) from error
-    net = _build_network(cfg, state).eval()
-    for parameter in net.parameters():
-        parameter.requires_grad_(False)
+    saved = _read_checkpoint(kept.checkpoint)
+    net = _build_network(cfg, saved["state_dict"])
+    net.eval()
+    net.requires_grad_(False)
     spec = _input_spec(saved, cfg)
     check_input(spec, str(kept.checkpoint))
     output = _output_spec(net, spec, cfg)
-    about = {**kept.about, "title": kept.title}
+    about = cast("Origin", {**kept.about, "title": kept.title})
     model = Model(net, spec, output, about, net)
-    found: Any = OmegaConf.select(cfg, "task.test_time")
-    return model if found is None else looking(model, OmegaConf.to_container(found, resolve=True))  # type: ignore[arg-type]
+    views: Any = OmegaConf.select(cfg, "task.test_time")
+    if views is None:
+        return model
+    plain: Any = OmegaConf.to_container(views, resolve=True)
+    return looking(model, plain)
 
 
-def looking(model: Model, views: dict[str, Any]) -> Model:
+def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """What Lightning wrote: ``state_dict``, and what the data module said of its inputs.
+
+    Raises:
+        ConfigError: The file is damaged, or no checkpoint.
+    """
+    try:
+        check(path)
+    except Damaged as error:
+        raise ConfigError(
+            "study.name",
+            f"cannot be read as a checkpoint: {error}",
+            "dlsearch verify trains it again from its record, or take another trial's model",
+        ) from error
+    try:
+        saved = load_plain(path)
+        saved["state_dict"]
+    except Exception as error:  # torch has many ways to say that a file is none of its own
+        raise ConfigError(
+            "study.name",
+            f"{path} cannot be read as a checkpoint: {_first_line(error)}",
+        ) from error
+    found: Mapping[str, Any] = saved
+    return found
+
+
+def looking(model: Model, views: ViewSettings) -> Model:
     """A model that averages over several views of each image.
 
     Args:
         model: Any; a model of tables has one view.
-        views: As ``task.test_time`` has them: ``crops flip scale pad``.
+        views: As ``task.test_time`` has them.
 
     Raises:
         ConfigError: A value cannot be meant, or the inputs are no images.
@@ -116,9 +143,7 @@ def looking(model: Model, views: dict[str, Any]) -> Model:
     from dlsearch.config.build import build
 
     try:
-        built = build(
-            {"_target_": "dlsearch.systems.shared.views.Views", **views}, "task.test_time"
-        )
+        built = build({"_target_": _VIEWS, **views}, "task.test_time")
     except ValueError as error:
         raise ConfigError("task.test_time", _first_line(error)) from error
     plain = model.plain or model.run
@@ -135,29 +160,35 @@ def looking(model: Model, views: dict[str, Any]) -> Model:
             "there are views of images alone",
             "leave --crops, --flip and --scale out",
         )
-    averaged = functools.partial(built.averaged, plain, probabilities=_gives_softmax(model))
+    averaged = functools.partial(
+        built.averaged,
+        plain,
+        probabilities=gives_softmax(model),
+    )
     shown = {key: value for key, value in views.items() if key != "_target_"}
     return dataclasses.replace(
         model,
         run=averaged,
         plain=plain,
-        views=shown,
+        views=cast("ViewSettings", shown),
     )
 
 
-def _gives_softmax(model: Model) -> bool:
+def gives_softmax(model: Model) -> bool:
+    """Whether a softmax makes probabilities of a model's outputs."""
     return model.output["kind"] == "classes" and model.output["probabilities"] == "softmax"
 
 
-def _build_network(cfg: Any, state: dict[str, Any]) -> nn.Module:
+def _build_network(cfg: Any, state: StateDict) -> nn.Module:
     from omegaconf import OmegaConf
 
     from dlsearch.config.build import build
 
-    inner = {
-        key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")
-    }
-    refused = None
+    inner: StateDict = {}
+    for name, value in state.items():
+        if name.startswith("net."):
+            inner[name.removeprefix("net.")] = value
+    refused: Exception | None = None
     if OmegaConf.select(cfg, "model._target_") and inner:
         _check_shapes(cfg, inner)
         try:
@@ -199,13 +230,15 @@ def _check_shapes(cfg: Any, state: Mapping[str, Any]) -> None:
     for name, value in there.items():
         kept = state.get(name)
         if isinstance(kept, torch.Tensor) and kept.shape != value.shape:
-            shown = f"{name} is {tuple(kept.shape)} in the checkpoint, and {tuple(value.shape)} in the network"
             raise ConfigError(
-                "model", f"the checkpoint does not fit the network: {shown}", _CHANGED
+                "model",
+                f"the checkpoint does not fit the network: {name} is {tuple(kept.shape)}"
+                f" in the checkpoint, and {tuple(value.shape)} in the network",
+                _CHANGED,
             )
 
 
-def _input_spec(saved: dict[str, Any], cfg: Any) -> dict[str, Any]:
+def _input_spec(saved: Mapping[str, Any], cfg: Any) -> InputSpec:
     """What the data module put into the checkpoint; from the configuration where it put nothing."""
     from omegaconf import OmegaConf
 
@@ -217,63 +250,29 @@ def _input_spec(saved: dict[str, Any], cfg: Any) -> dict[str, Any]:
         data = OmegaConf.to_container(cfg.data, resolve=True)
     assert isinstance(data, dict)
     shape = data.get("shape")
-    if shape and len(shape) == 3 and data.get("mean") and data.get("std"):
-        known = {"shape": shape, "mean": data["mean"], "std": data["std"]}
-        return {"kind": "image", **known, "classes": []}
+    mean = data.get("mean")
+    std = data.get("std")
+    is_image = shape and len(shape) == 3
+    if is_image and mean and std:
+        return {
+            "kind": "image",
+            "shape": shape,
+            "mean": mean,
+            "std": std,
+            "classes": [],
+        }
     return {"kind": "tensor", "shape": list(shape) if shape else None, "classes": []}
 
 
-def _stored_input(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data module's state in a checkpoint says of inputs; empty where it says nothing."""
+def _stored_input(saved: Mapping[str, Any]) -> InputSpec | None:
+    """What the data module's state in a checkpoint says of inputs; None where it says nothing."""
     for state in saved.values():
         if isinstance(state, dict) and isinstance(state.get("input"), dict):
-            return dict(state["input"])
-    return {}
+            return cast("InputSpec", dict(state["input"])) or None
+    return None
 
 
-def check_input(spec: Any, where: str) -> None:
-    """Check what a file says of a model's inputs.
-
-    Args:
-        spec: ``kind``, ``shape``, ``mean``, ``std``, ``classes``, ``columns``, some of them absent.
-        where: What to call the file.
-
-    Raises:
-        ConfigError: It is no description of inputs, or one of inputs that are unreasonably large.
-    """
-
-    def wrong(what: str) -> ConfigError:
-        return ConfigError(where, f"describes no inputs of a model: {what}")
-
-    if not isinstance(spec, Mapping) or spec.get("kind") not in ("image", "table", "tensor"):
-        raise wrong("its kind is none that is known")
-    shape = spec.get("shape")
-    if shape is not None:
-        if not _is_shape(shape):
-            raise wrong("its shape is no list of sizes")
-        if math.prod(shape) > _MAX_INPUT:
-            raise wrong(f"one has more than {_MAX_INPUT:,} numbers")
-    for key in ("mean", "std"):
-        if not _are_numbers(spec.get(key)):
-            raise wrong(f"its {key} is no list of numbers")
-    for key in ("classes", "columns", "targets"):
-        if not isinstance(spec.get(key) or [], (list, tuple)):
-            raise wrong(f"its {key} are no list")
-
-
-def _is_shape(shape: Any) -> bool:
-    if not isinstance(shape, (list, tuple)):
-        return False
-    return all(type(size) is int and size > 0 for size in shape)
-
-
-def _are_numbers(value: Any) -> bool:
-    """Whether this is a number, a list of numbers, or nothing."""
-    numbers = value if isinstance(value, (list, tuple)) else [value]
-    return all(number is None or isinstance(number, (int, float)) for number in numbers)
-
-
-def _output_spec(net: nn.Module, spec: dict[str, Any], cfg: Any) -> dict[str, Any]:
+def _output_spec(net: nn.Module, spec: InputSpec, cfg: Any) -> OutputSpec:
     """Classes where the outputs are one number a class, with what makes them probabilities.
 
     Else numbers.
@@ -281,12 +280,13 @@ def _output_spec(net: nn.Module, spec: dict[str, Any], cfg: Any) -> dict[str, An
     import torch
     from omegaconf import OmegaConf
 
-    numbers = {"kind": "numbers", "targets": list(spec.get("targets") or [])}
+    numbers: NumbersOutput = {"kind": "numbers", "targets": list(spec.get("targets") or [])}
     classes = _class_names(spec, cfg)
-    if not classes or not spec.get("shape"):
+    shape = spec.get("shape")
+    if not classes or not shape:
         return numbers
     with torch.no_grad():
-        outputs = net(torch.zeros(2, *spec["shape"]))
+        outputs = net(torch.zeros(2, *shape))
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (2, len(classes)):
         return numbers
     probabilities: str | None = "none" if _are_probabilities(outputs) else "softmax"
@@ -295,29 +295,55 @@ def _output_spec(net: nn.Module, spec: dict[str, Any], cfg: Any) -> dict[str, An
     return {"kind": "classes", "names": classes, "probabilities": probabilities}
 
 
-def _class_names(spec: Mapping[str, Any], cfg: Any) -> list[str]:
+def _class_names(spec: InputSpec, cfg: Any) -> list[str]:
     """The classes that the data module stored, or their numbers.
 
     None of a task that knows no classes.
     """
     from omegaconf import OmegaConf
 
-    stored = list(spec.get("classes") or [])
+    stored = spec.get("classes")
     if stored:
-        return stored
-    target = OmegaConf.select(cfg, "task._target_")
-    num_classes = OmegaConf.select(cfg, "data.num_classes")
-    # by name: importing the class would import Lightning, which a net alone does not need
-    if "Classification" not in str(target) or not num_classes:
+        return list(stored)
+    num_classes = OmegaConf.select(cfg, "data.num_classes") or 0
+    # the cheap questions first: a task imports Lightning, which a net alone does not need
+    if num_classes < 2 or spec.get("targets"):
+        return []
+    if _kind_of_task(cfg) is not Kind.CLASSIFICATION:
         return []
     return [str(number) for number in range(num_classes)]
+
+
+def _kind_of_task(cfg: Any) -> Kind:
+    """What the configuration's task does. It is made to be asked, without memory where it can."""
+    import torch
+    from omegaconf import OmegaConf
+
+    from dlsearch.config.build import build
+
+    node = OmegaConf.select(cfg, "task")
+    if node is None:
+        return Kind.CUSTOM
+    try:
+        with torch.device("meta"):
+            task = build(node, "task")
+    except (ConfigError, RuntimeError, NotImplementedError):  # some nets cannot be made so
+        task = build(node, "task")
+    return kind_of(task)
 
 
 def _are_probabilities(outputs: Tensor) -> bool:
     import torch
 
     sums = outputs.sum(1)
-    return bool((outputs >= 0).all() and torch.allclose(sums, torch.ones(2), atol=1e-4))
+    return bool(
+        (outputs >= 0).all()
+        and torch.allclose(
+            sums,
+            torch.ones(2),
+            atol=1e-4,
+        )
+    )
 
 
 def load_export(folder: Path) -> Model:
@@ -326,30 +352,46 @@ def load_export(folder: Path) -> Model:
     Raises:
         ConfigError: The folder holds no such thing, or it was changed since.
     """
+    spec = _read_description(folder)
+    check_input(spec["input"], str(folder / SPEC))
+    path = _exported_file(folder, spec)
+    run = load_program(path) if path.name == PROGRAM else onnx_runner(path)
+    described: Mapping[str, Any] = spec
+    origin = {key: described[key] for key in _ORIGIN}
+    origin["title"] = f"{spec['study']['name']}, exported"
+    model = Model(run, spec["input"], spec["output"], cast("Origin", origin))
+    views = spec.get("test_time")
+    return looking(model, views) if views else model
+
+
+def _read_description(folder: Path) -> ExportedModel:
+    """The content of ``model.json``, which is trusted no further than that it has these keys."""
     try:
         spec = read_json(inside(folder, SPEC), _MAX_SPEC)
-        about = {
-            key: spec[key]
-            for key in ("study", "trial", "kind", "params", "objective", "test", "sha")
-        }
-        files = spec["files"]
-        needed = (spec["input"], spec["output"])
+        for key in (*_ORIGIN, "files", "input", "output"):
+            spec[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            str(folder), f"is no model that dlsearch exported: {_first_line(error)}"
+            str(folder),
+            f"is no model that dlsearch exported: {_first_line(error)}",
         ) from error
-    check_input(spec["input"], str(folder / SPEC))
-    name = next((n for n in (PROGRAM, ONNX) if n in files and inside(folder, n).is_file()), None)
-    if name is None:
+    return cast("ExportedModel", spec)
+
+
+def _exported_file(folder: Path, spec: ExportedModel) -> Path:
+    """The program, or else the graph, as ``model.json`` describes it."""
+    files = spec["files"]
+    here = [name for name in (PROGRAM, ONNX) if name in files and inside(folder, name).is_file()]
+    if not here:
         raise ConfigError(str(folder), f"expected {PROGRAM} or {ONNX} beside {SPEC}")
-    if sha256(folder / name) != files[name]:
+    path = folder / here[0]
+    if sha256(path) != files[path.name]:
         raise ConfigError(
-            str(folder / name), f"is not the file that {SPEC} describes", "export the model again"
+            str(path),
+            f"is not the file that {SPEC} describes",
+            "export the model again",
         )
-    run = load_program(folder / name) if name == PROGRAM else onnx_runner(folder / name)
-    about["title"] = f"{about['study']['name']}, exported"
-    model = Model(run, *needed, about)
-    return looking(model, spec["test_time"]) if spec.get("test_time") else model
+    return path
 
 
 def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
@@ -364,7 +406,9 @@ def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
         import onnxruntime
     except ImportError as error:
         raise ConfigError(
-            str(path), "running ONNX needs onnxruntime", "pip install 'dlsearch[onnx]'"
+            str(path),
+            "running ONNX needs onnxruntime",
+            "pip install 'dlsearch[onnx]'",
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -372,18 +416,22 @@ def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
         check_onnx(path)
         with memory.bounded(memory.READING + 4 * path.stat().st_size):
             session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
+                path,
+                options,
+                providers=["CPUExecutionProvider"],
             )
         name = session.get_inputs()[0].name
     except Exception as error:  # onnxruntime has many ways to say that a file is none of its own
         raise ConfigError(
-            str(path), f"cannot be read as an ONNX graph: {_first_line(error)}"
+            str(path),
+            f"cannot be read as an ONNX graph: {_first_line(error)}",
         ) from error
 
     def run(x: Tensor) -> Tensor:
         try:
             with memory.bounded(memory.to_run(len(x))):
-                return torch.from_numpy(session.run(None, {name: x.numpy()})[0])
+                outputs = session.run(None, {name: x.numpy()})
+                return torch.from_numpy(outputs[0])
         except Exception as error:  # of operators, and of what memory there is
             raise ConfigError(str(path), f"cannot be run: {_first_line(error)}") from error
 
@@ -397,4 +445,5 @@ def sha256(path: Path) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

@@ -7,8 +7,11 @@ files. What ``dlsearch export`` writes does neither.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 #: Which fields of a message hold messages that are looked through, as onnx.proto numbers them.
 _INNER: dict[str, dict[int, str]] = {
@@ -50,7 +53,14 @@ def check_onnx(path: Path) -> None:
     """
     if path.stat().st_size == 0:
         raise NotReadError("is empty")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(
+            file.fileno(),
+            0,
+            access=mmap.ACCESS_READ,
+        ) as content,
+    ):
         domains = _DOMAINS | _domains_of_own_functions(content)
         _check_message(content, 0, len(content), "model", domains, 0)
 
@@ -102,7 +112,11 @@ def _check_node_field(number: int, value: bytes, domains: frozenset[bytes]) -> N
         raise NotReadError(f"uses operators of {value[:50]!r}, which are not run")
 
 
-def _read_fields(content: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _read_fields(
+    content: mmap.mmap,
+    begin: int,
+    end: int,
+) -> Iterator[tuple[int, int, int]]:
     """The fields of a message: number, and where the value begins and ends."""
     at = begin
     while at < end:

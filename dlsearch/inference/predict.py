@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 import torch
 
-from dlsearch.inference.files import NotReadable, Reader
+from dlsearch.inference.model import gives_softmax
+from dlsearch.inference.reading import NotReadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
+    from dlsearch.inference.description import ClassesOutput, NumbersOutput, TargetSpec
+    from dlsearch.inference.files import NamedInput, Reader
     from dlsearch.inference.model import Model
 
-    Named = tuple[str, NDArray[np.float32]]
+#: A class by its place, as JSON: ``class``, ``index``, and ``probability`` or ``score``.
+RankedClass = TypedDict(
+    "RankedClass",
+    {"class": str, "index": int, "probability": float, "score": float},
+    total=False,
+)
+
+
+class ClassPrediction(RankedClass):
+    """The class that an input is taken for, and the ones after it.
+
+    Args:
+        file: The name of the input.
+        top: The best classes, the first among them.
+    """
+
+    file: str
+    top: list[RankedClass]
+
+
+class NumberPrediction(TypedDict):
+    """The numbers that are predicted for an input.
+
+    Args:
+        file: The name of the input.
+        values: By target, in its own unit.
+    """
+
+    file: str
+    values: dict[str, float]
+
+
+Prediction: TypeAlias = ClassPrediction | NumberPrediction
 
 
 @dataclass
@@ -36,7 +69,7 @@ def predict(
     failures: Failures,
     batch_size: int,
     top: int,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Prediction]:
     """Predict for every input of `files`, in order.
 
     Args:
@@ -48,13 +81,11 @@ def predict(
         top: Classes to name.
 
     Yields:
-        ``{"file", "class", "index", "probability", "top": [{"class", "index", "probability"}]}``
-        (``score`` instead of ``probability`` where the outputs are none), or ``{"file", "values":
-        {name: number}}``.
+        For classes, ``score`` instead of ``probability`` where the outputs are none.
     """
-    batch: list[Named] = []
+    batch: list[NamedInput] = []
     for named in _read_inputs(files, reader, failures):
-        if batch and batch[0][1].shape != named[1].shape:
+        if batch and batch[0].array.shape != named.array.shape:
             yield from _predict_rows(model, batch, top)
             batch = []
         batch.append(named)
@@ -65,7 +96,11 @@ def predict(
         yield from _predict_rows(model, batch, top)
 
 
-def _read_inputs(files: Iterable[Path], reader: Reader, failures: Failures) -> Iterator[Named]:
+def _read_inputs(
+    files: Iterable[Path],
+    reader: Reader,
+    failures: Failures,
+) -> Iterator[NamedInput]:
     for path in files:
         try:
             yield from reader.read(path)
@@ -74,39 +109,77 @@ def _read_inputs(files: Iterable[Path], reader: Reader, failures: Failures) -> I
 
 
 def scores(model: Model, x: torch.Tensor) -> torch.Tensor:
-    """(B, classes): probabilities, or the outputs themselves where these are scores of another kind."""
+    """(B, classes): probabilities, or the outputs themselves where these are scores of a kind."""
     with torch.inference_mode():
         outputs = model.run(x).double()
-    return outputs.softmax(1) if model.output["probabilities"] == "softmax" else outputs
+    return outputs.softmax(1) if gives_softmax(model) else outputs
 
 
-def _predict_rows(model: Model, batch: list[Named], top: int) -> Iterator[dict[str, Any]]:
-    x = torch.from_numpy(np.stack([array for _, array in batch]))
-    if model.output["kind"] == "classes":
-        found = scores(model, x)
-        names = model.output["names"]
-        key = "probability" if model.output["probabilities"] else "score"
-        best = found.topk(min(top, len(names)), dim=1)
-        for (name, _), values, indices in zip(
-            batch, best.values.tolist(), best.indices.tolist(), strict=True
-        ):
-            ranked = [
-                {"class": names[i], "index": i, key: v}
-                for i, v in zip(indices, values, strict=True)
-            ]
-            yield {"file": name, **ranked[0], "top": ranked}
+def _predict_rows(
+    model: Model,
+    batch: list[NamedInput],
+    top: int,
+) -> Iterator[Prediction]:
+    names = [named.name for named in batch]
+    x = torch.from_numpy(np.stack([named.array for named in batch]))
+    output = model.output
+    if output["kind"] == "classes":
+        yield from _rank_classes(output, names, scores(model, x), top)
         return
     with torch.inference_mode():
         outputs = model.run(x).double().reshape(len(batch), -1)
-    targets = model.output["targets"]
-    named = len(targets) == outputs.shape[1]
-    for (name, _), row in zip(batch, outputs.tolist(), strict=True):
-        pairs = (
-            zip(targets, row, strict=True)
-            if named
-            else (({"name": str(i)}, v) for i, v in enumerate(row))
-        )
-        yield {
-            "file": name,
-            "values": {t["name"]: v * t.get("std", 1.0) + t.get("mean", 0.0) for t, v in pairs},
-        }
+    yield from _name_numbers(output, names, outputs)
+
+
+def _rank_classes(
+    output: ClassesOutput,
+    names: list[str],
+    found: torch.Tensor,
+    top: int,
+) -> Iterator[ClassPrediction]:
+    """The best classes of each input.
+
+    Args:
+        output: What the classes are called.
+        names: Of the inputs.
+        found: (B, classes).
+        top: Classes to name.
+    """
+    classes = output["names"]
+    best = found.topk(min(top, len(classes)), dim=1)
+    values = best.values.tolist()
+    indices = best.indices.tolist()
+    for row, name in enumerate(names):
+        ranked: list[RankedClass] = []
+        for index, value in zip(indices[row], values[row], strict=True):
+            place: RankedClass = {"class": classes[index], "index": index}
+            if output["probabilities"]:
+                place["probability"] = value
+            else:
+                place["score"] = value
+            ranked.append(place)
+        yield {"file": name, **ranked[0], "top": ranked}
+
+
+def _name_numbers(
+    output: NumbersOutput,
+    names: list[str],
+    outputs: torch.Tensor,
+) -> Iterator[NumberPrediction]:
+    """The numbers of each input, in the units of their targets.
+
+    Args:
+        output: What they are called; by their place where that does not fit.
+        names: Of the inputs.
+        outputs: (B, numbers).
+    """
+    targets: list[TargetSpec] = output["targets"]
+    if len(targets) != outputs.shape[1]:
+        targets = [{"name": str(number)} for number in range(outputs.shape[1])]
+    for name, row in zip(names, outputs.tolist(), strict=True):
+        values: dict[str, float] = {}
+        for target, value in zip(targets, row, strict=True):
+            std = target.get("std", 1.0)
+            mean = target.get("mean", 0.0)
+            values[target["name"]] = value * std + mean
+        yield {"file": name, "values": values}

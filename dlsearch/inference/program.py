@@ -1,4 +1,6 @@
-"""Runs the graph of a ``torch.export`` program, operator by operator, from its JSON and its tensors alone.
+"""Runs the graph of a ``torch.export`` program, operator by operator.
+
+It needs no more than the program's JSON and its tensors.
 
 ``torch.export.load`` evaluates the expressions of a file, compiles its guards and the names of its
 nodes as Python, imports what its argument trees name, and unpickles its example inputs. None of
@@ -14,8 +16,8 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+#: What is computed, by its name in the graph: tensors, numbers, text, and lists of these.
+Values: TypeAlias = dict[str, Any]
+
 #: Of the format that torch 2.8 and later write.
 SCHEMA_MAJOR = 8
 #: A graph's description may have so many bytes, and hold so many operators.
@@ -33,6 +38,7 @@ MAX_NODES = 50_000
 #: Graphs within graphs: the branches of a condition within a block of another precision, say.
 MAX_NESTING = 8
 _BLOCK = 1 << 20
+_MAX_ERROR_CHARACTERS = 200
 
 _DTYPES = {
     1: torch.uint8,
@@ -63,7 +69,8 @@ _MEMORY_FORMATS = {
 _MEMBER = re.compile(
     r"archive_format|archive_version|byteorder|\.data/version|\.data/serialization_id"
     r"|models/model\.json|data/sample_inputs/model\.pt"
-    r"|data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
 )
 _ATEN = re.compile(r"torch\.ops\.(aten|torchvision)\.([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z0-9_]+)")
 #: Reads and makes files; would take a tensor's memory away; has no place in a function of its
@@ -102,8 +109,11 @@ _PRIVATE = frozenset(
 _ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "truediv", "neg", "pos", "and_", "or_")
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 #: What sizes are computed with.
+_OPERATORS = {
+    f"_operator.{name}": getattr(operator, name) for name in (*_ARITHMETIC, *_COMPARISONS)
+}
 _NUMBERS: dict[str, Callable[..., Any]] = {
-    **{f"_operator.{name}": getattr(operator, name) for name in (*_ARITHMETIC, *_COMPARISONS)},
+    **_OPERATORS,
     "math.trunc": math.trunc,
     "torch.sym_int": int,
     "torch.sym_float": float,
@@ -118,7 +128,7 @@ _LARGEST = 2**63
 
 
 class NotRunError(ValueError):
-    """A program asks for something that is not run, or its file holds something else than a program."""
+    """A program asks for something that is not run, or its file holds no program."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +166,14 @@ class Graph:
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         """Run it."""
-        if len(values) != len(self.inputs):
-            raise NotRunError(f"a graph takes {len(self.inputs)} values and gets {len(values)}")
-        known: dict[str, Any] = dict(zip(self.inputs, values, strict=True))
+        expected = len(self.inputs)
+        if len(values) != expected:
+            raise NotRunError(f"a graph takes {expected} values and gets {len(values)}")
+        known: Values = dict(zip(self.inputs, values, strict=True))
         for node in self.nodes:
-            result = node.call(
-                *_fill_names(node.arguments, known), **_fill_names(node.keywords, known)
-            )
+            arguments = _fill_names(node.arguments, known)
+            keywords = _fill_names(node.keywords, known)
+            result = node.call(*arguments, **keywords)
             _bind_outputs(node.outputs, result, known)
             for name in node.last_uses:
                 known.pop(name, None)
@@ -190,18 +201,15 @@ class Program:
         module = document["graph_module"]
         tensors = _all_tensors(archive, members)
         graph = module["graph"]
-        signature = module["signature"]
-        if len(signature["input_specs"]) != len(graph["inputs"]):
+        input_specs = module["signature"]["input_specs"]
+        output_specs = module["signature"]["output_specs"]
+        if len(input_specs) != len(graph["inputs"]):
             raise NotRunError("its signature is not that of its graph")
-        self._given: list[Tensor | None] = [
-            _given_value(spec, tensors) for spec in signature["input_specs"]
-        ]
-        if sum(each is None for each in self._given) != 1:
-            raise NotRunError("does not take exactly one tensor")
-        place = next(number for number, each in enumerate(self._given) if each is None)
-        shape = graph["tensor_values"][graph["inputs"][place]["as_tensor"]["name"]]["sizes"]
-        self._shape = [size.get("as_int") for size in shape]
-        self._written = [_written_buffer(spec, tensors) for spec in signature["output_specs"]]
+        #: what the graph is given; None for the batch
+        self._given = [_given_value(spec, tensors) for spec in input_specs]
+        self._shape = _shape_of_batch(graph, self._given)
+        #: what its outputs are written into; None for the one that is returned
+        self._written = [_written_buffer(spec, tensors) for spec in output_specs]
         if sum(each is None for each in self._written) != 1:
             raise NotRunError("does not give exactly one tensor")
         self._graph = _read_graph(graph, _Count())
@@ -214,27 +222,31 @@ class Program:
                 fails.
         """
         self._check_shape(x)
+        values = [x if each is None else each for each in self._given]
         try:
-            outputs = self._graph(*(x if each is None else each for each in self._given))
+            outputs = self._graph(*values)
         except NotRunError:
             raise
         except Exception as error:  # operators raise what their many authors chose
-            raise NotRunError(
-                f"cannot be run: {(str(error).strip() or type(error).__name__).splitlines()[0][:200]}"
-            ) from error
+            text = str(error).strip() or type(error).__name__
+            line = text.splitlines()[0][:_MAX_ERROR_CHARACTERS]
+            raise NotRunError(f"cannot be run: {line}") from error
         found = self._take_outputs(outputs)
         if not isinstance(found, torch.Tensor):
             raise NotRunError("does not give exactly one tensor")
         return found
 
     def _check_shape(self, x: Tensor) -> None:
-        expected = self._shape
-        fits = len(x.shape) == len(expected) and all(
-            wanted in (None, size) for size, wanted in zip(x.shape, expected, strict=True)
-        )
-        if not fits:
-            shown = ", ".join("any" if size is None else str(size) for size in expected)
+        if not self._fits(x):
+            sizes = ["any" if size is None else str(size) for size in self._shape]
+            shown = ", ".join(sizes)
             raise NotRunError(f"takes inputs of the shape ({shown}), not {tuple(x.shape)}")
+
+    def _fits(self, x: Tensor) -> bool:
+        if len(x.shape) != len(self._shape):
+            return False
+        pairs = zip(x.shape, self._shape, strict=True)
+        return all(wanted is None or size == wanted for size, wanted in pairs)
 
     def _take_outputs(self, outputs: tuple[Any, ...]) -> Any:
         """The one output that is returned; the others are written into buffers."""
@@ -250,16 +262,21 @@ class Program:
 # -- the archive -----------------------------------------------------------------------------------
 def _all_tensors(archive: zipfile.ZipFile, members: Mapping[str, str]) -> dict[str, Tensor]:
     """Weights and constants, by their names in the program."""
-    weights = "data/weights/"
-    constants = "data/constants/"
-    return {
-        **_read_tensors(
-            archive, members, f"{weights}model_weights_config.json", weights, "weight_"
-        ),
-        **_read_tensors(
-            archive, members, f"{constants}model_constants_config.json", constants, "tensor_"
-        ),
-    }
+    weights = _read_tensors(
+        archive,
+        members,
+        config="data/weights/model_weights_config.json",
+        folder="data/weights/",
+        prefix="weight_",
+    )
+    constants = _read_tensors(
+        archive,
+        members,
+        config="data/constants/model_constants_config.json",
+        folder="data/constants/",
+        prefix="tensor_",
+    )
+    return {**weights, **constants}
 
 
 def _list_members(archive: zipfile.ZipFile) -> dict[str, str]:
@@ -293,16 +310,23 @@ def _read_tensors(
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     stores: dict[tuple[str, int], Tensor] = {}
-    for name, entry in _read_json(archive, members[config])["config"].items():
+    entries = _read_json(archive, members[config])["config"]
+    for name, entry in entries.items():
         file = entry["path_name"]
         meta = entry["tensor_meta"]
-        if entry["use_pickle"] or meta is None or not re.fullmatch(rf"{prefix}\d+", file):
+        is_plain = meta is not None and re.fullmatch(rf"{prefix}\d+", file)
+        if entry["use_pickle"] or not is_plain:
             raise NotRunError(f"holds {name!r} pickled, which is not loaded")
-        if meta["layout"] != _STRIDED or meta["device"]["type"] != "cpu":
+        is_on_cpu = meta["device"]["type"] == "cpu"
+        if meta["layout"] != _STRIDED or not is_on_cpu:
             raise NotRunError(f"holds {name!r} in a form that is not loaded")
         key = (file, meta["dtype"])
         if key not in stores:
-            stores[key] = _store(archive, members[folder + file], _DTYPES[meta["dtype"]])
+            stores[key] = _store(
+                archive,
+                members[folder + file],
+                _DTYPES[meta["dtype"]],
+            )
         found[name] = _view(stores[key], name, meta)
     return found
 
@@ -324,17 +348,19 @@ def _store(archive: zipfile.ZipFile, member: str, dtype: torch.dtype) -> Tensor:
 
 
 def _view(store: Tensor, name: str, meta: Mapping[str, Any]) -> Tensor:
-    sizes, strides = (
-        [_whole(each["as_int"]) for each in meta[key]] for key in ("sizes", "strides")
-    )
+    sizes = [_whole(each["as_int"]) for each in meta["sizes"]]
+    strides = [_whole(each["as_int"]) for each in meta["strides"]]
     offset = _whole(meta["storage_offset"]["as_int"])
     if len(sizes) != len(strides):
         raise NotRunError(f"{name!r} has no shape")
-    empty = 0 in sizes
-    last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-    if not empty and last >= store.numel():
+    if 0 in sizes:
+        return store.new_empty(sizes)
+    last = offset
+    for size, stride in zip(sizes, strides, strict=True):
+        last += (size - 1) * stride
+    if last >= store.numel():
         raise NotRunError(f"{name!r} is larger than what is stored of it")
-    return store.new_empty(sizes) if empty else store.as_strided(sizes, strides, offset)
+    return store.as_strided(sizes, strides, offset)
 
 
 def _whole(value: Any) -> int:
@@ -349,6 +375,21 @@ _INPUTS = {
     "buffer": "buffer_name",
     "tensor_constant": "tensor_constant_name",
 }
+
+
+def _shape_of_batch(graph: Mapping[str, Any], given: Sequence[Tensor | None]) -> list[int | None]:
+    """Sizes of the one input that the caller gives; None for one that is free.
+
+    Args:
+        graph: The program's.
+        given: What its inputs are; None for the caller's.
+    """
+    places = [number for number, each in enumerate(given) if each is None]
+    if len(places) != 1:
+        raise NotRunError("does not take exactly one tensor")
+    name = graph["inputs"][places[0]]["as_tensor"]["name"]
+    sizes = graph["tensor_values"][name]["sizes"]
+    return [size.get("as_int") for size in sizes]
 
 
 def _given_value(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensor | None:
@@ -377,7 +418,8 @@ def _written_buffer(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> T
 class _Count:
     """Nodes so far, and how deep the graph is that is being read."""
 
-    nodes = depth = 0
+    nodes = 0
+    depth = 0
 
 
 def _read_graph(graph: Mapping[str, Any], count: _Count) -> Graph:
@@ -386,28 +428,38 @@ def _read_graph(graph: Mapping[str, Any], count: _Count) -> Graph:
         raise NotRunError(
             f"has more than {MAX_NODES:,} operators, or graphs within graphs within graphs"
         )
-    inputs = tuple(
-        _check_text(_name_of_kind(each, "as_tensor", "as_sym_int")) for each in graph["inputs"]
-    )
-    outputs = tuple(_read_argument(each, count) for each in graph["outputs"])
+    inputs = [
+        _name_of_kind(
+            each,
+            "as_tensor",
+            "as_sym_int",
+        )
+        for each in graph["inputs"]
+    ]
+    outputs = [_read_argument(each, count) for each in graph["outputs"]]
     nodes = [_read_node(each, count) for each in graph["nodes"]]
-    kept = set(_names_in(outputs))
-    freed: list[tuple[str, ...]] = []
-    for node in reversed(
-        nodes
-    ):  # values are released after their last use, as torch's own graphs do
-        here = {
+    return Graph(
+        tuple(_check_text(name) for name in inputs),
+        tuple(_free_values(nodes, outputs)),
+        tuple(outputs),
+    )
+
+
+def _free_values(nodes: Sequence[_Node], outputs: Sequence[Any]) -> list[_Node]:
+    """The nodes, which release values after their last use, as torch's own graphs do."""
+    needed_later = set(_names_in(outputs))
+    done: list[_Node] = []
+    for node in reversed(nodes):
+        names = {
             *_names_in(node.arguments),
             *_names_in(node.keywords),
             *_names_in(node.outputs),
-        } - kept
-        kept |= here
-        freed.append(tuple(sorted(here)))
-    done = (
-        _Node(n.target, n.call, n.arguments, n.keywords, n.outputs, names)
-        for n, names in zip(nodes, reversed(freed), strict=True)
-    )
-    return Graph(inputs, tuple(done), outputs)
+        }
+        last_uses = names - needed_later
+        needed_later |= last_uses
+        done.append(replace(node, last_uses=tuple(sorted(last_uses))))
+    done.reverse()
+    return done
 
 
 def _name_of_kind(argument: Mapping[str, Any], *kinds: str) -> Any:
@@ -426,7 +478,7 @@ def _check_text(value: Any) -> str:
 def _read_node(node: Mapping[str, Any], count: _Count) -> _Node:
     target = _check_text(node["target"])
     arguments: list[Any] = []
-    keywords: dict[str, Any] = {}
+    keywords: Values = {}
     call = _find_operator(target)
     for given in node["inputs"]:
         name = _check_text(given["name"])
@@ -435,15 +487,20 @@ def _read_node(node: Mapping[str, Any], count: _Count) -> _Node:
             arguments.append(value)
         else:
             keywords[name] = value
+    outputs = _read_outputs(node, target)
+    return _Node(target, call, tuple(arguments), keywords, outputs, ())
+
+
+def _read_outputs(node: Mapping[str, Any], target: str) -> Any:
+    """Names of what a call gives: one of them alone, several as a list, None for none."""
     outputs = [_read_output(each) for each in node["outputs"]]
-    single: Any = outputs
-    if len(outputs) == 1 and (
-        not target.startswith(_HIGHER) or node.get("is_hop_single_tensor_return") is not False
-    ):
-        single = outputs[0]
     if not outputs:
-        single = None
-    return _Node(target, call, tuple(arguments), keywords, single, ())
+        return None
+    # a block says whether it gives a tensor, or a list of one
+    gives_list = target.startswith(_HIGHER) and node.get("is_hop_single_tensor_return") is False
+    if len(outputs) == 1 and not gives_list:
+        return outputs[0]
+    return outputs
 
 
 @functools.cache
@@ -471,7 +528,9 @@ def _find_operator(target: str) -> Callable[..., Any]:
     library, name, overload = found.groups()
     if not _is_run(library, name, overload):
         raise NotRunError(f"asks for {target[:100]!r}, which is not run")
-    call: Callable[..., Any] = getattr(getattr(getattr(torch.ops, library), name), overload)
+    operators = getattr(torch.ops, library)
+    overloads = getattr(operators, name)
+    call: Callable[..., Any] = getattr(overloads, overload)
     return call
 
 
@@ -480,7 +539,9 @@ def _is_run(library: str, name: str, overload: str) -> bool:
     is_private = name.startswith("_") and name not in _PRIVATE
     if is_private or name in _DENIED:
         return False
-    whole = f"{library}::{name}" + ("" if overload == "default" else f".{overload}")
+    whole = f"{library}::{name}"
+    if overload != "default":
+        whole = f"{whole}.{overload}"
     if library == "torchvision":
         import torchvision.ops  # noqa: F401  # registers them
 
@@ -517,10 +578,11 @@ def _read_element(value: Mapping[str, Any]) -> _Name | None:
     if "as_none" in value:
         return None
     inner = value.get("as_tensor", value)
-    return _Name(_check_text(inner["as_name"] if "as_name" in inner else inner["name"]))
+    name = inner["as_name"] if "as_name" in inner else inner["name"]
+    return _Name(_check_text(name))
 
 
-def _bind_outputs(outputs: Any, result: Any, known: dict[str, Any]) -> None:
+def _bind_outputs(outputs: Any, result: Any, known: Values) -> None:
     if outputs is None:
         return
     if isinstance(outputs, _Name):
@@ -588,20 +650,25 @@ def _read_device(value: Mapping[str, Any]) -> torch.device:
 
 
 def _complex_number(value: Mapping[str, Any]) -> complex:
-    return complex(_read_plain("as_float", value["real"]), _read_plain("as_float", value["imag"]))
+    real = _read_plain("as_float", value["real"])
+    imaginary = _read_plain("as_float", value["imag"])
+    return complex(real, imaginary)
 
 
 def _read_plain(kind: str, value: Any) -> Any:
     if kind == "as_float" and isinstance(value, (int, float, str)):
         return float(value)  # JSON has no word for infinities, and torch writes them as text
-    if not isinstance(value, _PLAIN[kind]) or (isinstance(value, int) and abs(value) > _LARGEST):
+    is_too_large = isinstance(value, int) and abs(value) > _LARGEST
+    if is_too_large or not isinstance(value, _PLAIN[kind]):
         raise NotRunError(f"expected {kind}, found {str(value)[:50]!r}")
     return value
 
 
 def _read_symbolic(value: Mapping[str, Any]) -> Any:
     ((kind, inner),) = value.items()
-    return _Name(_check_text(inner)) if kind == "as_name" else _read_plain(kind, inner)
+    if kind == "as_name":
+        return _Name(_check_text(inner))
+    return _read_plain(kind, inner)
 
 
 #: How a value of a call is read, by its kind; of the others, each element of a list.
@@ -661,7 +728,12 @@ def _with_gradients(_: bool, graph: Graph, *values: Any) -> tuple[Any, ...]:
 
 
 def _with_autocast(
-    device: str, dtype: Any, enabled: bool, cached: Any, graph: Graph, *values: Any
+    device: str,
+    dtype: Any,
+    enabled: bool,
+    cached: Any,
+    graph: Graph,
+    *values: Any,
 ) -> tuple[Any, ...]:
     if device != "cpu":
         return _of_graph(graph)(*values)  # of a device on which nothing runs here
@@ -680,7 +752,8 @@ def _cond(
     other: Graph,
     values: Sequence[Any] = (),
 ) -> tuple[Any, ...]:
-    return _of_graph(graph if condition else other)(*values)
+    branch = graph if condition else other
+    return _of_graph(branch)(*values)
 
 
 _BLOCKS: dict[str, Callable[..., Any]] = {

@@ -97,7 +97,9 @@ def check_refit(data: pl.LightningDataModule | None) -> None:
         owner = "a data module" if data is None else type(data).__name__
         hint = f"give {owner} a method include_validation(), or study.confirm.refit=false"
         raise ConfigError(
-            "study.confirm.refit", "expected data that can train on train + validation", hint
+            "study.confirm.refit",
+            "expected data that can train on train + validation",
+            hint,
         )
 
 
@@ -161,7 +163,12 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
     return callbacks
 
 
-def _build_callback(node: DictConfig, key: str, cfg: DictConfig, run: Run) -> pl.Callback:
+def _build_callback(
+    node: DictConfig,
+    key: str,
+    cfg: DictConfig,
+    run: Run,
+) -> pl.Callback:
     target = node.get("_target_")
     defaults: ConfigTree = {}
     if current_name(str(target)) == _OUR_EARLY_STOPPING:
@@ -203,10 +210,18 @@ def _check_places(node: DictConfig, key: str, cfg: DictConfig) -> None:
                 " or allow_paths in [tool.dlsearch] of pyproject.toml",
             )
     if os.sep in str(node.get("filename") or ""):
-        raise ConfigError(f"{key}.filename", "expected a name, not a path", "best-{epoch}")
+        raise ConfigError(
+            f"{key}.filename",
+            "expected a name, not a path",
+            "best-{epoch}",
+        )
 
 
-def build_trainer(cfg: DictConfig, run: Run, callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_trainer(
+    cfg: DictConfig,
+    run: Run,
+    callbacks: list[pl.Callback],
+) -> pl.Trainer:
     """A Trainer for small steps.
 
     It has no sanity check, no summary, no checkpointing but ours, and no bar unless asked.

@@ -6,12 +6,10 @@ They report and prune, stop, and keep the last and best checkpoints with all RNG
 from __future__ import annotations
 
 import math
-import random
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
-import numpy as np
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
@@ -22,13 +20,13 @@ from dlsearch.training import checkpoints
 from dlsearch.training.fingerprint import metrics_digest
 from dlsearch.training.micro_batches import length
 from dlsearch.training.progress import completed_units, unit_of
+from dlsearch.training.rng import RngState, restore_rng, rng_state
 from dlsearch.training.run import Interrupted, Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pytorch_lightning as pl
-    from torch import Tensor
 
     from dlsearch.training.loading import StateDict
 
@@ -53,7 +51,7 @@ class EarlyStopping(LightningEarlyStopping):
         min_delta: float = 0.0,
         strict: bool = True,
     ) -> None:
-        """As Lightning's, but quiet about non-finite values, which the trial's own callback reports."""
+        """As Lightning's, but quiet about values that are not finite: the trial reports these."""
         super().__init__(
             monitor=monitor,
             mode=mode,
@@ -62,23 +60,6 @@ class EarlyStopping(LightningEarlyStopping):
             strict=strict,
             check_finite=False,
         )
-
-
-class RngState(TypedDict):
-    """The state of every random number generator, of types that ``weights_only`` loads.
-
-    Args:
-        python: Of the module ``random``: version, internal state, next Gaussian number.
-        numpy: Of the global generator: its kind, keys as int64, position, whether a Gaussian number
-            is kept, and this number.
-        torch: Of the CPU.
-        cuda: Of each GPU, where CUDA is in use.
-    """
-
-    python: tuple[Any, ...]
-    numpy: tuple[str, Tensor, int, int, float]
-    torch: Tensor
-    cuda: NotRequired[list[Tensor]]
 
 
 class BestState(TypedDict):
@@ -113,35 +94,6 @@ class RunState(TypedDict):
     step: NotRequired[int]
     final: NotRequired[dict[str, float]]
     stopped: NotRequired[bool]
-
-
-def rng_state() -> RngState:
-    """Take the state of every random number generator."""
-    # user code draws from NumPy's global generator
-    numpy_state: Any = np.random.get_state()  # noqa: NPY002
-    kind, keys, position, has_gauss, cached = numpy_state
-    numpy_keys = torch.from_numpy(np.asarray(keys).astype(np.int64))
-    state: RngState = {
-        "python": random.getstate(),
-        "numpy": (str(kind), numpy_keys, position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_rng(state: RngState) -> None:
-    """Put back what :func:`rng_state` took."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    numpy_keys = keys.numpy().astype(np.uint32)
-    np.random.set_state((kind, numpy_keys, position, has_gauss, cached))  # noqa: NPY002
-    torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        on_cpu = [each.cpu() for each in state["cuda"]]
-        torch.cuda.set_rng_state_all(on_cpu)
 
 
 @dataclass
@@ -206,7 +158,11 @@ class RunCallback(Checkpoint):
         self._last_reported_step = -1
 
     # -- time and interruption ---------------------------------------------------------------------
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         """Start the epoch's clocks."""
         now = time.perf_counter()
         self._epoch_started = now
@@ -246,11 +202,20 @@ class RunCallback(Checkpoint):
             raise Interrupted
 
     # -- reports -----------------------------------------------------------------------------------
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        stage: str,
+    ) -> None:
         """Look up in what the task counts its progress."""
         self._unit = unit_of(pl_module)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         """Note that there are fresh validation metrics; by steps, report them at once."""
         self._validated = not trainer.sanity_checking
         if self._validated and self._unit is not ProgressUnit.EPOCH:
@@ -258,7 +223,11 @@ class RunCallback(Checkpoint):
             self._report_progress(trainer, position, _metrics_of(trainer))
             self.run.journal.flush()
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         """Log the epoch's times.
 
         Report a validated epoch, or keep one of a training that is not validated.
@@ -280,7 +249,11 @@ class RunCallback(Checkpoint):
             times["gpu/peak_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
         self.run.journal.metrics(times, trainer.global_step)
 
-    def _end_batch_of_steps(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+    def _end_batch_of_steps(
+        self,
+        trainer: pl.Trainer,
+        task: pl.LightningModule,
+    ) -> None:
         """After a batch of a task that counts in steps or episodes."""
         completed = completed_units(trainer, task)
         if self.run.refit_epochs is not None:
@@ -327,7 +300,10 @@ class RunCallback(Checkpoint):
         self._keep_checkpoint(trainer, position, metrics)
 
     def _report_progress(
-        self, trainer: pl.Trainer, position: int, metrics: dict[str, float]
+        self,
+        trainer: pl.Trainer,
+        position: int,
+        metrics: dict[str, float],
     ) -> None:
         """Check, keep, report, prune.
 
@@ -359,7 +335,10 @@ class RunCallback(Checkpoint):
         return True
 
     def _keep_checkpoint(
-        self, trainer: pl.Trainer, position: int, metrics: dict[str, float]
+        self,
+        trainer: pl.Trainer,
+        position: int,
+        metrics: dict[str, float],
     ) -> None:
         """Write the last checkpoint, which may be the best one too."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -370,7 +349,12 @@ class RunCallback(Checkpoint):
         is_best = self.best is not None and self.best.position == position
         checkpoints.save(trainer, self.folder, best=is_best)
 
-    def _note_best(self, trainer: pl.Trainer, position: int, metrics: dict[str, float]) -> None:
+    def _note_best(
+        self,
+        trainer: pl.Trainer,
+        position: int,
+        metrics: dict[str, float],
+    ) -> None:
         if self.run.monitor not in metrics:
             known = ", ".join(sorted(metrics)) or "nothing"
             raise ConfigError(
@@ -442,7 +426,11 @@ class RunCallback(Checkpoint):
         if self.resumed_epoch is not None and self.final and is_validated:
             self.pruned = self.run.report(self._position, self._step, self.final)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         """Restore the RNGs of a resumed run."""
         if self._rng_to_restore is None:
             return

@@ -1,4 +1,7 @@
-"""``trainer.deterministic``: true, warn or false, and which operations were called that refuse it."""
+"""``trainer.deterministic``: true, warn or false.
+
+Operations that refuse to be deterministic are noted.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,14 @@ def noted() -> Iterator[list[str]]:
             shown(message, category, filename, lineno, file, line)
         elif match[1] not in found:
             found.append(match[1])
-            shown(f"{match[1]} is not deterministic", category, filename, lineno, file, line)
+            shown(
+                f"{match[1]} is not deterministic",
+                category,
+                filename,
+                lineno,
+                file,
+                line,
+            )
 
     with warnings.catch_warnings():
         warnings.filterwarnings("default", message=_REFUSES.pattern)
@@ -61,8 +71,9 @@ def noted() -> Iterator[list[str]]:
 def unfilled() -> Iterator[None]:
     """Do not have every new tensor filled with NaN.
 
-    torch does so where operations must be deterministic. Filling costs a small net two hundredths of its step, and changes what is computed only where a
-    program reads memory that was never written.
+    torch does so where operations must be deterministic. Filling costs a small net two hundredths
+    of its step, and changes what is computed only where a program reads memory that was never
+    written.
     """
     # The module sets it by a property that its type hints do not know.
     settings: Any = torch.utils.deterministic

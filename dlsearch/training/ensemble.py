@@ -403,7 +403,11 @@ class Ensemble:
                 share.append(weight)
         return self.combine(used, share)
 
-    def _measure_each(self, nets: Sequence[Trained], outputs: _Aligned) -> dict[str, Figures]:
+    def _measure_each(
+        self,
+        nets: Sequence[Trained],
+        outputs: _Aligned,
+    ) -> dict[str, Figures]:
         figures: dict[str, Figures] = {}
         for net in nets:
             figures[net.name] = self.measure(outputs.scores[net.name], outputs.labels)
@@ -468,7 +472,13 @@ def _restore_member(each: Trained, seal: Seal) -> Restored:
         ["minimize"],
     )
     try:
-        return restore(each.cfg, run, each.checkpoint, each.expected, watch=seal.watch)
+        return restore(
+            each.cfg,
+            run,
+            each.checkpoint,
+            each.expected,
+            watch=seal.watch,
+        )
     except WeightsMismatchError as error:
         raise ConfigError(
             "NAME",

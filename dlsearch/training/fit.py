@@ -169,7 +169,11 @@ def _result_of(training: _Training) -> FitResult:
     return result
 
 
-def _take_values(result: FitResult, objectives: list[str], known: dict[str, float]) -> None:
+def _take_values(
+    result: FitResult,
+    objectives: list[str],
+    known: dict[str, float],
+) -> None:
     """Complete a result with the values of the objectives, if all of them are known."""
     absent = [name for name in objectives if name not in known]
     if absent:
@@ -188,7 +192,11 @@ def _keep_finite(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
     return kept
 
 
-def _failed_result(training: _Training, reason: str, error: BaseException) -> FitResult:
+def _failed_result(
+    training: _Training,
+    reason: str,
+    error: BaseException,
+) -> FitResult:
     return FitResult(
         "failed",
         reason,

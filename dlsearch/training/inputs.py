@@ -150,7 +150,11 @@ def machine(cfg: Mapping[str, Any]) -> MachineInputs:
     }
 
 
-def expected_of(objective: str, result: Mapping[str, Any], cfg: Mapping[str, Any]) -> Expected:
+def expected_of(
+    objective: str,
+    result: Mapping[str, Any],
+    cfg: Mapping[str, Any],
+) -> Expected:
     """What a training's result says that must be found again when its weights are loaded.
 
     Args:
@@ -182,7 +186,9 @@ def expected_of(objective: str, result: Mapping[str, Any], cfg: Mapping[str, Any
 
 
 def tampered(
-    document: Mapping[str, Any], trial: Mapping[str, Any], cfg: Mapping[str, Any]
+    document: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    cfg: Mapping[str, Any],
 ) -> list[Difference]:
     """Where the record contradicts itself: it was changed after the trial had run.
 
@@ -205,11 +211,19 @@ def tampered(
     whole = digest(counted)
     if inputs["sha256"] == whole:
         return []
-    return _contradicted(document, inputs) or [Difference("inputs", inputs["sha256"], whole)]
+    return _contradicted(document, inputs) or [
+        Difference(
+            "inputs",
+            inputs["sha256"],
+            whole,
+        )
+    ]
 
 
 def _changed_config(
-    document: Mapping[str, Any], trial: Mapping[str, Any], cfg: Mapping[str, Any]
+    document: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    cfg: Mapping[str, Any],
 ) -> list[Difference]:
     """Keys of a trial's config that are not what it was trained with."""
     recorded = trial["inputs"]["config"]
@@ -263,7 +277,9 @@ def changed(
 
 
 def differences(
-    provenance: Mapping[str, Any], trial: Mapping[str, Any], here: Mapping[str, Any]
+    provenance: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    here: Mapping[str, Any],
 ) -> list[Difference]:
     """Inputs of a trial that are not the same here.
 
@@ -284,9 +300,19 @@ def differences(
         found.append(Difference("weights", recorded_weights, present_weights))
     if inputs["env"] != here["env"]:
         packages = _differing_packages(provenance, here)
-        found += packages or [Difference("environment", inputs["env"], here["env"])]
+        found += packages or [
+            Difference(
+                "environment",
+                inputs["env"],
+                here["env"],
+            )
+        ]
     if inputs["code"] != here["code"]:
-        files = _find_unequal(provenance.get("code") or {}, here["files"] or {}, "code ")
+        files = _find_unequal(
+            provenance.get("code") or {},
+            here["files"] or {},
+            "code ",
+        )
         found += files or [Difference("code", inputs["code"], here["code"])]
     recorded_splits = trial["split_sha256"]
     present_splits = here["splits"]
@@ -300,12 +326,20 @@ def _differing_packages(provenance: Mapping[str, Any], here: Mapping[str, Any]) 
     installed = provenance.get("installed") or {}
     found = _find_unequal(installed, here["installed"], "package ")
     if provenance.get("python") != here["python"]:
-        found.append(Difference("python", provenance.get("python"), here["python"]))
+        found.append(
+            Difference(
+                "python",
+                provenance.get("python"),
+                here["python"],
+            )
+        )
     return found
 
 
 def _find_unequal(
-    then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    prefix: str = "",
 ) -> list[Difference]:
     """The keys that have another value in `now`, in order, each with a prefix."""
     found: list[Difference] = []

@@ -19,5 +19,7 @@ def make_lean(trainer: pl.Trainer) -> None:
 
     loop = trainer.fit_loop.epoch_loop
     trainer.fit_loop.epoch_loop = LeanEpochLoop(
-        trainer, min_steps=loop.min_steps, max_steps=loop.max_steps
+        trainer,
+        min_steps=loop.min_steps,
+        max_steps=loop.max_steps,
     )

@@ -35,7 +35,11 @@ class MicroBatches(pl.Callback):
         self.wanted = count
         self.count = 1
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         """The optimizers are made by now."""
         if self.wanted > 1 and can_split(trainer, pl_module):
             self.count = self.wanted
@@ -144,7 +148,14 @@ def _cut_part(batch: Any, start: int, size: int) -> Any:
     if isinstance(batch, Tensor):
         return batch[start : start + size]
     if isinstance(batch, Mapping):
-        return {key: _cut_part(value, start, size) for key, value in batch.items()}
+        return {
+            key: _cut_part(
+                value,
+                start,
+                size,
+            )
+            for key, value in batch.items()
+        }
     if isinstance(batch, (tuple, list)):
         cut = [_cut_part(each, start, size) for each in batch]
         is_named_tuple = hasattr(batch, "_fields")

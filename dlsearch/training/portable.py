@@ -148,7 +148,11 @@ def _write_program(
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        program = torch.export.export(
+            net,
+            (example,),
+            dynamic_shapes=({0: torch.export.Dim.AUTO},),
+        )
         for node in program.graph.nodes:  # paths of this machine are not published
             node.meta.pop("stack_trace", None)
         torch.export.save(program, folder / layout.MODEL_PROGRAM)

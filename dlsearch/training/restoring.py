@@ -81,7 +81,13 @@ def of_result(monitor: str, result: FitResult) -> Expected:
     """What a training that has just ended in this process reported of itself."""
     value = result.values[0] if result.values else None
     on_cpu = not torch.cuda.is_initialized()
-    return Expected(monitor, value, result.best_epoch, result.state_sha256, same_machine=on_cpu)
+    return Expected(
+        monitor,
+        value,
+        result.best_epoch,
+        result.state_sha256,
+        same_machine=on_cpu,
+    )
 
 
 @dataclass
@@ -194,7 +200,11 @@ def restore(
     restored = Restored(cfg, task, data, run, checkpoint, epoch)
     is_compiled = any(isinstance(callback, Compile) for callback in callbacks)
     is_exact = expected.same_machine and not is_compiled
-    _check_figure(restored, expected, SAME_MACHINE if is_exact else OTHER_MACHINE)
+    _check_figure(
+        restored,
+        expected,
+        SAME_MACHINE if is_exact else OTHER_MACHINE,
+    )
     task.eval()
     return restored
 

@@ -88,7 +88,11 @@ class LeanEpochLoop(_TrainingEpochLoop):
         """A lean step is an optimizer's step: Lightning works that out four times a batch."""
         return self._lean is None and super()._should_accumulate()
 
-    def update_lr_schedulers(self, interval: str, update_plateau_schedulers: bool) -> None:
+    def update_lr_schedulers(
+        self,
+        interval: str,
+        update_plateau_schedulers: bool,
+    ) -> None:
         """Lightning's, where there are schedules."""
         if self.trainer.strategy.lr_scheduler_configs:
             super().update_lr_schedulers(interval, update_plateau_schedulers)
@@ -140,10 +144,19 @@ def _has_no_step_hooks(trainer: Any) -> bool:
     data = trainer.datamodule
     if _defines_any(trainer.lightning_module, pl.LightningModule, MODULE_HOOKS):
         return False
-    if data is not None and _defines_any(data, pl.LightningDataModule, DATA_HOOKS):
+    if data is not None and _defines_any(
+        data,
+        pl.LightningDataModule,
+        DATA_HOOKS,
+    ):
         return False
     return not any(
-        _defines_any(callback, pl.Callback, CALLBACK_HOOKS) for callback in trainer.callbacks
+        _defines_any(
+            callback,
+            pl.Callback,
+            CALLBACK_HOOKS,
+        )
+        for callback in trainer.callbacks
     )
 
 
@@ -280,7 +293,9 @@ class _Step:
         if self.clips:
             place["_current_fx_name"] = "configure_gradient_clipping"
             module.configure_gradient_clipping(
-                optimizer, self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+                optimizer,
+                self.trainer.gradient_clip_val,
+                self.trainer.gradient_clip_algorithm,
             )
         place["_current_fx_name"] = "optimizer_step"
         optimizer.step()

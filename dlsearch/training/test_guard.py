@@ -69,7 +69,11 @@ class Seal:
             sys.addaudithook(_audit_event)
             _hooked = True
         trainer_test = pl.Trainer.test
-        refused = functools.partialmethod(_refused_method, "trainer", "Trainer.test")
+        refused = functools.partialmethod(
+            _refused_method,
+            "trainer",
+            "Trainer.test",
+        )
         pl.Trainer.test = refused  # type: ignore[method-assign, assignment]
         self._undo.append(lambda: setattr(pl.Trainer, "test", trainer_test))
         self._holds = True

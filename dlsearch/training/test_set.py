@@ -48,7 +48,10 @@ def open_test_set(loaders: Any) -> None:
 
 
 def report_of(
-    restored: Restored, data: pl.LightningDataModule | None, *, examples: bool = True
+    restored: Restored,
+    data: pl.LightningDataModule | None,
+    *,
+    examples: bool = True,
 ) -> JsonObject:
     """Score a task on the test set, which is open.
 

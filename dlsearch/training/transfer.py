@@ -170,7 +170,11 @@ def _refuse_source(wanted: Settings, why: str) -> NoReturn:
     raise ConfigError("transfer.weights", f"{wanted.weights} {why}", hint)
 
 
-def _names_of_head(patterns: tuple[str, ...], net: nn.Module, names: list[str]) -> set[str]:
+def _names_of_head(
+    patterns: tuple[str, ...],
+    net: nn.Module,
+    names: list[str],
+) -> set[str]:
     if patterns != (LAST,):
         return _match_names(patterns, names, "transfer.head")
     parameters = [name for name, _ in net.named_parameters()]
@@ -204,7 +208,11 @@ def _list_layers(names: Sequence[str]) -> str:
     return text if len(text) < _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
-def _assign_rules(wanted: Settings, names: list[str], loaded: list[str]) -> dict[str, Rule]:
+def _assign_rules(
+    wanted: Settings,
+    names: list[str],
+    loaded: list[str],
+) -> dict[str, Rule]:
     rules = dict.fromkeys(names, _NEW)
     rules |= dict.fromkeys(loaded, wanted.loaded)
     frozen = wanted.frozen
@@ -387,7 +395,11 @@ class Freezing(pl.Callback):
         self.net = net
         self.adapt = adapt
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         """Freeze and free."""
         frozen = self.decided.frozen(trainer.current_epoch)
         for name, parameter in self.net.named_parameters():

@@ -49,7 +49,11 @@ def read(path: Path, key: str = "transfer.weights") -> StateDict:
     if not isinstance(state, Mapping) or not any(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
-        raise ConfigError(key, f"{path} holds no state dict", "torch.save(net.state_dict(), path)")
+        raise ConfigError(
+            key,
+            f"{path} holds no state dict",
+            "torch.save(net.state_dict(), path)",
+        )
     return {str(name): value for name, value in state.items()}
 
 
@@ -79,7 +83,9 @@ def of_net(state: Mapping[str, Any], prefix: str | None = None) -> dict[str, Ten
     if not found:
         some = ", ".join(list(state)[:3])
         raise ConfigError(
-            "transfer.prefix", f"no tensor of the source begins with {prefix!r}", f"there is {some}"
+            "transfer.prefix",
+            f"no tensor of the source begins with {prefix!r}",
+            f"there is {some}",
         )
     return found
 
@@ -104,7 +110,9 @@ def published(name: str, folder: Path) -> Path:
     except (ValueError, KeyError, AttributeError) as error:
         hint = "torchvision:resnet18, torchvision:ResNet18_Weights.IMAGENET1K_V1"
         raise ConfigError(
-            "transfer.weights", f"torchvision publishes no weights {name!r}", hint
+            "transfer.weights",
+            f"torchvision publishes no weights {name!r}",
+            hint,
         ) from error
     path = folder / str(weights.url).rsplit("/", 1)[-1]
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -127,7 +135,9 @@ def published(name: str, folder: Path) -> Path:
                     each.rmdir()
             why = f"{name}: {path.name} is neither in {folder} nor could it be downloaded"
             raise ConfigError(
-                "transfer.weights", why, "put it there, or transfer.weights=file:PATH"
+                "transfer.weights",
+                why,
+                "put it there, or transfer.weights=file:PATH",
             ) from error
     return path
 

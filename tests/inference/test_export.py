@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from torch import nn
@@ -258,6 +259,35 @@ def test_a_checkpoint_without_an_input_takes_what_its_config_says(tmp_path: Path
     assert model.output["names"] == list("0123456789")
     unknown = load(leave(tmp_path / "b", ["model=linear", "data=digits"], None))
     assert unknown.input["kind"] == "tensor"
+
+
+class Sorting(pl.LightningModule):
+    """A task that is no class of ours, and says what kind it is when it is made."""
+
+    def __init__(self, net: nn.Module, kind: str | None = None) -> None:
+        super().__init__()
+        self.net = net
+        if kind is not None:
+            self.kind = kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "output"),
+    [("classification", "classes"), ("regression", "numbers"), (None, "numbers")],
+)
+def test_a_foreign_task_has_classes_where_its_kind_is_classification(
+    tmp_path: Path, kind: str | None, output: str
+) -> None:
+    kept = leave(tmp_path / "a", ["model=linear", "data=mnist"], None)
+    cfg = OmegaConf.load(kept.config)
+    cfg.task = {"_target_": f"{__name__}.Sorting", "net": cfg.model, "kind": kind}
+    OmegaConf.save(cfg, kept.config)
+    model = load(kept)
+    assert model.output["kind"] == output
+    if output == "classes":
+        np.save(tmp_path / "x.npy", np.zeros((28, 28), dtype=np.uint8))
+        (row,) = rows(model, tmp_path / "x.npy", top=10)
+        assert {each["class"] for each in row["top"]} == set("0123456789")
 
 
 def test_scores_of_a_hinge_loss_are_not_called_probabilities(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from dlsearch.core.errors import ConfigError
-from dlsearch.inference.files import NotReadable, Reader, find
+from dlsearch.inference.files import Reader, find
+from dlsearch.inference.reading import NotReadable
 from dlsearch.systems.vision.data.augment import ImageTransform
 
 GREY: dict[str, Any] = {

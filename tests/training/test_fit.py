@@ -17,9 +17,9 @@ from dlsearch.systems.shared.data_module import SealedTestSet
 from dlsearch.tracking.journal import Journal, rows
 from dlsearch.training import checkpoints
 from dlsearch.training.building import build_data
-from dlsearch.training.callbacks import restore_rng, rng_state
 from dlsearch.training.fingerprint import state_digest
 from dlsearch.training.fit import fit
+from dlsearch.training.rng import restore_rng, rng_state
 from dlsearch.training.run import Interrupted, Run
 from dlsearch.training.test_guard import TestSetSealed
 

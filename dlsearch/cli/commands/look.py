@@ -167,8 +167,9 @@ def _read_files(kept: Kept, words: list[str]) -> tuple[Any, dict[str, Any]]:
     import numpy as np
     import torch
 
-    from dlsearch.inference.files import NotReadable, Reader, find
+    from dlsearch.inference.files import Reader, find
     from dlsearch.inference.model import load
+    from dlsearch.inference.reading import NotReadable
 
     spec = load(kept).input
     files, _ = find(words, spec["kind"])
@@ -177,7 +178,7 @@ def _read_files(kept: Kept, words: list[str]) -> tuple[Any, dict[str, Any]]:
         inputs = [array for path in files for _, array in reader.read(path)]
     except NotReadable as error:
         raise ConfigError("FILE", str(error)) from error
-    return torch.from_numpy(np.stack(inputs)), spec
+    return torch.from_numpy(np.stack(inputs)), dict(spec)
 
 
 def _require_findings(found: InsideFindings) -> InsideFindings:

@@ -13,10 +13,11 @@ from dlsearch.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Mapping
 
     from dlsearch.inference.files import Reader
     from dlsearch.inference.model import Model
-    from dlsearch.inference.predict import Failures
+    from dlsearch.inference.predict import Failures, Prediction
 
 DONE = 0
 FAILED = 1
@@ -77,9 +78,10 @@ def predict(words: list[str]) -> int:
         for key in ("crops", "flip", "scale")
         if getattr(options, key) is not None
     }
-    return _predict_files(
-        models.looking(model, {**model.views, **asked}) if asked else model, options
-    )
+    if asked:
+        views: Any = {**model.views, **asked}
+        model = models.looking(model, views)
+    return _predict_files(model, options)
 
 
 def _positive_integer(text: str) -> int:
@@ -110,7 +112,7 @@ def _predict_files(model: Model, options: Namespace) -> int:
         batch_size=options.batch_size,
         top=options.top,
     )
-    rows: list[dict[str, Any]] = []
+    rows: list[Prediction] = []
     for row in found:
         if options.json:
             rows.append(row)
@@ -127,11 +129,11 @@ def _predict_files(model: Model, options: Namespace) -> int:
 
 def _json_of(
     model: Model,
-    rows: list[dict[str, Any]],
+    rows: list[Prediction],
     reader: Reader,
     failures: Failures,
 ) -> dict[str, Any]:
-    about = {key: value for key, value in model.about.items() if key != "title"}
+    about: dict[str, Any] = {key: value for key, value in model.about.items() if key != "title"}
     if model.views:
         about["test_time"] = model.views
     return {
@@ -156,7 +158,7 @@ def _tell_failures(failures: Failures, n_files: int) -> None:
         warn(f"{file}: {why}")
 
 
-def _describe_prediction(row: dict[str, Any]) -> str:
+def _describe_prediction(row: Mapping[str, Any]) -> str:
     if "values" in row:
         return f"{row['file']}  " + "  ".join(
             f"{name} {value:.6g}" for name, value in row["values"].items()

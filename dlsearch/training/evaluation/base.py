@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class Evaluation(ABC):
-    """What is learnt from scoring one task once on its test set, beside the metrics that it logs."""
+    """What is learnt from scoring one task once on its test set.
+
+    It stands beside the metrics that the task logs.
+    """
 
     @abstractmethod
     def add_batch(self, outputs: Any) -> None:
