@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 
 import optuna
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from dlsearch.planning.draft import Draft
+from dlsearch.planning.open_study import document_of, open_study
 from dlsearch.sampling.factory import build_sampler
+from dlsearch.storage.database import Storage
 from dlsearch.storage.optuna_cache import TrialCache
 from dlsearch.storage.outlook import read_outlook
 from dlsearch.study.study import Study
@@ -24,6 +28,12 @@ TPE = {
     "multivariate": True,
     "constant_liar": True,
 }
+
+
+def opened_at(url: str, given: Draft) -> Study:
+    """An open study in a database."""
+    document = document_of(given, {}, {"provenance": {}, "sha": {"env": "e", "code": "c"}})
+    return open_study(Storage(url), given, document, lease_s=30.0)[0]
 
 
 def fill_a_study(study: optuna.Study) -> None:
@@ -47,9 +57,18 @@ def fill_a_study(study: optuna.Study) -> None:
     study.enqueue_trial({"rate": 0.1})
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """A database of its own, in which nothing is."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'direct.db'}"
+    name = f"direct-{time.monotonic_ns()}"
+    return request.getfixturevalue("postgres").database(name)
+
+
 @pytest.fixture
-def filled(tmp_path):
-    rdb = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'o.db'}")
+def filled(url):
+    rdb = optuna.storages.RDBStorage(url)
     study = optuna.create_study(
         storage=rdb,
         study_name="s",
@@ -77,19 +96,25 @@ def test_trials_are_read_as_optuna_reads_them(filled):
 
 
 def test_many_trials_are_read_at_once(filled):
+    """More than are listed in a statement, and another study's in between."""
     rdb, study_id = filled
-    study = optuna.load_study(study_name="s", storage=rdb)
     other = optuna.create_study(storage=rdb, study_name="other")
-    for _ in range(160):  # more than are listed in a statement, and another study's in between
-        study.ask()
-        other.ask()
+    there = len(rdb.get_all_trials(study_id))
+    rows = []
+    for number in range(400):
+        rows.append({"number": there + number, "study_id": study_id})
+        rows.append({"number": number, "study_id": other._study_id})
+    with rdb.engine.begin() as connection:
+        insert = "INSERT INTO trials (number, study_id, state) VALUES (:number, :study_id, 'FAIL')"
+        connection.execute(sa.text(insert), rows)
+        attribute = (
+            "INSERT INTO trial_user_attributes (trial_id, key, value_json)"
+            " SELECT trial_id, 'of', CAST(study_id AS TEXT) FROM trials WHERE number > 100"
+        )
+        connection.execute(sa.text(attribute))
     theirs = rdb.get_all_trials(study_id)
-    assert len(theirs) > 150
-    assert shown(TrialCache(rdb).get_all_trials(study_id, deepcopy=False)) == shown(theirs)
-    for _ in range(160):
-        study.ask()
-    theirs = rdb.get_all_trials(study_id)
-    assert len(theirs) > 300
+    assert len(theirs) == there + 400
+    assert theirs[-1].user_attrs == {"of": study_id}
     assert shown(TrialCache(rdb).get_all_trials(study_id, deepcopy=False)) == shown(theirs)
 
 
@@ -115,28 +140,37 @@ def rows_of(study: Study, numbers: list[int]) -> list[tuple]:
     return [tuple(row)[1:] for row in found if row.number in numbers]
 
 
-@pytest.mark.parametrize("values", [[0.5], [3], [math.inf], [-math.inf], [math.nan], [0.5, 1.0]])
-def test_a_complete_trial_is_written_as_optuna_writes_it(tmp_path, values, recwarn):
-    study = opened(tmp_path, draft(2))
-    first, second = study.claim(holder()), study.claim(holder())
-    result = {**complete(), "values": values}
-    assert study.finish(first, result)
-    vars(study)["_is_sampler_told"] = True  # then Optuna ends it
-    assert study.finish(second, result)
-    assert rows_of(study, [0]) == rows_of(study, [1])
+def end_by_optuna(study: Study, *, is_told: bool) -> None:
+    """Whether Optuna ends the trials that follow, as where the sampler is told of it."""
+    vars(study)["_is_sampler_told"] = is_told
+
+
+def test_a_complete_trial_is_written_as_optuna_writes_it(url, recwarn):
+    many_values = [[0.5], [3], [math.inf], [-math.inf], [math.nan], [0.5, 1.0]]
+    study = opened_at(url, draft(2 * len(many_values)))
+    for values in many_values:
+        first, second = study.claim(holder()), study.claim(holder())
+        result = {**complete(), "values": values}
+        end_by_optuna(study, is_told=False)
+        assert study.finish(first, result)
+        end_by_optuna(study, is_told=True)
+        assert study.finish(second, result)
+        assert rows_of(study, [first.number]) == rows_of(study, [second.number]), values
     study.storage.close()
 
 
-@pytest.mark.parametrize("reports", [[], [0.5, 0.25], [0.5, math.nan], [0.5, math.inf]])
-def test_a_pruned_trial_is_written_as_optuna_writes_it(tmp_path, reports):
-    study = opened(tmp_path, draft(2))
+def test_a_pruned_trial_is_written_as_optuna_writes_it(url):
+    many_reports = [[], [0.5, 0.25], [0.5, math.nan], [0.5, math.inf]]
     pruned = {"state": "pruned", "reason": None, "error": None, "values": None}
-    for is_told, claim in enumerate([study.claim(holder()), study.claim(holder())]):
-        for epoch, value in enumerate(reports):
-            study.report(claim, epoch, value)
-        vars(study)["_is_sampler_told"] = bool(is_told)
-        assert study.finish(claim, pruned)
-    assert rows_of(study, [0]) == rows_of(study, [1])
+    study = opened_at(url, draft(2 * len(many_reports)))
+    for reports in many_reports:
+        first, second = study.claim(holder()), study.claim(holder())
+        for is_told, claim in ((False, first), (True, second)):
+            for epoch, value in enumerate(reports):
+                study.report(claim, epoch, value)
+            end_by_optuna(study, is_told=is_told)
+            assert study.finish(claim, pruned)
+        assert rows_of(study, [first.number]) == rows_of(study, [second.number]), reports
     study.storage.close()
 
 
@@ -180,10 +214,10 @@ def test_a_claim_and_its_end_are_few_statements_whatever_the_study_has(tmp_path,
     study.storage.close()
 
 
-def test_others_that_run_are_known_to_a_proposal(tmp_path):
+def test_others_that_run_are_known_to_a_proposal(url):
     """Two claimants in turns, and plain Optuna with the same trials, propose the same."""
     given = draft(12, config={"sampler": TPE})
-    first = opened(tmp_path, given)
+    first = opened_at(url, given)
     second = Study(first.storage, "s")
     plain = optuna.create_study(direction="maximize")
     ours, theirs = [], []
@@ -203,8 +237,8 @@ def test_others_that_run_are_known_to_a_proposal(tmp_path):
     first.storage.close()
 
 
-def test_the_outlook_says_when_there_is_more_to_do(tmp_path):
-    study = opened(tmp_path, draft(5))
+def test_the_outlook_says_when_there_is_more_to_do(url):
+    study = opened_at(url, draft(5))
 
     def is_clear() -> bool:
         return read_outlook(study.storage, "s", study.id).is_clear
