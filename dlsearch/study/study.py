@@ -294,7 +294,10 @@ class Study:
                 return claim
 
     def _take(self, holder: Holder, limits: tuple[float | None, float | None]) -> _Taken | None:
-        """Mend what is left of the dead, and take the next trial, with an attempt at it, where there is one to run."""
+        """Mend what is left of the dead, and take the next trial, where there is one to run.
+
+        It has an attempt then.
+        """
         self.leases.forget()
         if self._takes_directly:
             outlook = read_outlook(self.storage, self.name, self.id)
@@ -491,24 +494,16 @@ class Study:
 
     def _duplicates(self, trial: optuna.Trial, taken: _Taken) -> bool:
         """Settle a trial whose parameters ran, or run, already; False when it is new."""
-        if trial.user_attrs.get(DUPLICATE) is not None or (
-            taken.attempt > 1 and self._was_proposed(taken)
-        ):
-            return False  # it was claimed before: this is a retry
+        is_retry = taken.attempt > 1 and self._was_proposed(taken)
+        if is_retry or trial.user_attrs.get(DUPLICATE) is not None:
+            return False  # it was claimed before
         mine = params_key(trial.params)
         if not self._may_be_tried(trial, mine):
             return False
+
         self._look()
-        running = (
-            other.number
-            for other in self._index.open(TrialState.RUNNING)
-            if other.number != trial.number
-            and other.params  # else it is being proposed
-            and DUPLICATE not in other.user_attrs
-            and params_key(other.params) == mine
-        )
         tried = self._index.tried(mine)
-        beside = next(running, None)
+        beside = self._running_with(mine, trial.number)
         if tried is None and beside is None:
             return False
         if self._notes.proposal is not None:  # its attempt is discarded
@@ -519,6 +514,16 @@ class Study:
         else:
             trial.set_user_attr(DUPLICATE, beside)
         return True
+
+    def _running_with(self, key: str, own_number: int) -> int | None:
+        """The first other trial that runs with these parameters; None where there is none."""
+        for other in self._index.open(TrialState.RUNNING):
+            is_proposed = bool(other.params)
+            if other.number == own_number or not is_proposed or DUPLICATE in other.user_attrs:
+                continue
+            if params_key(other.params) == key:
+                return other.number
+        return None
 
     def _may_be_tried(self, trial: optuna.Trial, mine: str) -> bool:
         """Whether another trial may have these parameters.
@@ -704,7 +709,10 @@ class Study:
         reason: str = FailureReason.INTERRUPTED,
         error: str | None = None,
     ) -> bool:
-        """Give an attempt back: the trial waits, and its next attempt goes on from the last checkpoint."""
+        """Give an attempt back: the trial waits.
+
+        Its next attempt goes on from the last checkpoint.
+        """
         with self._section():
             end: dict[str, Any] = {"reason": reason, "error": error, "result": None}
             if not self.leases.close(claim.token, AttemptState.INTERRUPTED, **end):
@@ -730,7 +738,11 @@ class Study:
 
     # -- mending ----------------------------------------------------------------------------------
     def reap(self, worker: str | None = None) -> list[Attempt]:
-        """End attempts that outlived their lease (or those of a dead `worker`), and mend what deaths left behind."""
+        """End attempts that outlived their lease, and mend what deaths left behind.
+
+        Args:
+            worker: A dead one, all of whose attempts are ended.
+        """
         with self._section():
             return self._reap(worker)
 
@@ -754,22 +766,30 @@ class Study:
             if trial.number in live:
                 continue
             original = trial.user_attrs.get(DUPLICATE)
-            if original is not None:
-                if self.trials()[original].state.is_finished():
-                    self._settle_duplicates(original)
-                    changed = True
-                continue
-            changed = True
-            attempts = self.leases.rows(kind=AttemptKind.TRIAL, number=trial.number)
-            ended = next((a for a in reversed(attempts) if a.state in COUNTED_STATES), None)
-            if ended is not None:  # its worker died between writing the result and telling Optuna
-                values = parse_json(ended.result or "{}", IN_DATABASE).get("values")
-                self._tell(trial.number, AttemptState(ended.state), ended.reason, values)
-            elif sum(a.state == AttemptState.LOST for a in attempts) >= self.max_attempts:
-                self._tell(trial.number, AttemptState.FAILED, FailureReason.LOST, None)
-            else:
-                self._requeue(trial.number)
+            if original is None:
+                self._mend_trial(trial.number)
+                changed = True
+            elif self.trials()[original].state.is_finished():
+                self._settle_duplicates(original)
+                changed = True
         return changed
+
+    def _mend_trial(self, number: int) -> None:
+        """Requeue or end a running trial that nobody holds, by what its attempts came to."""
+        losses = 0
+        ended: Attempt | None = None
+        for attempt in self.leases.rows(kind=AttemptKind.TRIAL, number=number):
+            if attempt.state in COUNTED_STATES:
+                ended = attempt
+            elif attempt.state == AttemptState.LOST:
+                losses += 1
+        if ended is not None:  # its worker died between writing the result and telling Optuna
+            values = parse_json(ended.result or "{}", IN_DATABASE).get("values")
+            self._tell(number, AttemptState(ended.state), ended.reason, values)
+        elif losses >= self.max_attempts:
+            self._tell(number, AttemptState.FAILED, FailureReason.LOST, None)
+        else:
+            self._requeue(number)
 
     # -- the study's own row ----------------------------------------------------------------------
     def add_seconds(self, seconds: float) -> None:
