@@ -14,6 +14,7 @@ a trial waits for 15 others. In a search they train in between. Each has read th
 seconds that takes stand in a column of their own). The trials that are there were put into the
 tables beforehand, in bulk; every cell starts from a fresh copy of that database and is counted
 afterwards: as many trials must have been added, with different numbers, as the workers claimed.
+The column "× Optuna" has the trials a second of most workers, divided by Optuna's in the same round.
 """
 
 from __future__ import annotations
