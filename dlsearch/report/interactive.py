@@ -19,6 +19,7 @@ from dlsearch.report.figures.canvas import ACCENT, INK, MUTED, PAPER, RULE
 from dlsearch.report.figures.inputs import scored_trials
 from dlsearch.report.formats import number, score, short
 from dlsearch.report.markup import csp_digest
+from dlsearch.report.progress import progress_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +37,12 @@ style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'no
 <meta name="referrer" content="no-referrer">
 <title>{title} · interactive figures</title>
 <style>
-body {{ margin: 0 auto; padding: 2rem 1.25rem; max-width: 70rem; background: #ffffff; color: #1c1f23;
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", sans-serif; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin: 2.5rem 0 .5rem; }} p {{ color: #5b6470; }}
+body {{ margin: 0 auto; padding: 2rem 1.25rem; max-width: 70rem; background: #ffffff; \
+color: #1c1f23;
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", \
+sans-serif; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin: 2.5rem 0 .5rem; }} \
+p {{ color: #5b6470; }}
 </style>
 </head>
 <body>
@@ -299,7 +303,10 @@ def _curves_figure(report: Report) -> _Figure | None:
     if not trials or len(report["objectives"]) > 1:
         return None
     traces = [_curve_trace(report, trial) for trial in _leaders_last(report, trials)]
-    layout = {"xaxis": _titled_axis("epoch"), "yaxis": _objective_axis(objective)}
+    layout = {
+        "xaxis": _titled_axis(progress_unit(report["study"])),
+        "yaxis": _objective_axis(objective),
+    }
     return _Figure("Learning curves", traces, layout)
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsearch.report.checks import check_record
 from dlsearch.report.document import name_place, read_document, read_ledger_row
@@ -27,6 +27,9 @@ from dlsearch.report.study import (
     View,
 )
 from dlsearch.study.pareto import pareto_front
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import JsonObject
 
 #: The version of the study record that can be read.
 RECORD_SCHEMA = 1
@@ -82,7 +85,8 @@ REPLAY = (
 # XML allows no control characters, UTF-8 no lone surrogates, and a direction override makes a line
 # read other than it is.
 _UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"
+    "\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
 
 
@@ -171,7 +175,7 @@ def _refuse_other_schema(record: Mapping[str, Any]) -> None:
         raise RecordError(f"schema: expected {RECORD_SCHEMA}, got {schema!r}")
 
 
-def _require_study(data: Mapping[str, Any]) -> dict[str, Any]:
+def _require_study(data: Mapping[str, Any]) -> JsonObject:
     """The study document, once it is known to have what nothing can be said without."""
     study = data.get("study")
     if not isinstance(study, dict) or not study.get("name") or not study.get("objectives"):
@@ -462,7 +466,7 @@ def _read_openings(raw: Sequence[Mapping[str, Any]] | None) -> tuple[LedgerRow, 
     return tuple(read_ledger_row(row) for row in raw)
 
 
-def _keep_for_replay(raw_trials: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+def _keep_for_replay(raw_trials: Sequence[Mapping[str, Any]]) -> tuple[JsonObject, ...]:
     """Of each trial, exactly as it was recorded, what a repetition starts from and compares."""
     ordered = sorted(raw_trials, key=lambda trial: int(trial["number"]))
     return tuple(

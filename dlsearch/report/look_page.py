@@ -63,7 +63,10 @@ def write_look(found: Findings, title: str, out: Path) -> Path:
     Raises:
         ConfigError: `out` holds something else.
     """
-    meta = f"{plural(found['n'], 'example')} of {found['source']}" if found.get("n") else ""
+    meta = ""
+    if found.get("n"):
+        examples = plural(found["n"], "example")
+        meta = f"{examples} of {found['source']}"
     page = _Page(
         LOOK,
         "What is inside",

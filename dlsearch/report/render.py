@@ -14,6 +14,7 @@ from dlsearch.report.figures.kinds import kind_of_evaluation
 from dlsearch.report.load import is_rate
 from dlsearch.report.markup import csp_digest, draw_page, template_environment
 from dlsearch.report.pictures import data_address
+from dlsearch.report.progress import progress_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ def _values_of_templates(report: Report, plates: Sequence[Plate]) -> Mapping[str
     """What both templates read, by name."""
     return {
         "f": report,
+        "unit": progress_unit(report["study"]),
         "by_number": {trial["number"]: trial for trial in report["trials"]},
         "percent": report["objectives"][0]["percent"],
         "space": {row["name"]: row for row in report["study"].get("space") or []},

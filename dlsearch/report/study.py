@@ -1,4 +1,4 @@
-"""The typed view of a study record: what the facts and the statistics of a report are computed from.
+"""The typed view of a study record, which facts and statistics of a report are computed from.
 
 :func:`dlsearch.report.load.view` makes it. A field is None where the record does not hold it.
 """
@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
+    from dlsearch.core.types import JsonObject, Params
     from dlsearch.inspection.findings import FirstLayer, InsideFindings
 
 
@@ -44,12 +45,6 @@ class DimensionKind(StrEnum):
 
 #: The states of a trial, in the order in which the report names them.
 STATES = tuple(TrialState)
-
-#: JSON that the report passes on without a look into it.
-Json = dict[str, Any]
-
-#: The values of the hyperparameters of a configuration, by name.
-Params = dict[str, Any]
 
 #: Values of metrics, by name.
 Metrics = dict[str, float]
@@ -93,7 +88,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial. ``values`` is empty unless it is complete with a finite value for each objective."""
+    """One trial.
+
+    ``values`` is empty unless it is complete with a finite value for each objective.
+    """
 
     number: int
     state: TrialState
@@ -125,7 +123,7 @@ class Trial:
 
     @property
     def standing(self) -> float | None:
-        """The (first) objective, or the last score that the trial reported before it was stopped."""
+        """The (first) objective, or the last score that the trial reported before it stopped."""
         if self.values:
             return self.values[0]
         if self.intermediate:
@@ -135,7 +133,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Objective:
-    """One objective of the study. ``percent``: its values are shares, which read best in per cent."""
+    """One objective of the study; ``percent``: its values are shares, best read in per cent."""
 
     name: str
     maximize: bool
@@ -149,7 +147,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Replica:
-    """A training of a finalist on a fresh seed. ``value`` is None unless the replica is complete."""
+    """A training of a finalist on a fresh seed; ``value`` is None unless it is complete."""
 
     replica: int
     seed: int | None
@@ -215,7 +213,7 @@ class Finalization:
     refit: bool
     state: str
     configurations: tuple[Finalist, ...]
-    kept: Json | None
+    kept: JsonObject | None
     checkpoint: str | None
     scoring_error: str | None = None
 
@@ -257,11 +255,11 @@ class LedgerRow:
     metrics: Metrics
     confusion: ConfusionMatrix
     classes: list[Any]
-    errors: list[Json]
+    errors: list[JsonObject]
     value: float | None
     refit_metrics: Metrics | None
     replicas: tuple[TestedReplica, ...]
-    ensemble: Json | None
+    ensemble: JsonObject | None
     first_layer: FirstLayer | None
     inside: InsideFindings | None
 
@@ -300,7 +298,7 @@ class ModelDescription:
 
     n_params: int | None
     macs: int | None
-    layers: list[Json]
+    layers: list[JsonObject]
 
 
 @dataclass(frozen=True)
@@ -332,13 +330,13 @@ class StudyDocument:
     overrides: tuple[str, ...]
     slots: tuple[str, ...]
     space: tuple[Dimension, ...]
-    sampler: Json
-    config: Json
+    sampler: JsonObject
+    config: JsonObject
     data: DataDescription
     model: ModelDescription
     provenance: Provenance
 
-    def config_section(self, name: str) -> Json:
+    def config_section(self, name: str) -> JsonObject:
         """One section of the configuration; empty where there is none."""
         return self.config.get(name) or {}
 
@@ -355,7 +353,7 @@ class View:
     record holds them; ``document`` and ``ledger`` are the same, read.
     """
 
-    study: Json
+    study: JsonObject
     document: StudyDocument
     objectives: tuple[Objective, ...]
     trials: tuple[Trial, ...]
@@ -365,12 +363,12 @@ class View:
     pareto: tuple[int, ...]
     default: Trial | None
     finalization: Finalization | None
-    test: tuple[Json, ...]
+    test: tuple[JsonObject, ...]
     ledger: tuple[LedgerRow, ...]
     openings: tuple[LedgerRow, ...] | None
     checks: tuple[CheckRow, ...]
-    replay: tuple[Json, ...] = ()
-    again: Json = field(default_factory=dict)
+    replay: tuple[JsonObject, ...] = ()
+    again: JsonObject = field(default_factory=dict)
 
     @property
     def objective(self) -> Objective:

@@ -81,7 +81,7 @@ def test_the_interval_of_paired_differences_is_bca() -> None:
         bca([[a - b for a, b in zip(FIRST, SECOND, strict=True)]], 1), abs=0.05
     )
     assert found["interval"] != pytest.approx(found["student"], abs=0.05)
-    assert found["interval"] == intervals.paired(FIRST, SECOND, maximize=True)["interval"], (
+    assert found["interval"] == intervals.compare_pairs(FIRST, SECOND, maximize=True)["interval"], (
         "the report's own"
     )
 

@@ -89,7 +89,7 @@ def bca_by_brute_force(values: list[float], level: float = 0.95) -> tuple[float,
     ],
 )
 def test_bca_is_that_of_all_resamples(values: list[float]) -> None:
-    found = stats.mean_interval(values)
+    found = stats.estimate_mean(values)
     spread = max(values) - min(values)
     # 9,999 random resamples against all n^n: equal but for the noise of the resampling.
     assert found["interval"] == pytest.approx(bca_by_brute_force(values), abs=0.02 * spread)
@@ -100,7 +100,7 @@ def test_bca_is_that_of_all_resamples(values: list[float]) -> None:
 
 def test_bca_leans_to_the_long_tail_and_covers_as_the_normal_interval_where_there_is_none() -> None:
     n = len(SPATIAL)
-    found = stats.mean_interval(SPATIAL)
+    found = stats.estimate_mean(SPATIAL)
     low, high = found["interval"]
     half = 1.96 * np.std(SPATIAL, ddof=1) / math.sqrt(n)
     assert (low, high) == pytest.approx(
@@ -113,7 +113,7 @@ def test_bca_leans_to_the_long_tail_and_covers_as_the_normal_interval_where_ther
 def test_student_agrees_with_published_values() -> None:
     # Student (1908), the additional hours of sleep by the second drug: mean 2.33, s 2.002.
     sleep = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-    found = stats.mean_interval(sleep)
+    found = stats.estimate_mean(sleep)
     assert found["mean"] == pytest.approx(2.33)
     assert found["sd"] == pytest.approx(2.002, abs=5e-4)
     assert found["student"] == pytest.approx((0.898, 3.762), abs=1e-3)
@@ -124,11 +124,11 @@ def test_paired_comparison_agrees_with_student() -> None:
     # 666 to 1 (0.9985).
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-    found = stats.paired(second, first, maximize=True)
+    found = stats.compare_pairs(second, first, maximize=True)
     assert found["probability"] == pytest.approx(0.9985, abs=2e-4)
     assert found["mean"] == pytest.approx(1.58)
     assert (found["better"], found["equal"], found["n"]) == (9, 1, 10)
-    other = stats.paired(second, first, maximize=False)
+    other = stats.compare_pairs(second, first, maximize=False)
     assert other["probability"] == pytest.approx(1 - found["probability"])
     assert other["differences"] == pytest.approx([-d for d in found["differences"]])
 
@@ -141,7 +141,7 @@ def test_the_probability_is_that_of_the_posterior() -> None:
     # given sigma.
     sigma2 = d.var(ddof=1) * 3 / rng.chisquare(3, 200_000)
     mu = rng.normal(d.mean(), np.sqrt(sigma2 / 4))
-    assert stats.paired(a, b, maximize=True)["probability"] == pytest.approx(
+    assert stats.compare_pairs(a, b, maximize=True)["probability"] == pytest.approx(
         (mu > 0).mean(), abs=0.004
     )
 
@@ -156,16 +156,16 @@ def test_the_probability_is_that_of_the_posterior() -> None:
     ],
 )
 def test_no_interval_is_made_up(values: list[float], why: str) -> None:
-    found = stats.mean_interval(values)
+    found = stats.estimate_mean(values)
     assert found["interval"] is None
     assert why in found["why_not"]
     assert found["n"] == len(values)
-    assert stats.paired(values, [v - 0.1 for v in values], maximize=True)["interval"] is None
+    assert stats.compare_pairs(values, [v - 0.1 for v in values], maximize=True)["interval"] is None
 
 
 def test_equal_differences_have_no_probability_though_their_last_bits_differ() -> None:
     a = [0.97, 0.98, 0.99]
-    found = stats.paired(a, [v - 0.01 for v in a], maximize=True)
+    found = stats.compare_pairs(a, [v - 0.01 for v in a], maximize=True)
     assert found["probability"] is None
     assert found["sd"] == 0
     assert found["mean"] == pytest.approx(0.01)
@@ -173,4 +173,4 @@ def test_equal_differences_have_no_probability_though_their_last_bits_differ() -
 
 def test_the_order_of_the_values_changes_no_bit() -> None:
     values = [0.9905, 0.9911, 0.9899, 0.991, 0.9903]
-    assert stats.mean_interval(values) == stats.mean_interval(values[::-1])
+    assert stats.estimate_mean(values) == stats.estimate_mean(values[::-1])

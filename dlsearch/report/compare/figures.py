@@ -83,7 +83,10 @@ def draw_confirmed(comparison: Comparison) -> Plate | None:
     objective = comparison["objective"]
     percent = objective["percent"]
     shown = _range_of_rows(rows)
-    means = ", ".join(f"{row.name} {score(row.confirmed['mean'], percent)}" for row in rows)
+    means: list[str] = []
+    for row in rows:
+        mean = score(row.confirmed["mean"], percent)
+        means.append(f"{row.name} {mean}")
     return Plate(
         key="confirmed",
         title="Confirmed scores",
@@ -91,7 +94,7 @@ def draw_confirmed(comparison: Comparison) -> Plate | None:
             "Rings: each winner's trainings on fresh seeds; bar and band: their mean and its 95 %"
             " interval (BCa bootstrap); cross: the best score of the search."
         ),
-        alt=f"Confirmed means of {objective['name']}: {means}.",
+        alt=f"Confirmed means of {objective['name']}: {', '.join(means)}.",
         wide=_draw_rows(
             rows,
             shown,
@@ -200,12 +203,15 @@ def draw_budget(comparison: Comparison) -> Plate | None:
     objective = comparison["objective"]
     percent = objective["percent"]
     caption = _budget_caption(expected)
-    ends = ", ".join(f"{curve.name} {score(curve.end[1], percent)}" for curve in curves)
+    ends: list[str] = []
+    for curve in curves:
+        _, last = curve.end
+        ends.append(f"{curve.name} {score(last, percent)}")
     return Plate(
         key="budget",
         title="What equal budgets buy",
         caption=caption,
-        alt=f"{caption} In the end: {ends}.",
+        alt=f"{caption} In the end: {', '.join(ends)}.",
         wide=_draw_curves(
             curves,
             objective,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dlsearch.config.progress import ProgressUnit
+
 #: Both ends of an interval.
-Ends: TypeAlias = list[float]
+Ends: TypeAlias = Sequence[float]
 #: The splits of a data set that are compared.
 SPLITS = ("train", "val", "test")
 
@@ -121,7 +123,8 @@ class SpentBudget(TypedDict):
 class ComparedStudy(TypedDict):
     """One study of a comparison.
 
-    ``expected_best`` has rows of n, the expected best of n trials, and its quartiles.
+    ``expected_best`` has rows of n, the expected best of n trials, and its quartiles. A study that
+    does not say its ``progress_unit`` counts in epochs.
     """
 
     name: str
@@ -141,6 +144,7 @@ class ComparedStudy(TypedDict):
     best_so_far: list[tuple[int, float]]
     expected_best: Sequence[tuple[int, float, float, float]]
     seconds_a_trial: float | None
+    progress_unit: NotRequired[ProgressUnit]
 
 
 class TestedDifference(TypedDict):

@@ -88,7 +88,9 @@ def _compare_confirmed(
     of_first = dict(zip(first["seeds"], first["values"], strict=True))
     of_second = dict(zip(second["seeds"], second["values"], strict=True))
     common = [seed for seed in of_first if seed in of_second]
-    if may_pair and len(common) >= 2 and len(common) == min(len(of_first), len(of_second)):
+    smaller = min(len(of_first), len(of_second))
+    all_have_partners = len(common) == smaller
+    if may_pair and all_have_partners and smaller >= 2:
         return compare_paired(
             [of_first[seed] for seed in common],
             [of_second[seed] for seed in common],

@@ -36,15 +36,17 @@ def compare_paired(a: Sequence[float], b: Sequence[float]) -> TestedDifference:
 
     Returns:
         p is None where every pair differs by the same, the intervals are those of the mean
-        difference (:func:`~dlsearch.report.facts.intervals.mean_interval`).
+        difference (:func:`~dlsearch.report.facts.intervals.estimate_mean`).
     """
-    found = intervals.paired(a, b, maximize=True)
+    found = intervals.compare_pairs(a, b, maximize=True)
+    difference = found["mean"]
+    assert difference is not None
     differences = found["differences"]
     n = found["n"]
     return {
         "test": "paired t-test",
         "n": [n, n],
-        "difference": found["mean"],
+        "difference": difference,
         "interval": found["interval"],
         "method": found["method"],
         "student": found["student"],
@@ -88,7 +90,7 @@ def compare_welch(a: Sequence[float], b: Sequence[float]) -> TestedDifference:
     Returns:
         As of :func:`compare_paired`.
     """
-    found = intervals.difference_interval(a, b)
+    found = intervals.estimate_difference(a, b)
     difference = found["mean"]
     p = None if difference else 1.0
     df = float(len(a) + len(b) - 2)

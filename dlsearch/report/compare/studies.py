@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+from dlsearch.config.progress import ProgressUnit
 from dlsearch.report.facts import statistics
-from dlsearch.report.facts.intervals import mean_interval, wilson
+from dlsearch.report.facts.intervals import estimate_mean, wilson
+from dlsearch.report.progress import progress_unit
 from dlsearch.report.study import TrialState
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def describe_study(record: Mapping[str, Any], v: View) -> ComparedStudy:
     expected = []
     if independent and len(scores) > 1:
         expected = statistics.expected_best(scores, maximize)
-    return {
+    described: ComparedStudy = {
         "name": v.study["name"],
         "state": v.study.get("state"),
         "seed": v.study.get("seed"),
@@ -56,6 +58,10 @@ def describe_study(record: Mapping[str, Any], v: View) -> ComparedStudy:
         "expected_best": expected,
         "seconds_a_trial": device_seconds / len(scores) if scores else None,
     }
+    unit = progress_unit(v.study)
+    if unit is not ProgressUnit.EPOCH:
+        described["progress_unit"] = unit
+    return described
 
 
 def _scores_paid_for(v: View) -> list[float]:
@@ -152,7 +158,7 @@ def _confirmed_mean(record: Mapping[str, Any]) -> ConfirmedMean | None:
         "default": bool(winner.get("default")),
         "seeds": [replica["seed"] for replica in completed],
         "values": values,
-        **mean_interval(values),
+        **estimate_mean(values),
     }
     return cast("ConfirmedMean", confirmed)
 
@@ -196,7 +202,9 @@ def _count_right(row: Mapping[str, Any], n: int, accuracy: float) -> int:
 def _accuracy_over_seeds(row: Mapping[str, Any]) -> MeanInterval | None:
     metrics = [replica["metrics"] for replica in row.get("replicas") or []]
     accuracies = [metric[_ACCURACY] for metric in metrics if _ACCURACY in metric]
-    return cast("MeanInterval", mean_interval(accuracies)) if accuracies else None
+    if not accuracies:
+        return None
+    return cast("MeanInterval", estimate_mean(accuracies))
 
 
 def _all_errors(row: Mapping[str, Any], count: int) -> list[int] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dlsearch.config.progress import ProgressUnit
 from dlsearch.console.terminal import console as make_console
 from dlsearch.console.terminal import shown
 from dlsearch.report.compare.models import BudgetCurve
 from dlsearch.report.compare.words import p_value
-from dlsearch.report.formats import NONE, THIN, difference, number, score, short
+from dlsearch.report.formats import NONE, THIN, difference, number, plural, score, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -167,12 +168,29 @@ def _cost_rows(studies: Sequence[ComparedStudy]) -> list[OverviewRow]:
     return [
         _row("trials run", studies, write_run),
         _row("pruned, failed", studies, write_lost),
-        _row("epochs", studies, lambda study: f"{study['budget']['epochs']:,}"),
+        _progress_row(studies),
         _row("device-hours", studies, lambda s: _hours(s["budget"]["device_hours"])),
         _row("… to confirm", studies, lambda s: _hours(s["budget"]["confirm_device_hours"])),
         _row("clock hours", studies, lambda s: _hours(s["budget"]["wall_hours"])),
         _row("parameters", studies, lambda study: number(study["n_params"])),
     ]
+
+
+def _progress_row(studies: Sequence[ComparedStudy]) -> OverviewRow:
+    """How far all trials of each study were trained, in the unit that it counts in."""
+    units = {_unit_of(study) for study in studies}
+    if len(units) == 1:
+        (unit,) = units
+        return _row(f"{unit}s", studies, lambda study: f"{study['budget']['epochs']:,}")
+    return _row("progress", studies, _write_progress)
+
+
+def _write_progress(study: ComparedStudy) -> str:
+    return plural(study["budget"]["epochs"], _unit_of(study))
+
+
+def _unit_of(study: ComparedStudy) -> ProgressUnit:
+    return study.get("progress_unit") or ProgressUnit.EPOCH
 
 
 def _hours(hours: float | None) -> str:

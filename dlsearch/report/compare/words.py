@@ -103,7 +103,11 @@ def _headline_of_pair(pair: ComparedPair, objective: ObjectiveFacts, level: floa
 
 def _headline_of_many(comparison: Comparison, confirmed: Sequence[ComparedPair]) -> str:
     level = comparison["level"]
-    distinct = [pair for pair in confirmed if pair["holm"] is not None and pair["holm"] < level]
+    distinct: list[ComparedPair] = []
+    for pair in confirmed:
+        holm = pair["holm"]
+        if holm is not None and holm < level:
+            distinct.append(pair)
     lead = _best_confirmed(comparison)
     beaten = [pair for pair in distinct if pair["better"] == lead]
     if len(beaten) == len(comparison["studies"]) - 1:
@@ -161,7 +165,8 @@ def _interval_in_words(found: TestedDifference, percent: bool) -> str:
     if found["interval"] is None:
         return ""
     low, high = (difference(end, percent) for end in found["interval"])
-    return f", 95 % interval {low.removesuffix(_UNIT)} to {high} ({found['method']})"
+    bare_low = low.removesuffix(_UNIT)
+    return f", 95 % interval {bare_low} to {high} ({found['method']})"
 
 
 def _smallest_p_in_words(found: TestedDifference) -> str:
@@ -231,7 +236,11 @@ def _study_warnings(studies: Sequence[ComparedStudy]) -> Iterator[str]:
     if unfinished:
         yield f"Not finished: {listed(unfinished)}."
     yield from _budget_warnings(studies)
-    opened_again = [s["name"] for s in studies if s["test"] is not None and s["test"]["opened"] > 1]
+    opened_again: list[str] = []
+    for study in studies:
+        test = study["test"]
+        if test is not None and test["opened"] > 1:
+            opened_again.append(study["name"])
     if opened_again:
         yield f"The test set was opened more than once in {listed(opened_again)}."
 
@@ -239,5 +248,5 @@ def _study_warnings(studies: Sequence[ComparedStudy]) -> Iterator[str]:
 def _budget_warnings(studies: Sequence[ComparedStudy]) -> Iterator[str]:
     budgets = {study["trials"]["run"] for study in studies}
     if len(budgets) > 1:
-        texts = ", ".join(f"{study['name']} {study['trials']['run']}" for study in studies)
-        yield f"The searches had different budgets in trials ({texts})."
+        texts = [f"{study['name']} {study['trials']['run']}" for study in studies]
+        yield f"The searches had different budgets in trials ({', '.join(texts)})."

@@ -38,7 +38,7 @@ class _Training:
 
 
 def reproduce(view: View) -> Commands:
-    """The command of the study as it was given and, where there is a winner, those of the winner."""
+    """The command of the study as it was given, and those of the winner where there is one."""
     document = view.document
     name = shlex.quote(document.name)
     suffix = _admit_packages(document)

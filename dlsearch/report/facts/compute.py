@@ -19,7 +19,7 @@ _INDEX_OF_DEVICE = re.compile(r":\d+$")
 
 
 def measure_compute(view: View) -> Compute:
-    """What the search cost in time of devices and of the clock, and how well the slots were used."""
+    """What the search cost in device time and clock time, and how well the slots were used."""
     now = _last_known_time(view.trials)
     bars = _list_bars(view.trials, now)
     spans = [Span(bar.start, bar.end) for bar in bars]

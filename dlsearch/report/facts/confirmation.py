@@ -1,4 +1,4 @@
-"""Facts of the confirmation: finalists over fresh seeds, which is better, how optimistic the search."""
+"""Facts of the confirmation: finalists over fresh seeds, the better one, the search's optimism."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from dlsearch.report.facts.contents import (
 )
 from dlsearch.report.facts.intervals import compare_pairs, estimate_mean
 from dlsearch.report.facts.trials import describe_attempt
+from dlsearch.report.progress import training_limit
 
 if TYPE_CHECKING:
     from dlsearch.report.study import Finalist, Finalization, Replica, Score, View
 
 #: How the probabilities of the report are computed, in its own words.
 PROBABILITY = (
-    "posterior probability of a mean paired difference above zero, reference prior, normal differences"
-    " (one minus the p value of the one-sided paired t test)"
+    "posterior probability of a mean paired difference above zero, reference prior, normal"
+    " differences (one minus the p value of the one-sided paired t test)"
 )
 
 # Where a summary holds a metric of training and validation, the best epoch before the last one.
@@ -40,7 +41,7 @@ def describe_confirmation(view: View) -> Confirmation | None:
     if final is None:
         return None
     finalists = final.configurations
-    limit = view.document.config_section("trainer").get("max_epochs")
+    limit = training_limit(view.study)
     rows = [_describe_finalist(each, final, view.objective.sign, limit) for each in finalists]
     winner = _find_place([finalist.winner for finalist in finalists])
     default = _find_place([finalist.default for finalist in finalists])
@@ -189,7 +190,7 @@ def _describe_replica(replica: Replica) -> ReplicaRow:
 
 
 def _describe_ends(completed: Sequence[Replica], limit: Any) -> Ends | None:
-    """Medians over the seeds of the best epoch and of the number of epochs."""
+    """Medians over the seeds of the best epoch and of the number of epochs, or of their unit."""
     best = [replica.best_epoch for replica in completed if replica.best_epoch is not None]
     epochs = [replica.epochs for replica in completed if replica.epochs is not None]
     if not best or not epochs:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 from dlsearch.report.facts.intervals import Interval, MeanEstimate, PairedEstimate
 
 if TYPE_CHECKING:
+    from dlsearch.core.types import JsonObject, Params
     from dlsearch.inspection.findings import FirstLayer, InsideFindings
     from dlsearch.report.facts.statistics import ExpectedBest, Span
     from dlsearch.report.study import (
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
         CheckRow,
         ConfusionMatrix,
         Curve,
-        Json,
         Metrics,
-        Params,
         ReplicaState,
         TrialState,
     )
@@ -256,7 +255,10 @@ class ReplicaRow(TypedDict):
 
 
 class Ends(TypedDict):
-    """Medians over the seeds of the best epoch and of the number of epochs; `limit` is allowed."""
+    """Medians over the seeds of the best epoch and of the number of epochs; `limit` is allowed.
+
+    Where the study counts its progress in another unit, they are in that.
+    """
 
     best: float
     epochs: float
@@ -287,7 +289,7 @@ _Places = TypedDict("_Places", {"of": int, "with": int})
 
 
 class Comparison(PairedEstimate, _Places):
-    """The winner (`of`) against another finalist (`with`), over the replicas that both completed."""
+    """The winner (`of`) against another finalist (`with`), over replicas that both completed."""
 
     replicas: list[int]
 
@@ -310,7 +312,7 @@ class Confirmation(TypedDict):
     against_runner_up: Comparison | None
     comparisons: list[Comparison]
     probability_method: str
-    kept: Json | None
+    kept: JsonObject | None
     checkpoint: str | None
     scoring_error: str | None
     device_seconds: float | None
@@ -433,7 +435,7 @@ class MainScore(KindFacts):
     index: int
     n: int
     metrics: Metrics
-    errors: list[Json]
+    errors: list[JsonObject]
     trial_number: int | None
     seed: int | None
     trial_seed: int | None
@@ -502,7 +504,10 @@ class Commands(TypedDict):
 
 
 class Claim(TypedDict):
-    """The first screen. `gain` over the default configuration is positive where the winner is better."""
+    """The first screen.
+
+    `gain` over the default configuration is positive where the winner is better.
+    """
 
     headline: str
     sentences: list[str]
@@ -524,7 +529,7 @@ class Findings(TypedDict):
     """All that is computed from a record, before anything is said of it."""
 
     schema: int
-    study: Json
+    study: JsonObject
     objectives: list[ObjectiveRow]
     trials: list[TrialRow]
     best: int | None
@@ -558,8 +563,8 @@ class Report(Findings):
     claim: Claim
     limits: list[str]
     checklist: list[ChecklistRow]
-    replay: list[Json]
-    again: Json
+    replay: list[JsonObject]
+    again: JsonObject
 
 
 def find_winner(confirmation: Confirmation | None) -> FinalistRow | None:

@@ -33,6 +33,7 @@ from dlsearch.report.facts.limits import list_limits
 from dlsearch.report.facts.trials import account_for_trials, describe_trial, rank_trials
 
 if TYPE_CHECKING:
+    from dlsearch.core.types import JsonObject
     from dlsearch.report.study import Objective, Trial, View
 
 #: The version of report.json; ``schema.json`` of the report says what is in it.
@@ -49,10 +50,10 @@ _DIGITS = 12
 _LARGEST_ROUNDED = 1e8
 
 
-def facts(view: View) -> dict[str, Any]:
+def facts(view: View) -> JsonObject:
     """The whole report as JSON, computed from a view of the record."""
     report = build_report(view)
-    rounded: dict[str, Any] = _round_floats(report)
+    rounded: JsonObject = _round_floats(report)
     # What a repetition starts from and compares is exact, unlike what is shown.
     return {
         **rounded,
@@ -203,7 +204,7 @@ def _find_kept_digest(view: View) -> str | None:
     return None
 
 
-def _without_paths(study: Mapping[str, Any]) -> dict[str, Any]:
+def _without_paths(study: Mapping[str, Any]) -> JsonObject:
     """The study document without the folders of the machine that ran it.
 
     Another machine has folders of its own.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+    from dlsearch.core.types import Params
     from dlsearch.report.facts.contents import Edge, Importances, Side
     from dlsearch.report.study import Objective, Trial, View
 
@@ -195,7 +196,7 @@ def _freeze_trial(trial: Trial, dimensions: Mapping[str, Dimension]) -> FrozenTr
     """
     from optuna.trial import TrialState, create_trial
 
-    params: dict[str, Any] = {}
+    params: Params = {}
     distributions: dict[str, BaseDistribution] = {}
     try:
         for name, value in trial.params.items():

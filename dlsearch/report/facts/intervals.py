@@ -136,11 +136,6 @@ def estimate_mean(values: Sequence[float], level: float = 0.95) -> MeanEstimate:
     return {**estimate, **_bootstrap((sample,), np.mean, level)}
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> dict[str, Any]:
-    """The :class:`MeanEstimate` of `values` as JSON; see :func:`estimate_mean`."""
-    return {**estimate_mean(values, level)}
-
-
 def _mean_alone(n: int, mean: float | None, sd: float | None, why_not: str) -> MeanEstimate:
     return {
         "n": n,
@@ -207,15 +202,6 @@ def estimate_difference(
         return estimate
     samples = (np.asarray(first), np.asarray(second))
     return {**estimate, **_bootstrap(samples, _difference_of_means, level)}
-
-
-def difference_interval(
-    a: Sequence[float],
-    b: Sequence[float],
-    level: float = 0.95,
-) -> dict[str, Any]:
-    """The :class:`DifferenceEstimate` of two sets as JSON; see :func:`estimate_difference`."""
-    return {**estimate_difference(a, b, level)}
 
 
 def _welch_interval(first: Sequence[float], second: Sequence[float], level: float) -> Interval:
@@ -299,11 +285,6 @@ def compare_pairs(a: Sequence[float], b: Sequence[float], maximize: bool) -> Pai
         "equal": sum(difference == 0 for difference in differences),
         "probability": probability,
     }
-
-
-def paired(a: Sequence[float], b: Sequence[float], maximize: bool) -> dict[str, Any]:
-    """The :class:`PairedEstimate` of two configurations as JSON; see :func:`compare_pairs`."""
-    return {**compare_pairs(a, b, maximize)}
 
 
 def _paired_differences(a: Sequence[float], b: Sequence[float], maximize: bool) -> list[float]:

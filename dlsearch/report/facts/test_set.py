@@ -100,7 +100,7 @@ def _describe_opening(row: LedgerRow) -> LedgerOpening:
 
 
 def _list_ensembles(rows: Iterable[LedgerRow]) -> list[EnsembleRow]:
-    """Ensembles of the best trials: members, weights, and figures beside the single best model's."""
+    """Ensembles of the best trials: members, weights, figures beside the single best model's."""
     ensembles: list[EnsembleRow] = []
     for row in rows:
         found = row.ensemble

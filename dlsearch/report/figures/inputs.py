@@ -1,19 +1,17 @@
 """What the figures need of ``report.json`` beside its own types.
 
 The figures read the file's own content, which :mod:`dlsearch.report.facts.contents` describes:
-JSON as it was read, in which a row that is a tuple there is a list. The study's document is in it as
-the record holds it; what the figures read of that is typed here.
+JSON as it was read, in which a row that is a tuple there is a list. The study's document is in it
+as the record holds it; what the figures read of that is typed here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from dlsearch.core.types import ParamValue
     from dlsearch.report.facts.contents import Report, TrialRow
-
-#: A value of a hyperparameter: a number, a text, a truth value, null, or what a choice holds.
-ParameterValue: TypeAlias = Any
 
 
 class SpaceRow(TypedDict, total=False):
@@ -25,7 +23,7 @@ class SpaceRow(TypedDict, total=False):
     high: float | None
     step: float | None
     log: bool
-    choices: list[ParameterValue] | None
+    choices: list[ParamValue] | None
 
 
 def find_trial(report: Report, number: int | None) -> TrialRow | None:

@@ -106,7 +106,8 @@ def _mark_suggestion(
     shown: Range,
 ) -> None:
     rates = found["rates"]
-    nearest = min(range(len(rates)), key=lambda step: abs(rates[step] - suggestion))
+    distances = [abs(rate - suggestion) for rate in rates]
+    nearest = distances.index(min(distances))
     ax.axvline(suggestion, color=BAD, lw=1.0)
     ax.plot(
         [suggestion],

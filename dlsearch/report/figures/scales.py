@@ -14,8 +14,9 @@ from dlsearch.report.formats import number, short
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dlsearch.core.types import ParamValue
     from dlsearch.report.facts.contents import Report, TrialRow
-    from dlsearch.report.figures.inputs import ParameterValue, SpaceRow
+    from dlsearch.report.figures.inputs import SpaceRow
 
 #: A place between 0 and 1, and the label there.
 Tick: TypeAlias = tuple[float, str]
@@ -41,14 +42,14 @@ class Scale:
     kind: ScaleKind
     low: float
     high: float
-    categories: tuple[ParameterValue, ...] = ()
+    categories: tuple[ParamValue, ...] = ()
 
     @property
     def categorical(self) -> bool:
         """Whether the values have no order of their own."""
         return self.kind is ScaleKind.CATEGORICAL
 
-    def place_of(self, value: ParameterValue) -> float | None:
+    def place_of(self, value: ParamValue) -> float | None:
         """The place of `value`: 0 at the lower end, 1 at the upper; None where it has none."""
         if self.categorical:
             return self._place_of_category(value)
@@ -62,7 +63,7 @@ class Scale:
         log_high = math.log(self.high)
         return (math.log(value) - log_low) / (log_high - log_low)
 
-    def _place_of_category(self, value: ParameterValue) -> float | None:
+    def _place_of_category(self, value: ParamValue) -> float | None:
         key = choice(value)
         for index, category in enumerate(self.categories):
             if category == key and type(category) is type(key):
@@ -174,7 +175,7 @@ def by_importance(report: Report, scales: Sequence[Scale]) -> list[Scale]:
     return sorted(scales, key=lambda scale: ranks.get(scale.name, len(order)))
 
 
-def _scale_of(name: str, row: SpaceRow, tried: Sequence[ParameterValue]) -> Scale:
+def _scale_of(name: str, row: SpaceRow, tried: Sequence[ParamValue]) -> Scale:
     if row.get("kind") == "categorical" or not all(_is_number(value) for value in tried):
         return _categorical_scale(name, row, tried)
     bounds = (row.get("low"), row.get("high"))
@@ -208,14 +209,14 @@ def _linear_scale(name: str, low: float, high: float) -> Scale:
     )
 
 
-def _is_number(value: ParameterValue) -> bool:
+def _is_number(value: ParamValue) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _categorical_scale(name: str, row: SpaceRow, tried: Sequence[ParameterValue]) -> Scale:
+def _categorical_scale(name: str, row: SpaceRow, tried: Sequence[ParamValue]) -> Scale:
     declared = row.get("choices") or []
     # 1, 1.0 and True are equal to Python and different choices.
-    unique: dict[tuple[str, ParameterValue], None] = {}
+    unique: dict[tuple[str, ParamValue], None] = {}
     for value in (*declared, *tried):
         category = choice(value)
         unique[type(category).__name__, category] = None

@@ -10,6 +10,7 @@ from dlsearch.report.figures.canvas import ACCENT, INK, MUTED, PAPER, new_figure
 from dlsearch.report.figures.marks import key_above, mark_handle
 from dlsearch.report.figures.plate import HALF, Plate, capitalised
 from dlsearch.report.formats import number, short
+from dlsearch.report.progress import progress_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,12 +34,7 @@ def draw_gap(report: Report) -> Plate | None:
     rows = _rows_of(report["gaps"], metric)
     if not rows or len(report["objectives"]) > 1:
         return None
-    caption = _caption(
-        rows[0],
-        metric,
-        objective,
-        confirmed=bool(report["confirmation"]),
-    )
+    caption = _caption(rows[0], metric, report)
     return Plate(
         key="gap",
         title="Training against validation",
@@ -149,16 +145,16 @@ def _write_key(ax: Axes) -> None:
 def _caption(
     row: _Row,
     metric: str,
-    objective: ObjectiveRow,
-    *,
-    confirmed: bool,
+    report: Report,
 ) -> str:
     configuration, gap = row
+    unit = progress_unit(report["study"])
     distance = abs(gap["gap"])
-    size = f"{distance * 100:.2f} points" if objective["percent"] else number(distance)
-    over_seeds = ", mean over the seeds" if confirmed else ""
+    is_percent = report["objectives"][0]["percent"]
+    size = f"{distance * 100:.2f} points" if is_percent else number(distance)
+    over_seeds = ", mean over the seeds" if report["confirmation"] else ""
     caption = (
-        f"{short(metric, 30)} on training and on validation examples at the best epoch{over_seeds}:"
-        f" {configuration['name']} is {size} apart."
+        f"{short(metric, 30)} on training and on validation examples at the best {unit}"
+        f"{over_seeds}: {configuration['name']} is {size} apart."
     )
     return capitalised(caption)

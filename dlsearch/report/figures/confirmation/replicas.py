@@ -247,7 +247,9 @@ def _alternative_text(rows: Sequence[FinalistRow], objective: ObjectiveRow) -> s
 
 
 def _row_in_words(row: FinalistRow, percent: bool) -> str:
-    text = f"{short_name(row)}: mean {score(row['mean'], percent)} of {plural(row['n'], 'replica')}"
+    mean = score(row["mean"], percent)
+    replicas = plural(row["n"], "replica")
+    text = f"{short_name(row)}: mean {mean} of {replicas}"
     if row["interval"]:
         text += f", interval {interval(row['interval'], percent)}"
     return f"{text}."

@@ -17,6 +17,7 @@ from dlsearch.report.figures.confirmation.rows import colour_of
 from dlsearch.report.figures.marks import write_note
 from dlsearch.report.figures.plate import HALF, Plate, capitalised
 from dlsearch.report.formats import listed
+from dlsearch.report.progress import progress_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from dlsearch.config.progress import ProgressUnit
     from dlsearch.report.facts.contents import FinalistRow, ReplicaRow, Report
 
 #: Scores from this share of the epochs on set the range. In the first epochs every training rises:
@@ -46,12 +48,13 @@ def draw_seed_band(report: Report) -> Plate | None:
     if not rows:
         return None
     objective = report["objectives"][0]
-    caption = _caption(rows)
+    unit = progress_unit(report["study"])
+    caption = _caption(rows, unit)
     return Plate(
         key="seeds",
         title="The winner over its seeds",
         caption=caption,
-        alt=f"{objective['name']} by epoch. {caption}",
+        alt=f"{objective['name']} by {unit}. {caption}",
         wide=_drawing(report, rows),
     )
 
@@ -78,7 +81,7 @@ def _drawing(report: Report, rows: Sequence[FinalistRow]) -> Figure:
     ax.set_xlim(min(epochs), last_epoch)
     _name_ends(ax, rows)
     set_round_xticks(ax, 6, whole=True)
-    ax.set_xlabel("epoch")
+    ax.set_xlabel(progress_unit(report["study"]))
     ax.set_title(objective_label(objective))
     remove_frame(ax)
     return figure
@@ -175,12 +178,12 @@ def _short_name(row: FinalistRow) -> str:
     return "winner" if row["trial_number"] is None else str(row["trial_number"])
 
 
-def _caption(rows: Sequence[FinalistRow]) -> str:
+def _caption(rows: Sequence[FinalistRow], unit: ProgressUnit) -> str:
     looks = [" (the winner, in colour)" if row["winner"] else " (grey)" for row in rows]
     names = [row["name"] + look for row, look in zip(rows, looks, strict=True)]
     caption = (
         f"{listed(names)}: mean over the seeds and the extent from the least to the most; a ring"
-        " marks each replica's best epoch"
+        f" marks each replica's best {unit}"
     )
     if any(_stopped_early(row) for row in rows):
         caption += ", an upright line where one stopped early."

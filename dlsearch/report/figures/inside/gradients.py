@@ -83,7 +83,10 @@ def _curves_of(found: GradientNorms) -> list[_Curve]:
 
 
 def _curve_of(name: str, look: Look, norms: Sequence[float | None]) -> _Curve:
-    points = [(place, norm) for place, norm in enumerate(norms, 1) if norm is not None and norm > 0]
+    points: list[tuple[int, float]] = []
+    for place, norm in enumerate(norms, 1):
+        if norm is not None and norm > 0:
+            points.append((place, norm))
     zeros = sum(norm == 0 for norm in norms)
     return _Curve(
         name,

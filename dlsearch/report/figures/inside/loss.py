@@ -43,6 +43,17 @@ def _last_epoch(curves: LossCurves) -> int:
     return int(max(last_of_training, last_of_validation))
 
 
+def _kept_epoch(curves: LossCurves) -> int | None:
+    """The epoch that was kept; None where it is not known.
+
+    A task that counts its progress in steps says which step was kept, beyond the last epoch.
+    """
+    best = curves["best"]
+    if best is None or best > _last_epoch(curves):
+        return None
+    return best
+
+
 def _drawing(curves: LossCurves) -> Figure:
     shown = _range_shown(curves)
     train = curves["train"]
@@ -66,11 +77,12 @@ def _drawing(curves: LossCurves) -> Figure:
         label="validation",
     )
     ax.set_xlim(min(train[0][0], val[0][0]), _last_epoch(curves))
-    if curves["best"] is not None:
+    kept = _kept_epoch(curves)
+    if kept is not None:
         _mark_kept_epoch(
             ax,
             curves,
-            curves["best"],
+            kept,
             shown,
         )
     _set_axes(ax)
@@ -141,7 +153,7 @@ def _set_axes(ax: Axes) -> None:
 
 def _caption(curves: LossCurves) -> str:
     caption = "Loss of the training that was kept, by epoch."
-    best = curves["best"]
+    best = _kept_epoch(curves)
     if best is not None:
         caption += f" The line marks epoch {best}, whose weights are kept: the best on the"
         caption += f" objective. {_epochs_after(curves, best)}"

@@ -38,7 +38,7 @@ def draw_feature_maps(inside: InsideFindings) -> Plate | None:
             layers.append((layer, tiles))
     if not layers or image is None:
         return None
-    names = ", ".join(f"{short(layer['layer'], 30)} ({layer['total']} maps)" for layer, _ in layers)
+    names = ", ".join(_name_of(layer) for layer, _ in layers)
     return Plate(
         key="maps",
         title="Feature maps",
@@ -120,3 +120,9 @@ def _write_heading(
         color=MUTED,
         ha="right",
     )
+
+
+def _name_of(layer: LayerMaps) -> str:
+    """The name of a layer, and how many maps it has."""
+    name = short(layer["layer"], 30)
+    return f"{name} ({layer['total']} maps)"

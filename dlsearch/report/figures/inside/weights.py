@@ -72,14 +72,15 @@ def _caption(first_layer: FirstLayer, tiles: Tiles) -> str:
     n, height, width = tiles.shape[:3]
     kind = "filters" if first_layer["type"].startswith("Conv") else "rows"
     total = first_layer["total"]
-    filters = f"The {n} {kind}" if n == total else f"The first {n} of {total:,} {kind}"
+    which = str(n) if n == total else f"first {n} of {total:,}"
     layer = short(first_layer["layer"] or "the net", 40)
+    layer_type = short(first_layer["type"], 20)
     tones = "mid-grey is zero"
     if not _is_coloured(tiles):
         tones += ", light positive, dark negative"
     return (
-        f"{filters} of {layer} ({short(first_layer['type'], 20)}), {width} × {height} pixels, each"
-        f" scaled by its largest weight: {tones}."
+        f"The {which} {kind} of {layer} ({layer_type}), {width} × {height} pixels, each scaled by"
+        f" its largest weight: {tones}."
     )
 
 

@@ -25,12 +25,14 @@ def draw_importances(report: Report) -> Plate | None:
     rows = report["importances"]["values"][:MOST_BARS]
     if not rows:
         return None
-    shares = ", ".join(f"{short(name, 40)} {percent(share, 0)}" for name, share in rows)
+    shares: list[str] = []
+    for name, share in rows:
+        shares.append(f"{short(name, 40)} {percent(share, 0)}")
     return Plate(
         key="importances",
         title="Importances",
         caption=_caption(report["importances"]),
-        alt=f"Importances: {shares}.",
+        alt=f"Importances: {', '.join(shares)}.",
         wide=_drawing(rows),
     )
 

@@ -187,7 +187,8 @@ def _draw_line(
 ) -> None:
     places = [scale.place_of_trial(trial) for scale in data.scales]
     line = [UNSET_PLACE if place is None else place for place in places]
-    line.append((data.shown.clamp(trial["values"][0]) - data.shown.low) / data.shown.span)
+    score = data.shown.clamp(trial["values"][0])
+    line.append((score - data.shown.low) / data.shown.span)
     rails = list(range(len(line)))
     xs, ys = (rails, line) if upright else (line, rails)
     ax.plot(

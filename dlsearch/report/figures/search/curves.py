@@ -18,11 +18,13 @@ from dlsearch.report.figures.inputs import find_trial, standing_of
 from dlsearch.report.figures.marks import thin_trials, write_note
 from dlsearch.report.figures.plate import HALF, Plate
 from dlsearch.report.formats import listed
+from dlsearch.report.progress import progress_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from dlsearch.config.progress import ProgressUnit
     from dlsearch.report.facts.contents import ObjectiveRow, Report, TrialRow
 
 #: Curves of other trials that are drawn behind those of the leaders.
@@ -37,6 +39,7 @@ class _Curves:
     leaders: list[TrialRow]
     others: list[TrialRow]
     shown: Range
+    unit: ProgressUnit
 
 
 def draw_curves(report: Report) -> Plate | None:
@@ -49,7 +52,7 @@ def draw_curves(report: Report) -> Plate | None:
         key="curves",
         title="Curves of the leaders",
         caption=caption,
-        alt=f"{data.objective['name']} by epoch. {caption}",
+        alt=f"{data.objective['name']} by {data.unit}. {caption}",
         wide=_drawing(data),
     )
 
@@ -72,6 +75,7 @@ def _collect(report: Report) -> _Curves:
         leaders=leaders,
         others=thinned,
         shown=focused_range(scores, objective["maximize"]),
+        unit=progress_unit(report["study"]),
     )
 
 
@@ -84,7 +88,7 @@ def _drawing(data: _Curves) -> Figure:
     for trial in reversed(data.leaders):
         _draw_leader(ax, trial, best=trial is data.leaders[0])
     _label_ends(ax, data.leaders)
-    _set_epoch_axis(ax, data)
+    _set_progress_axis(ax, data)
     ax.set_title(objective_label(data.objective))
     remove_frame(ax)
     return figure
@@ -121,13 +125,13 @@ def _draw_leader(ax: Axes, trial: TrialRow, *, best: bool) -> None:
         )
 
 
-def _set_epoch_axis(ax: Axes, data: _Curves) -> None:
-    first = min(epoch for trial in data.leaders for epoch, _ in trial["intermediate"])
+def _set_progress_axis(ax: Axes, data: _Curves) -> None:
+    first = min(at for trial in data.leaders for at, _ in trial["intermediate"])
     drawn = [*data.leaders, *data.others]
-    last = max(epoch for trial in drawn for epoch, _ in trial["intermediate"])
+    last = max(at for trial in drawn for at, _ in trial["intermediate"])
     ax.set_xlim(first, last)
     set_round_xticks(ax, 6, whole=True)
-    ax.set_xlabel("epoch")
+    ax.set_xlabel(data.unit)
 
 
 def _label_ends(ax: Axes, leaders: list[TrialRow]) -> None:
@@ -183,7 +187,7 @@ def _caption(data: _Curves) -> str:
     several = len(data.leaders) > 1
     subject = "Trials" if several else "Trial"
     emphasis = ", the best one bold," if several else ","
-    caption = f"{subject} {names} in colour{emphasis} with a dot at the best epoch"
+    caption = f"{subject} {names} in colour{emphasis} with a dot at the best {data.unit}"
     caption += "; other trials grey." if data.others else "."
     if data.shown.cut:
         if data.objective["maximize"]:
