@@ -76,7 +76,7 @@ def rehearse(prepared: Prepared, existing: StudyRow | None, server: ForkServer) 
         server,
         {
             "configs": draft.representatives(),
-            "weights": sources,
+            "weights": transfer_sources.to_json(sources),
             "objectives": draft.objectives,
             "directions": draft.directions,
         },
@@ -89,7 +89,9 @@ def rehearse(prepared: Prepared, existing: StudyRow | None, server: ForkServer) 
     return Rehearsal(described, origin, transferred)
 
 
-def _find_weights(prepared: Prepared, existing: StudyRow | None) -> dict[str, dict[str, Any]]:
+def _find_weights(
+    prepared: Prepared, existing: StudyRow | None
+) -> dict[str, transfer_sources.WeightSource]:
     """Where the weights of each source lie that trials may begin with."""
     from dlsearch.study.documents import study_document
 

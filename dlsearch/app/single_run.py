@@ -179,7 +179,12 @@ def _transfer_weights(plan: _PlainRun) -> JsonObject:
         url=storage_url(plan.store, cfg.study.storage),
         data=Path(resolve(cfg, "paths.data")),
     )
-    described = check_built(cfg, [plan.objective], [plan.direction], weights=sources)
+    described = check_built(
+        cfg,
+        [plan.objective],
+        [plan.direction],
+        weights=transfer_sources.to_json(sources),
+    )
     transfer: Any = OmegaConf.to_container(cfg.transfer)
     transferred = transfer_sources.settle([transfer], sources, described.get("weights", {}))
     cfg.merge_with({"transfer": transfer})

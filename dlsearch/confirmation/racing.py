@@ -13,9 +13,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from dlsearch.study.models import Finalist
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import ParamValue
 
 #: Chance, over all comparisons of a round, that racing drops a configuration that would have won.
 ERROR_RATE = 0.05
@@ -41,12 +44,12 @@ class Candidate:
     """
 
     number: int
-    params: Mapping[str, Any]
+    params: Mapping[str, ParamValue]
     value: float
     default: bool = False
 
 
-def key(params: Mapping[str, Any]) -> str:
+def key(params: Mapping[str, ParamValue]) -> str:
     """What two equal parameter sets have in common."""
     return json.dumps(params, sort_keys=True)
 
@@ -56,13 +59,13 @@ def finalists(
     *,
     top: int,
     maximize: bool,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, ParamValue] | None = None,
     with_default: bool = True,
 ) -> list[Finalist]:
-    """The best `top` candidates with distinct parameters, best first, and the default configuration.
+    """The best `top` candidates with distinct parameters, and the default configuration.
 
-    The default configuration is always among them: as the trial that ran it, or as the config was
-    composed. It takes no place of the `top`, unless it is one of them itself.
+    The best come first. The default configuration is always among them: as the trial that ran it,
+    or as the config was composed. It takes no place of the `top`, unless it is one of them itself.
 
     Args:
         candidates: The completed trials.
@@ -72,24 +75,62 @@ def finalists(
         with_default: Whether the default configuration may win: not where it is known to violate a
             constraint.
     """
-    sign = 1.0 if maximize else -1.0
-    found: list[Finalist] = []
-    seen: set[str] = set()
-    default: Finalist | None = None
     known = None if defaults is None else key(defaults)
-    for each in sorted(candidates, key=lambda c: (-sign * c.value, c.number)):
-        if key(each.params) in seen:
-            continue
-        seen.add(key(each.params))
-        is_default = each.default or key(each.params) == known
-        finalist = Finalist(each.number, is_default, dict(each.params), each.value)
-        if is_default and default is None:
-            default = finalist
-        if len(found) < top:
-            found.append(finalist)
-    if with_default and not any(each.default for each in found):
-        found.append(default or Finalist(None, True, dict(defaults or {}), None))
-    return found
+    ranked = []
+    for candidate in _rank_distinct(candidates, maximize):
+        finalist = Finalist(
+            trial_number=candidate.number,
+            default=candidate.default or key(candidate.params) == known,
+            params=dict(candidate.params),
+            search_value=candidate.value,
+        )
+        ranked.append(finalist)
+    chosen = ranked[:top]
+    if not with_default or any(finalist.default for finalist in chosen):
+        return chosen
+    for finalist in ranked:
+        if finalist.default:
+            return [*chosen, finalist]
+    as_composed = Finalist(
+        trial_number=None,
+        default=True,
+        params=dict(defaults or {}),
+        search_value=None,
+    )
+    return [*chosen, as_composed]
+
+
+def _rank_distinct(
+    candidates: Sequence[Candidate],
+    maximize: bool,
+) -> list[Candidate]:
+    """The candidates, best first; of equal parameters the first alone."""
+    sign = _sign_of(maximize)
+
+    def rank(candidate: Candidate) -> tuple[float, int]:
+        return -sign * candidate.value, candidate.number
+
+    found: dict[str, Candidate] = {}
+    for each in sorted(candidates, key=rank):
+        found.setdefault(key(each.params), each)
+    return list(found.values())
+
+
+def _sign_of(maximize: bool) -> float:
+    """What a value is multiplied with, so that more is better."""
+    return 1.0 if maximize else -1.0
+
+
+class Part(NamedTuple):
+    """One training of a round.
+
+    Args:
+        finalist: Whose it is, by place in the field.
+        replica: Which of its replicas.
+    """
+
+    finalist: int
+    replica: int
 
 
 @dataclass(frozen=True)
@@ -98,8 +139,7 @@ class Race:
 
     Args:
         dropped: Finalist → the number of seeds after which it was dropped.
-        wanted: (finalist, replica) pairs without a result that are to be run, in the order to start
-            them in.
+        wanted: The trainings without a result that are to be run, in the order to start them in.
         winner: The finalist that has won; None while replicas are wanted, or when all of them
             failed.
         kept: The winner's best replica.
@@ -107,7 +147,7 @@ class Race:
     """
 
     dropped: dict[int, int]
-    wanted: list[tuple[int, int]]
+    wanted: list[Part]
     winner: int | None
     kept: int | None
     decided: bool
@@ -141,55 +181,138 @@ def race(
         maximize: Whether more is better.
         racing: Whether finalists are dropped.
     """
-    every = range(len(field))
-    dropped: dict[int, int] = {}
-    tier = n_seeds  # replicas below it are run
+    contest = _Contest(field, values, n_seeds, maximize)
     looks = range(LEAST_SEEDS, n_seeds) if racing else range(0)
-    for seeds in looks:
-        alive = [f for f in every if f not in dropped]
-        if any(i not in values[f] for f in alive for i in range(seeds)):
-            tier = seeds
-            break
-        for f in _beaten(field, values, alive, seeds, n_seeds, maximize, comparisons=len(looks)):
-            dropped[f] = seeds
-    alive = [f for f in every if f not in dropped]
-    missing = [(f, i) for f in alive for i in range(tier) if i not in values[f]]
-    if tier == n_seeds and not missing and not any(_clean(values[f]) for f in alive):
-        dropped = {f: seeds for f, seeds in dropped.items() if not _clean(values[f])}
-        alive = [f for f in every if f not in dropped]
-        missing = [(f, i) for f in alive for i in range(tier) if i not in values[f]]
-    wanted = sorted(missing, key=lambda pair: (pair[1], pair[0]))
-    # the default gets all seeds whatever comes: its later ones fill slots that would wait
-    if tier < n_seeds:
-        own = next((f for f in every if field[f].default), None)
-        wanted += [
-            (own, i) for i in range(tier, n_seeds) if own is not None and i not in values[own]
-        ]
+    dropped, tier = _drop_beaten(contest, looks)
+    missing = _list_missing(contest, dropped, tier)
+    if tier == n_seeds and not missing and not _any_clean(contest, dropped):
+        # All that are left have failures: those that were dropped without one come back.
+        dropped = {f: seeds for f, seeds in dropped.items() if not _is_clean(values[f])}
+        missing = _list_missing(contest, dropped, tier)
+    wanted = sorted(missing, key=lambda part: (part.replica, part.finalist))
+    wanted += _list_ahead(contest, tier)
     if wanted:
-        return Race(dropped, wanted, None, None, False)
-    winner = _best(field, values, alive, maximize)
-    return Race(
-        dropped,
-        [],
-        winner,
-        None if winner is None else best_replica(values[winner], maximize),
-        True,
-    )
+        return Race(dropped, wanted, winner=None, kept=None, decided=False)
+
+    winner = _find_best(contest, dropped)
+    kept = None if winner is None else best_replica(values[winner], maximize)
+    return Race(dropped, [], winner, kept, decided=True)
 
 
-def best_replica(values: Values, maximize: bool) -> int:
+@dataclass(frozen=True)
+class _Contest:
+    """What a race is decided from.
+
+    Args:
+        field: The finalists.
+        values: What is known of each.
+        n_seeds: Replicas of each.
+        maximize: Whether more is better.
+    """
+
+    field: Sequence[Finalist]
+    values: Sequence[Values]
+    n_seeds: int
+    maximize: bool
+
+    @property
+    def sign(self) -> float:
+        """What a value is multiplied with, so that more is better."""
+        return _sign_of(self.maximize)
+
+    def alive(self, dropped: Mapping[int, int]) -> list[int]:
+        """The finalists that are not dropped."""
+        return [f for f in range(len(self.field)) if f not in dropped]
+
+    def has_values(
+        self,
+        finalists: Sequence[int],
+        seeds: int,
+    ) -> bool:
+        """Whether the first `seeds` replicas of each of these finalists have ended."""
+        for finalist in finalists:
+            if any(replica not in self.values[finalist] for replica in range(seeds)):
+                return False
+        return True
+
+
+def _drop_beaten(
+    contest: _Contest,
+    looks: range,
+) -> tuple[dict[int, int], int]:
+    """Compare the finalists after each number of seeds for which all values are known.
+
+    Args:
+        contest: The contest.
+        looks: The numbers of seeds after which they are compared.
+
+    Returns:
+        Who was dropped after how many seeds; and how many replicas of the others are to be run.
+    """
+    dropped: dict[int, int] = {}
+    for seeds in looks:
+        alive = contest.alive(dropped)
+        if not contest.has_values(alive, seeds):
+            return dropped, seeds
+        for finalist in _find_beaten(contest, alive, seeds, comparisons=len(looks)):
+            dropped[finalist] = seeds
+    return dropped, contest.n_seeds
+
+
+def _list_missing(
+    contest: _Contest,
+    dropped: Mapping[int, int],
+    tier: int,
+) -> list[Part]:
+    """The replicas below `tier` without a result, of the finalists that are not dropped."""
+    missing = []
+    for finalist in contest.alive(dropped):
+        known = contest.values[finalist]
+        missing += [Part(finalist, replica) for replica in range(tier) if replica not in known]
+    return missing
+
+
+def _list_ahead(
+    contest: _Contest,
+    tier: int,
+) -> list[Part]:
+    """The default configuration's replicas from `tier` on.
+
+    It gets all seeds whatever comes: its later ones fill slots that would wait.
+    """
+    for place, finalist in enumerate(contest.field):
+        if not finalist.default:
+            continue
+        known = contest.values[place]
+        later = range(tier, contest.n_seeds)
+        return [Part(place, replica) for replica in later if replica not in known]
+    return []
+
+
+def _any_clean(
+    contest: _Contest,
+    dropped: Mapping[int, int],
+) -> bool:
+    """Whether a finalist that is not dropped has no failure."""
+    return any(_is_clean(contest.values[finalist]) for finalist in contest.alive(dropped))
+
+
+def best_replica(
+    values: Values,
+    maximize: bool,
+) -> int:
     """The replica with the best value, the first of equals."""
-    sign = 1.0 if maximize else -1.0
-    return min(
-        (i for i, v in values.items() if v is not None),
-        key=lambda i: (-sign * (values[i] or 0.0), i),
-    )
+    sign = _sign_of(maximize)
+    known = {replica: value for replica, value in values.items() if value is not None}
+    return min(known, key=lambda replica: (-sign * known[replica], replica))
 
 
 def mean(values: Values) -> float | None:
     """Of the replicas that have a value; None where none has."""
-    known = [v for _, v in sorted(values.items()) if v is not None]
-    return math.fsum(known) / len(known) if known else None
+    known = [value for value in values.values() if value is not None]
+    if not known:
+        return None
+    return _mean_of(known)
 
 
 def chance(
@@ -223,84 +346,161 @@ def chance(
     return float(stdtr(degrees, -t))
 
 
-def _beaten(
-    field: Sequence[Finalist],
-    values: Sequence[Values],
+def _find_beaten(
+    contest: _Contest,
     alive: Sequence[int],
     seeds: int,
-    n_seeds: int,
-    maximize: bool,
     comparisons: int,
 ) -> list[int]:
-    """Those of `alive` that can no longer win, by their first `seeds` values."""
-    sign = 1.0 if maximize else -1.0
-    first = {f: [values[f][i] for i in range(seeds)] for f in alive}
-    clean = {
-        f: [sign * v for v in row if v is not None] for f, row in first.items() if None not in row
-    }
+    """Those of `alive` that can no longer win, by their first `seeds` values.
+
+    Args:
+        contest: The contest.
+        alive: The finalists that are not dropped.
+        seeds: How many values of each are compared.
+        comparisons: How often finalists are compared in a round.
+    """
+    field = contest.field
+    clean = _collect_clean(contest, alive, seeds)
     if not clean:
         return []
-    beaten = [f for f in alive if f not in clean and not field[f].default]
-    leader = min(clean, key=lambda f: (-math.fsum(clean[f]), *_rank(field[f], sign)))
-    contenders = [f for f in clean if f != leader and not field[f].default]
-    residual, degrees = _residual([clean[f] for f in clean if not field[f].default or f == leader])
-    total = comparisons * max(1, sum(not each.default for each in field) - 1)
-    for f in contenders:
-        differences = [a - b for a, b in zip(clean[leader], clean[f], strict=True)]
-        lead = math.fsum(differences) / seeds
-        own = math.sqrt(math.fsum((d - lead) ** 2 for d in differences) / (seeds - 1))
-        spread = max(own, math.sqrt(2.0) * residual)
-        if chance(lead, spread, degrees, seeds, n_seeds) < ERROR_RATE / total:
-            beaten.append(f)
+
+    def rank(finalist: int) -> tuple[float, ...]:
+        total = math.fsum(clean[finalist])
+        return -total, *_rank(field[finalist], contest.sign)
+
+    leader = min(clean, key=rank)
+    rivals = [f for f in alive if f != leader and not field[f].default]
+    beaten = [f for f in rivals if f not in clean]
+    contenders = [f for f in rivals if f in clean]
+    rows = [clean[f] for f in (leader, *contenders)]
+    residual = _estimate_residual(rows)
+    n_searched = sum(not finalist.default for finalist in field)
+    n_rivals = max(1, n_searched - 1)
+    threshold = ERROR_RATE / (comparisons * n_rivals)
+    for finalist in contenders:
+        lead, spread = _compare_pairs(clean[leader], clean[finalist], residual)
+        if chance(lead, spread, residual.degrees, seeds, contest.n_seeds) < threshold:
+            beaten.append(finalist)
     return sorted(beaten)
 
 
-def _residual(rows: list[list[float]]) -> tuple[float, int]:
-    """Standard deviation that configuration and seed, both additive, leave in equally long rows.
+def _collect_clean(
+    contest: _Contest,
+    alive: Sequence[int],
+    seeds: int,
+) -> dict[int, list[float]]:
+    """The first values of those of `alive` that have no failure among them; more is better."""
+    found: dict[int, list[float]] = {}
+    for finalist in alive:
+        values = contest.values[finalist]
+        first = [values[replica] for replica in range(seeds)]
+        known = [contest.sign * value for value in first if value is not None]
+        if len(known) == seeds:
+            found[finalist] = known
+    return found
 
-    Its degrees.
+
+class _Residual(NamedTuple):
+    """What configuration and seed leave unexplained.
+
+    Args:
+        deviation: Its standard deviation.
+        degrees: Of freedom.
     """
+
+    deviation: float
+    degrees: int
+
+
+def _compare_pairs(
+    leader: Sequence[float],
+    other: Sequence[float],
+    residual: _Residual,
+) -> tuple[float, float]:
+    """Mean paired difference of the leader to another, and the standard deviation of one."""
+    seeds = len(leader)
+    differences = []
+    for value, other_value in zip(leader, other, strict=True):
+        differences.append(value - other_value)
+    lead = _mean_of(differences)
+    squares = [(difference - lead) ** 2 for difference in differences]
+    variance = math.fsum(squares) / (seeds - 1)
+    expected = math.sqrt(2.0) * residual.deviation
+    return lead, max(math.sqrt(variance), expected)
+
+
+def _estimate_residual(rows: Sequence[Sequence[float]]) -> _Residual:
+    """What configuration and seed, both additive, leave in equally long rows."""
     count = len(rows)
     seeds = len(rows[0])
     degrees = (count - 1) * (seeds - 1)
     if degrees == 0:
-        return 0.0, seeds - 1
-    by_row = [math.fsum(row) / seeds for row in rows]
-    by_seed = [math.fsum(column) / count for column in zip(*rows, strict=True)]
-    whole = math.fsum(by_row) / count
-    squares = math.fsum(
-        (rows[r][s] - by_row[r] - by_seed[s] + whole) ** 2
-        for r in range(count)
-        for s in range(seeds)
-    )
-    return math.sqrt(squares / degrees), degrees
+        return _Residual(0.0, seeds - 1)
+    columns = zip(*rows, strict=True)
+    row_means = [_mean_of(row) for row in rows]
+    seed_means = [_mean_of(column) for column in columns]
+    whole = _mean_of(row_means)
+    squares = []
+    for row, row_mean in zip(rows, row_means, strict=True):
+        for value, seed_mean in zip(row, seed_means, strict=True):
+            left = value - row_mean - seed_mean + whole
+            squares.append(left**2)
+    variance = math.fsum(squares) / degrees
+    return _Residual(math.sqrt(variance), degrees)
 
 
-def _clean(values: Values) -> bool:
+def _mean_of(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _is_clean(values: Values) -> bool:
+    """Whether no replica has failed."""
     return None not in values.values()
 
 
-def _rank(finalist: Finalist, sign: float) -> tuple[float, float]:
+def _rank(
+    finalist: Finalist,
+    sign: float,
+) -> tuple[float, float]:
     """Ties: the better search score, then the lower number."""
-    score = finalist.search_value
-    number = finalist.trial_number
-    return (math.inf if score is None else -sign * score, math.inf if number is None else number)
+    score = math.inf
+    if finalist.search_value is not None:
+        score = -sign * finalist.search_value
+    number = math.inf
+    if finalist.trial_number is not None:
+        number = finalist.trial_number
+    return score, number
 
 
-def _best(
-    field: Sequence[Finalist],
-    values: Sequence[Values],
-    alive: Sequence[int],
-    maximize: bool,
+def _find_best(
+    contest: _Contest,
+    dropped: Mapping[int, int],
 ) -> int | None:
-    sign = 1.0 if maximize else -1.0
-    scored = [(f, sum(v is None for v in values[f].values()), mean(values[f])) for f in alive]
-    order = [
-        (failures, -sign * m, *_rank(field[f], sign), f)
-        for f, failures, m in scored
-        if m is not None
-    ]
-    return min(order)[-1] if order else None
+    """The winner among those that are not dropped; None where none has a value."""
+    order = []
+    for finalist in contest.alive(dropped):
+        values = contest.values[finalist]
+        average = mean(values)
+        if average is None:
+            continue
+        failures = sum(value is None for value in values.values())
+        score = -contest.sign * average
+        ties = _rank(contest.field[finalist], contest.sign)
+        order.append((failures, score, *ties, finalist))
+    if not order:
+        return None
+    return min(order)[-1]
 
 
-__all__ = ["Candidate", "Finalist", "Race", "best_replica", "chance", "finalists", "mean", "race"]
+__all__ = [
+    "Candidate",
+    "Finalist",
+    "Part",
+    "Race",
+    "best_replica",
+    "chance",
+    "finalists",
+    "mean",
+    "race",
+]

@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from dlsearch.confirmation import racing
-from dlsearch.confirmation.racing import Candidate, Race
+from dlsearch.confirmation.racing import Candidate, Part, Race
+from dlsearch.confirmation.round_document import (
+    Choice,
+    ConfirmSettings,
+    RoundDocument,
+    WantedRound,
+)
 from dlsearch.core.bounded import IN_DATABASE, parse_json
 from dlsearch.sampling.seeds import refit_seed, replica_seed
 from dlsearch.storage.database import Attempt, RoundRow
@@ -26,8 +32,11 @@ from dlsearch.study.models import Claim, ConfirmClaim, Finalist, Result
 from dlsearch.study.states import AttemptKind, AttemptState, Direction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from optuna.trial import FrozenTrial
+
+    from dlsearch.core.types import JsonObject
     from dlsearch.storage.attempts import Holder
     from dlsearch.study.client import AttemptSummary
     from dlsearch.study.study import Study
@@ -39,12 +48,18 @@ _STRIDE = 1000
 CONFIRM = AttemptKind.CONFIRM
 REFIT = AttemptKind.REFIT
 TEST = AttemptKind.TEST
-SETTINGS = {
-    "top": 3,
-    "seeds": 5,
-    "racing": True,
-    "refit": False,
-}
+
+
+class AttemptSubject(TypedDict):
+    """What an attempt of a round is about.
+
+    ``number`` is the trial's; null where the default configuration was run by no trial, and where
+    the attempt's round was given up.
+    """
+
+    number: int | None
+    default: bool
+    replica: int | None
 
 
 @dataclass
@@ -57,7 +72,7 @@ class Round:
             are such.
         finished: Whether nothing is left to do.
         field: The finalists.
-        attempts: Those at each replica, by (finalist, replica).
+        attempts: Those at each replica.
         refits: Attempts at the training on train + validation.
         tests: Attempts at the scoring, without those that a later session gave up.
         race: What is left to run, or who won.
@@ -65,47 +80,58 @@ class Round:
     """
 
     number: int
-    document: dict[str, Any]
+    document: RoundDocument
     finished: bool
     field: list[Finalist]
-    attempts: dict[tuple[int, int], list[Attempt]]
+    attempts: dict[Part, list[Attempt]]
     refits: list[Attempt]
     tests: list[Attempt]
     race: Race
-    ends: dict[tuple[int, int], AttemptState]
+    ends: dict[Part, AttemptState]
 
     @property
     def seeds(self) -> list[int]:
         """One for each replica."""
         return list(self.document["seeds"])
 
-    def result(self, finalist: int, replica: int) -> dict[str, Any]:
+    def result(
+        self,
+        finalist: int,
+        replica: int,
+    ) -> JsonObject:
         """What the replica's training came to; empty where it has not ended."""
-        return result_of(self.attempts.get((finalist, replica), []))
+        return result_of(self.attempts.get(Part(finalist, replica), []))
 
-    def of(self, attempt: Attempt | AttemptSummary) -> dict[str, Any]:
-        """What an attempt of this round is about.
-
-        ``number`` (of the trial), ``default`` and ``replica``.
-        """
-        f = self.race.winner or 0
+    def of(self, attempt: Attempt | AttemptSummary) -> AttemptSubject:
+        """What an attempt of this round is about."""
+        finalist = self.race.winner or 0
         replica = None
         number = attempt.number
         if attempt.kind == CONFIRM:
-            number, rest = divmod(number, _STRIDE**2)
-            f, replica = divmod(rest, _STRIDE)
+            number, part = _split_number(attempt.number)
+            finalist = part.finalist
+            replica = part.replica
         if number != self.number:  # of a round that was given up
-            return {"number": None, "default": False, "replica": replica}
-        each = self.field[f]
-        return {"number": each.trial_number, "default": each.default, "replica": replica}
+            return AttemptSubject(number=None, default=False, replica=replica)
+        each = self.field[finalist]
+        return AttemptSubject(
+            number=each.trial_number,
+            default=each.default,
+            replica=replica,
+        )
 
     def values(self, finalist: int) -> dict[int, float | None]:
         """Its replicas' values: None where it failed."""
-        return {
-            i: self.result(f, i)["values"][0] if state is AttemptState.COMPLETE else None
-            for (f, i), state in sorted(self.ends.items())
-            if f == finalist
-        }
+        found: dict[int, float | None] = {}
+        for part, state in sorted(self.ends.items()):
+            if part.finalist != finalist:
+                continue
+            if state is not AttemptState.COMPLETE:
+                found[part.replica] = None
+                continue
+            result = self.result(finalist, part.replica)
+            found[part.replica] = result["values"][0]
+        return found
 
     @property
     def scoring_error(self) -> str | None:
@@ -115,57 +141,129 @@ class Round:
         """
         if not self.finished or self.document["scored"]:
             return None
-        return next((attempt.error for attempt in reversed(self.tests) if attempt.error), None)
+        for attempt in reversed(self.tests):
+            if attempt.error:
+                return attempt.error
+        return None
 
     def refit_epochs(self) -> int:
         """Mean length to the best epoch of the winner's replicas, rounded; at least 1."""
-        winner = self.race.winner
-        found = [
-            self.result(f, i)
-            for (f, i), end in self.ends.items()
-            if f == winner and end is AttemptState.COMPLETE
-        ]
-        return max(1, round(sum(r["best_epoch"] + 1 for r in found) / len(found)))
+        lengths = []
+        for part, end in self.ends.items():
+            if part.finalist != self.race.winner:
+                continue
+            if end is AttemptState.COMPLETE:
+                result = self.result(part.finalist, part.replica)
+                lengths.append(result["best_epoch"] + 1)
+        mean_length = sum(lengths) / len(lengths)
+        return max(1, round(mean_length))
 
     def to_score(self, max_attempts: int) -> tuple[list[ConfirmClaim], int]:
-        """The trainings of the winner that are scored on the test set, and which of them is its best replica."""
+        """The trainings of the winner that are scored on the test set.
+
+        Returns:
+            The trainings, and which of them is the winner's best replica.
+        """
         winner = self.race.winner
-        kept = self.race.kept
         assert winner is not None
-        assert kept is not None
+        assert self.race.kept is not None
         finalist = self.field[winner]
-        params = finalist.trained_params
-        runs = [
-            ConfirmClaim(CONFIRM, 0, 0, "", params, seed, None, self.number, finalist, i)
-            for i, seed in enumerate(self.seeds)
-            if self.ends.get((winner, i)) is AttemptState.COMPLETE
-        ]
-        index = next(n for n, run in enumerate(runs) if run.replica == kept)
+        runs: list[ConfirmClaim] = []
+        best = None
+        for replica, seed in enumerate(self.seeds):
+            end = self.ends.get(Part(winner, replica))
+            if end is not AttemptState.COMPLETE:
+                continue
+            if replica == self.race.kept:
+                best = len(runs)
+            runs.append(self._describe_run(CONFIRM, finalist, seed, replica))
+        assert best is not None
         if end_of(self.refits, max_attempts) is AttemptState.COMPLETE:
-            epochs = self.refit_epochs()
-            seed = self.document["refit_seed"]
-            runs.append(
-                ConfirmClaim(
-                    REFIT, 0, 0, "", params, seed, None, self.number, finalist, None, epochs
-                )
-            )
-        return runs, index
+            run = self._describe_run(REFIT, finalist, self.document["refit_seed"])
+            runs.append(replace(run, epochs=self.refit_epochs()))
+        return runs, best
+
+    def _describe_run(
+        self,
+        kind: AttemptKind,
+        finalist: Finalist,
+        seed: int,
+        replica: int | None = None,
+    ) -> ConfirmClaim:
+        """A training that is over: a claim that nobody holds."""
+        return ConfirmClaim(
+            kind=kind,
+            number=0,
+            attempt=0,
+            token="",
+            params=finalist.trained_params,
+            seed=seed,
+            trial_timeout_s=None,
+            round=self.number,
+            finalist=finalist,
+            replica=replica,
+        )
 
 
-def result_of(attempts: list[Attempt]) -> dict[str, Any]:
+def result_of(attempts: Sequence[Attempt]) -> JsonObject:
     """The result of the last attempt that has one."""
-    return dict(
-        parse_json(next((a.result for a in reversed(attempts) if a.result), "{}"), IN_DATABASE)
-    )
+    for attempt in reversed(attempts):
+        if attempt.result:
+            return dict(parse_json(attempt.result, IN_DATABASE))
+    return {}
 
 
-def end_of(attempts: list[Attempt], max_attempts: int) -> AttemptState | None:
+def end_of(
+    attempts: Sequence[Attempt],
+    max_attempts: int,
+) -> AttemptState | None:
     """``complete``, ``failed``, or ``lost`` for good; None where it may yet become something."""
-    states = [a.state for a in attempts]
+    states = [attempt.state for attempt in attempts]
     for state in (AttemptState.COMPLETE, AttemptState.FAILED):
         if state in states:
             return state
-    return AttemptState.LOST if states.count(AttemptState.LOST) >= max_attempts else None
+    if states.count(AttemptState.LOST) >= max_attempts:
+        return AttemptState.LOST
+    return None
+
+
+def _number_of(
+    round_number: int,
+    part: Part,
+) -> int:
+    """The number of the attempts at a replica."""
+    return (round_number * _STRIDE + part.finalist) * _STRIDE + part.replica
+
+
+def _split_number(number: int) -> tuple[int, Part]:
+    """The round and the replica that an attempt's number is made of."""
+    round_number, rest = divmod(number, _STRIDE**2)
+    return round_number, Part(*divmod(rest, _STRIDE))
+
+
+def _any_running(attempts: Sequence[Attempt]) -> bool:
+    return any(attempt.state == AttemptState.RUNNING for attempt in attempts)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A part of a round that can be claimed.
+
+    Args:
+        kind: What is to be done.
+        number: Of its attempts.
+        finalist: Whose it is, by place in the field.
+        seed: Its seed.
+        replica: Which replica; None for the refit and the scoring.
+        epochs: How long a refit lasts.
+    """
+
+    kind: AttemptKind
+    number: int
+    finalist: int
+    seed: int
+    replica: int | None = None
+    epochs: int | None = None
 
 
 class Rounds:
@@ -193,62 +291,87 @@ class Rounds:
         )
         with self.storage.begin() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else self._read(row)
+        if row is None:
+            return None
+        return self._read(row)
 
-    def _read(self, row: Any) -> Round:
-        document = parse_json(row.document, IN_DATABASE)
-        field = [Finalist(**each) for each in document["finalists"]]
-        attempts: dict[tuple[int, int], list[Attempt]] = {}
-        for attempt in self.study.leases.rows(kind=CONFIRM):
-            number, rest = divmod(attempt.number, _STRIDE**2)
-            if number == row.round:
-                attempts.setdefault(divmod(rest, _STRIDE), []).append(attempt)
-        most = self.study.max_attempts
-        ends = {at: end for at, rows in attempts.items() if (end := end_of(rows, most)) is not None}
-        refits, tests = (
-            [a for a in self.study.leases.rows(kind=k) if a.number == row.round]
-            for k in (REFIT, TEST)
-        )
-        tests = [a for a in tests if a.attempt > document.get("given_up", 0)]
-        undecided = Race({}, [], None, None, False)
+    def _read(self, row: sa.Row[Any]) -> Round:
+        document: RoundDocument = parse_json(row.document, IN_DATABASE)
+        attempts = self._read_replicas(row.round)
+        ends: dict[Part, AttemptState] = {}
+        for part, at_part in attempts.items():
+            end = end_of(at_part, self.study.max_attempts)
+            if end is not None:
+                ends[part] = end
+        given_up = document.get("given_up", 0)
+        tests = self._read_attempts(TEST, row.round)
         found = Round(
-            row.round,
-            document,
-            row.finished is not None,
-            field,
-            attempts,
-            refits,
-            tests,
-            undecided,
-            ends,
+            number=row.round,
+            document=document,
+            finished=row.finished is not None,
+            field=[Finalist(**each) for each in document["finalists"]],
+            attempts=attempts,
+            refits=self._read_attempts(REFIT, row.round),
+            tests=[attempt for attempt in tests if attempt.attempt > given_up],
+            race=Race({}, [], winner=None, kept=None, decided=False),
+            ends=ends,
         )
-        choice = document.get("choice")
-        if choice is not None:
-            dropped = {int(f): seeds for f, seeds in choice["dropped"].items()}
-            found.race = Race(dropped, [], choice["winner"], choice["kept"], True)
-        else:
-            values = [found.values(f) for f in range(len(field))]
-            found.race = racing.race(
-                field,
-                values,
-                len(found.seeds),
-                maximize=self.maximize,
-                racing=document["racing"],
-            )
+        found.race = self._race_of(found)
         return found
 
+    def _read_replicas(self, round_number: int) -> dict[Part, list[Attempt]]:
+        """The attempts at each replica of a round."""
+        found: dict[Part, list[Attempt]] = {}
+        for attempt in self.study.leases.rows(kind=CONFIRM):
+            number, part = _split_number(attempt.number)
+            if number == round_number:
+                found.setdefault(part, []).append(attempt)
+        return found
+
+    def _read_attempts(
+        self,
+        kind: AttemptKind,
+        round_number: int,
+    ) -> list[Attempt]:
+        """The attempts at a refit, or at a scoring."""
+        rows = self.study.leases.rows(kind=kind)
+        return [attempt for attempt in rows if attempt.number == round_number]
+
+    def _race_of(self, found: Round) -> Race:
+        """What is left to run of a round, or who has won it: as it was chosen, where it was."""
+        choice = found.document.get("choice")
+        if choice is not None:
+            dropped = {int(finalist): seeds for finalist, seeds in choice["dropped"].items()}
+            return Race(
+                dropped,
+                [],
+                winner=choice["winner"],
+                kept=choice["kept"],
+                decided=True,
+            )
+        return racing.race(
+            found.field,
+            [found.values(finalist) for finalist in range(len(found.field))],
+            len(found.seeds),
+            maximize=self.maximize,
+            racing=found.document["racing"],
+        )
+
     def done(self) -> bool:
-        """Whether there is nothing to confirm, or it has been done and scored, or the study was left as finished."""
-        wanted = self._document() if self.wanted and not self.study.budget().finished else None
+        """Whether nothing is left to confirm.
+
+        There is nothing to confirm, or it has been done and scored, or the study was left as
+        finished.
+        """
+        if not self.wanted or self.study.budget().finished:
+            return True
+        wanted = self._wanted_round()
         if wanted is None:
             return True
         last = self.last()
-        return (
-            last is not None
-            and last.finished
-            and _covers(last.document, wanted)
-            and last.document["scored"]
-        )
+        if last is None or not last.finished:
+            return False
+        return wanted.is_covered_by(last.document) and last.document["scored"]
 
     # -- claiming ---------------------------------------------------------------------------------
     def claim(
@@ -275,127 +398,164 @@ class Rounds:
             self.study._reap()
             self.study.leases.unsure.clear()
             now = self._current(deadline, target)
-            return None if now is None or now.finished else self._next(now, holder)
+            if now is None or now.finished:
+                return None
+            task = self._next_task(now)
+            if task is None:
+                return None
+            return self._claim_task(now, holder, task)
 
-    def _current(self, deadline: float | None, target: float | None) -> Round | None:
+    def _current(
+        self,
+        deadline: float | None,
+        target: float | None,
+    ) -> Round | None:
+        """The round to go on with, opened where that is due; None while the search goes on."""
         # Finished is finished, also where other leaders would be chosen today: the test set is not
         # opened for that.
         if self.study.searching(deadline, target) or self.study.budget().finished:
             return None
-        wanted = self._document()
+        wanted = self._wanted_round()
         if wanted is None:
             return None
         last = self.last()
-        if last is None or not _covers(last.document, wanted):
-            self._open(1 if last is None else last.number + 1, wanted)
-            last = self.last()
-        return last
+        if last is not None and wanted.is_covered_by(last.document):
+            return last
+        self._open(1 if last is None else last.number + 1, wanted)
+        return self.last()
 
-    def _document(self) -> dict[str, Any] | None:
+    def _wanted_round(self) -> WantedRound | None:
         """The round as it would be opened now; None without a completed and feasible trial."""
-        study = self.study
-        settings = {**SETTINGS, **(study.typed.study_settings.get("confirm") or {})}
-        complete = [
-            t for t in study.trials() if t.state is TrialState.COMPLETE and t.values is not None
-        ]
-        trials = [t for t in complete if is_feasible(t)]
-        if not trials:
+        candidates = []
+        with_default = True
+        defaults = self.study.typed.defaults
+        for trial in self.study.trials():
+            if trial.state is not TrialState.COMPLETE or trial.values is None:
+                continue
+            candidate = self._candidate_of(trial)
+            if is_feasible(trial):
+                candidates.append(candidate)
+            elif candidate.default or candidate.params == defaults:
+                with_default = False
+        if not candidates:
             return None
-        defaults = study.typed.defaults
-        outside = [t for t in complete if not is_feasible(t)]
-        found = racing.finalists(
-            [
-                Candidate(
-                    t.number, study.params_of(t), t.values[0], bool(t.user_attrs.get("default"))
-                )
-                for t in trials
-            ],
-            top=int(settings["top"]),
+        settings = ConfirmSettings.from_study(self.study.typed.study_settings)
+        finalists = racing.finalists(
+            candidates,
+            top=int(settings.top),
             maximize=self.maximize,
             defaults=defaults,
-            with_default=not any(
-                t.user_attrs.get("default") or study.params_of(t) == defaults for t in outside
-            ),
+            with_default=with_default,
         )
-        return {**settings, "finalists": [vars(each) for each in found], "scored": False}
+        return WantedRound(settings, finalists)
 
-    def _open(self, number: int, document: dict[str, Any]) -> None:
-        seeds = [replica_seed(self.study.seed, number, i) for i in range(int(document["seeds"]))]
+    def _candidate_of(self, trial: FrozenTrial) -> Candidate:
+        return Candidate(
+            number=trial.number,
+            params=self.study.params_of(trial),
+            value=trial.values[0],
+            default=bool(trial.user_attrs.get("default")),
+        )
+
+    def _open(
+        self,
+        number: int,
+        wanted: WantedRound,
+    ) -> None:
+        """Write a new round."""
+        replicas = range(int(wanted.settings.seeds))
+        document = wanted.to_document(
+            seeds=[replica_seed(self.study.seed, number, replica) for replica in replicas],
+            refit_seed=refit_seed(self.study.seed, number),
+        )
         with self.storage.begin() as connection:
-            connection.execute(
-                sa.insert(RoundRow).values(
-                    study=self.study.name,
-                    round=number,
-                    opened=self.storage.now(connection),
-                    document=json.dumps(
-                        {
-                            **document,
-                            "seeds": seeds,
-                            "refit_seed": refit_seed(self.study.seed, number),
-                        }
-                    ),
-                )
+            row = sa.insert(RoundRow).values(
+                study=self.study.name,
+                round=number,
+                opened=self.storage.now(connection),
+                document=json.dumps(document),
             )
+            connection.execute(row)
 
-    def _next(self, now: Round, holder: Holder) -> ConfirmClaim | None:
+    def _next_task(self, now: Round) -> _Task | None:
+        """What is to be claimed next; None where there is nothing now.
+
+        A round of which nothing is left is finished.
+        """
         if not now.race.decided:
-            for f, i in now.race.wanted:
-                if not any(a.state == AttemptState.RUNNING for a in now.attempts.get((f, i), [])):
-                    number = (now.number * _STRIDE + f) * _STRIDE + i
-                    return self._claim(now, holder, CONFIRM, number, f, i, now.seeds[i])
-            return None
-        race = now.race
+            return self._next_replica(now)
         if "choice" not in now.document:  # before the test set is opened
-            dropped = {str(f): seeds for f, seeds in race.dropped.items()}
-            now.document["choice"] = {"winner": race.winner, "kept": race.kept, "dropped": dropped}
-            self._write(now)
-        if race.winner is None or race.kept is None:
+            self._write_choice(now)
+        winner = now.race.winner
+        kept = now.race.kept
+        if winner is None or kept is None:
             self._finish(now)
             return None
         most = self.study.max_attempts
         if now.document["refit"] and end_of(now.refits, most) is None:
-            seed = now.document["refit_seed"]
-            epochs = now.refit_epochs()
-            return self._claim(now, holder, REFIT, now.number, race.winner, None, seed, epochs)
-        if end_of(now.tests, most) is None and not self._is_scored(now.number):
-            return self._claim(
-                now, holder, TEST, now.number, race.winner, None, now.seeds[race.kept]
+            if _any_running(now.refits):
+                return None
+            return _Task(
+                REFIT,
+                now.number,
+                winner,
+                now.document["refit_seed"],
+                epochs=now.refit_epochs(),
             )
+        if end_of(now.tests, most) is None and not self._is_scored(now.number):
+            if _any_running(now.tests):
+                return None
+            seed = now.seeds[kept]
+            return _Task(TEST, now.number, winner, seed)
         self._finish(now)
         return None
 
-    def _claim(
+    def _next_replica(self, now: Round) -> _Task | None:
+        """The first replica that is wanted and that nobody trains."""
+        for part in now.race.wanted:
+            if _any_running(now.attempts.get(part, [])):
+                continue
+            return _Task(
+                CONFIRM,
+                _number_of(now.number, part),
+                part.finalist,
+                now.seeds[part.replica],
+                replica=part.replica,
+            )
+        return None
+
+    def _write_choice(self, now: Round) -> None:
+        """Write down who has won."""
+        dropped = {str(finalist): seeds for finalist, seeds in now.race.dropped.items()}
+        now.document["choice"] = Choice(
+            winner=now.race.winner,
+            kept=now.race.kept,
+            dropped=dropped,
+        )
+        self._write(now)
+
+    def _claim_task(
         self,
         now: Round,
         holder: Holder,
-        kind: AttemptKind,
-        number: int,
-        f: int,
-        replica: int | None,
-        seed: int,
-        epochs: int | None = None,
-    ) -> ConfirmClaim | None:
-        if any(
-            a.state == AttemptState.RUNNING
-            for a in (now.refits if kind == REFIT else now.tests if kind == TEST else [])
-        ):
-            return None
-        finalist = now.field[f]
-        _, attempt, token = self.study.leases.open(kind, number, holder)
+        task: _Task,
+    ) -> ConfirmClaim:
+        """Open an attempt at a part of the round."""
+        opened = self.study.leases.open(task.kind, task.number, holder)
         self.study.leases.unsure.clear()
-        params = finalist.trained_params
+        finalist = now.field[task.finalist]
         return ConfirmClaim(
-            kind,
-            number,
-            attempt,
-            token,
-            params,
-            seed,
-            self.study.known_budget.trial_timeout_s,
-            now.number,
-            finalist,
-            replica,
-            epochs,
+            kind=task.kind,
+            number=task.number,
+            attempt=opened.ordinal,
+            token=opened.token,
+            params=finalist.trained_params,
+            seed=task.seed,
+            trial_timeout_s=self.study.known_budget.trial_timeout_s,
+            round=now.number,
+            finalist=finalist,
+            replica=task.replica,
+            epochs=task.epochs,
         )
 
     # -- ending -----------------------------------------------------------------------------------
@@ -414,52 +574,66 @@ class Rounds:
         """
         leases = self.study.leases
         result = Result.from_json(result)
-        test = result.test
-        end: dict[str, Any] = {
-            "reason": result.reason,
-            "error": result.error,
-            "result": replace(result, test=None).to_json(),
-        }
+        without_test = replace(result, test=None).to_json()
         with self.storage.lock(self.study.name):
-            live = [
-                a
-                for a in leases.rows(kind=TEST, state=AttemptState.RUNNING)
-                if a.token == claim.token
-            ]
-            if not live:
-                return leases.was_closed(claim.token, result.state, **end)
-            now = self.last()
-            if (
-                result.state is AttemptState.COMPLETE
-                and test
-                and ledger_row is not None
-                and now is not None
-            ):
-                self.study.ledger.scored(ledger_row, self._scores(now, test))
-            leases.close(claim.token, result.state, **end)
+            running = leases.rows(kind=TEST, state=AttemptState.RUNNING)
+            is_live = any(attempt.token == claim.token for attempt in running)
+            if not is_live:
+                return leases.was_closed(
+                    claim.token,
+                    result.state,
+                    reason=result.reason,
+                    error=result.error,
+                    result=without_test,
+                )
+            if result.state is AttemptState.COMPLETE and result.test and ledger_row is not None:
+                now = self.last()
+                if now is not None:
+                    scores = self._scores(now, result.test)
+                    self.study.ledger.scored(ledger_row, scores)
+            leases.close(
+                claim.token,
+                result.state,
+                reason=result.reason,
+                error=result.error,
+                result=without_test,
+            )
         return True
 
-    def _scores(self, now: Round, test: dict[str, Any]) -> dict[str, Any]:
+    def _scores(
+        self,
+        now: Round,
+        test: JsonObject,
+    ) -> JsonObject:
         """The ledger's document: the report of the kept replica, and the metrics of all."""
         runs, _ = now.to_score(self.study.max_attempts)
-        replicas = []
-        refit = {}
+        replicas: list[JsonObject] = []
+        refit: JsonObject = {}
         for run, metrics in zip(runs, test["each"], strict=True):
             if run.replica is None:
-                refit = {"refit": {"seed": run.seed, "epochs": run.epochs, "metrics": metrics}}
-            else:
-                replicas.append({"replica": run.replica, "seed": run.seed, "metrics": metrics})
-        value = racing.mean(now.values(now.race.winner or 0))
-        test = {key: value for key, value in test.items() if key != "each"}
+                refit["refit"] = {
+                    "seed": run.seed,
+                    "epochs": run.epochs,
+                    "metrics": metrics,
+                }
+                continue
+            scores = {
+                "replica": run.replica,
+                "seed": run.seed,
+                "metrics": metrics,
+            }
+            replicas.append(scores)
+        report = {key: value for key, value in test.items() if key != "each"}
         return {
-            **test,
+            **report,
             "round": now.number,
-            "value": value,
+            "value": racing.mean(now.values(now.race.winner or 0)),
             "replicas": replicas,
             **refit,
         }
 
     def _is_scored(self, number: int) -> bool:
+        """Whether the test set was opened for a round."""
         return any(row.get("round") == number for row in self.study.ledger.documents())
 
     def _finish(self, now: Round) -> None:
@@ -469,12 +643,21 @@ class Rounds:
         self._write(now)
 
     def _write(self, now: Round) -> None:
+        """Write a round's document, and when it was finished."""
         with self.storage.begin() as connection:
-            values: dict[str, Any] = {"document": json.dumps(now.document)}
+            values: dict[str, str | float] = {"document": json.dumps(now.document)}
             if now.finished:
                 values["finished"] = self.storage.now(connection)
-            where = (RoundRow.study == self.study.name, RoundRow.round == now.number)
-            connection.execute(sa.update(RoundRow).where(*where).values(**values))
+            change = self._update(now.number)
+            connection.execute(change.values(**values))
+
+    def _update(self, number: int) -> sa.Update:
+        """The change of a round's row."""
+        return (
+            sa.update(RoundRow)
+            .where(RoundRow.study == self.study.name)
+            .where(RoundRow.round == number)
+        )
 
     def reopen(self) -> bool:
         """Have the newest round scored again where its scoring failed for good; whether it did.
@@ -484,13 +667,16 @@ class Rounds:
         """
         with self.storage.lock(self.study.name):
             now = self.last()
-            if now is None or not now.finished or now.document["scored"] or now.race.winner is None:
+            if now is None or not now.finished:
                 return False
-            now.document["given_up"] = max((a.attempt for a in now.tests), default=0)
+            if now.document["scored"] or now.race.winner is None:
+                return False
+            ordinals = [attempt.attempt for attempt in now.tests]
+            now.document["given_up"] = max(ordinals, default=0)
+            text = json.dumps(now.document)
             with self.storage.begin() as connection:
-                where = (RoundRow.study == self.study.name, RoundRow.round == now.number)
-                values = {"document": json.dumps(now.document), "finished": None}
-                connection.execute(sa.update(RoundRow).where(*where).values(**values))
+                change = self._update(now.number)
+                connection.execute(change.values(document=text, finished=None))
         return True
 
     def close(self) -> Round | None:
@@ -499,30 +685,22 @@ class Rounds:
             now = self.last()
             if now is None:
                 return None
-            most = self.study.max_attempts
-            if not now.finished and (
-                self._is_scored(now.number) or end_of(now.tests, most) is not None
-            ):
+            if not now.finished and self._is_over(now):
                 self._finish(now)
             return now if now.finished else None
 
-
-def _covers(document: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether a round has all that is wanted now.
-
-    The finalists, as many seeds, the training on train + validation.
-    """
-    have = {racing.key(each["params"]) for each in document["finalists"]}
-    need = {racing.key(each["params"]) for each in wanted["finalists"]}
-    enough = len(document["seeds"]) >= int(wanted["seeds"]) and document["refit"] >= wanted["refit"]
-    return need <= have and enough
+    def _is_over(self, now: Round) -> bool:
+        """Whether a round has been scored, or will never be."""
+        if self._is_scored(now.number):
+            return True
+        return end_of(now.tests, self.study.max_attempts) is not None
 
 
 __all__ = [
     "CONFIRM",
     "REFIT",
-    "SETTINGS",
     "TEST",
+    "AttemptSubject",
     "ConfirmClaim",
     "Round",
     "Rounds",

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -26,6 +26,7 @@ from dlsearch.core import masking
 from dlsearch.core.bounded import parse_yaml, read_text
 from dlsearch.core.errors import ConfigError, did_you_mean
 from dlsearch.core.names import check_name, check_project
+from dlsearch.core.types import ConfigTree, Params
 from dlsearch.planning import transfer_sources
 from dlsearch.space.space import MISSING, Dimension, Space
 from dlsearch.study.trial_config import lookup, trial_config
@@ -58,6 +59,9 @@ GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "train
 
 Compose = Callable[[Sequence[str]], DictConfig]
 
+#: For every searched config group: option → the group's config.
+Options: TypeAlias = dict[str, dict[str, ConfigTree]]
+
 
 @dataclass
 class Draft:
@@ -80,16 +84,16 @@ class Draft:
     """
 
     name: str
-    config: dict[str, Any]
-    options: dict[str, dict[str, Any]]
+    config: ConfigTree
+    options: Options
     space: Space
     objectives: list[str]
     directions: list[str]
-    enqueue: list[dict[str, Any]]
-    default: dict[str, Any] | None
-    choices: dict[str, Any]
+    enqueue: list[Params]
+    default: Params | None
+    choices: dict[str, str | None]
     overrides: list[str]
-    defaults: dict[str, Any] = field(default_factory=dict)
+    defaults: Params = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     argv: Sequence[str] = ()
 
@@ -113,37 +117,26 @@ class Draft:
         """What was typed."""
         import shlex
 
-        return (
-            shlex.join(["dlsearch", *self.argv])
-            if self.argv
-            else shlex.join(["dlsearch", "-m", *self.overrides])
-        )
+        words = self.argv or ["-m", *self.overrides]
+        return shlex.join(["dlsearch", *words])
 
-    def representatives(self) -> list[dict[str, Any]]:
+    def representatives(self) -> list[ConfigTree]:
         """The base config, and it with each other option of each searched group, or transfer.
 
         They are built to check them.
         """
-        configs = [trial_config(self._document(), {}, seed=self.config["seed"])]
+        chosen: list[Params] = [{}]
         for group, options in self.options.items():
-            configs += [
-                trial_config(self._document(), {group: option}, seed=self.config["seed"])
-                for option, node in options.items()
-                if node != self.config[group]
-            ]
+            base = self.config[group]
+            chosen += [{group: option} for option, node in options.items() if node != base]
+        chosen += transfer_sources.representatives(self)
+        document = {"config": self.config, "options": self.options}
         seed = self.config["seed"]
-        document = self._document()
-        return configs + [
-            trial_config(document, params, seed=seed)
-            for params in transfer_sources.representatives(self)
-        ]
+        return [trial_config(document, params, seed=seed) for params in chosen]
 
-    def _document(self) -> dict[str, Any]:
-        return {"config": self.config, "options": self.options}
-
-    def fixed(self) -> dict[str, Any]:
+    def fixed(self) -> ConfigTree:
         """The config without what may change between sessions: its digest tells drift."""
-        kept = json.loads(json.dumps(self.config))
+        kept: ConfigTree = json.loads(json.dumps(self.config))
         for key in VOLATILE:
             *parents, last = key.split(".")
             node = kept
@@ -152,18 +145,16 @@ class Draft:
             node.pop(last, None)
         for part in ("sampler", "pruner", "space"):
             kept.pop(part, None)
-        if not kept.get("transfer", {}).get(
-            "sha256"
-        ):  # nothing is transferred: as in studies that knew of no such thing
+        if not kept.get("transfer", {}).get("sha256"):
+            # Nothing is transferred: as in studies that knew of no such thing.
             kept.pop("transfer", None)
-        return dict(kept)
+        return kept
 
 
 def digest(value: Any) -> str:
     """sha256 of the canonical JSON."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_draft(
@@ -186,8 +177,50 @@ def make_draft(
     """
     _, given = Space.from_sources(None, params, list(overrides), groups=groups)
     base = _compose(compose, given)
+    space = _read_space(base, overrides, params=params, groups=groups)
+    options: Options = {}
+    for dim in space.dimensions:
+        if dim.is_group:
+            options[dim.name] = _options(compose, given, dim)
 
-    def lookup(key: str) -> Any:
+    config = _container(base)
+    masking.learn(config)
+    check_project(config["tracking"]["project"])
+    for name, nodes in options.items():
+        choice = str(base.hydra.runtime.choices.get(name))
+        config[name] = nodes.get(choice) or next(iter(nodes.values()))
+    dimensions = [_condition(dim, config, options) for dim in space.dimensions]
+    choices = base.hydra.runtime.choices
+    draft = Draft(
+        name=_name(base),
+        config=config,
+        options=options,
+        space=space.replace_dimensions(dimensions),
+        objectives=[],
+        directions=[],
+        enqueue=[],
+        default=None,
+        choices={str(group): choice for group, choice in choices.items()},
+        overrides=list(overrides),
+    )
+    draft.objectives, draft.directions = _goals(draft)
+    _check_values(draft)
+    draft.enqueue = _enqueue(draft)
+    _set_default(draft)
+    _note_size(draft)
+    return draft
+
+
+def _read_space(
+    base: DictConfig,
+    overrides: Sequence[str],
+    *,
+    params: Mapping[str, Any] | None,
+    groups: set[str],
+) -> Space:
+    """What is searched, by the composed config, ``hydra.sweeper.params`` and the overrides."""
+
+    def look_up(key: str) -> Any:
         if key in groups:
             return base.hydra.runtime.choices.get(key, MISSING)
         return OmegaConf.select(
@@ -203,35 +236,13 @@ def make_draft(
         list(overrides),
         groups=groups,
         extra=list(base.allow_targets),
-        lookup=lookup,
+        lookup=look_up,
     )
-    options: dict[str, dict[str, Any]] = {}
-    dims = list(space.dimensions)
-    for dim in [d for d in dims if d.is_group]:
-        options[dim.name] = _options(compose, given, dim)
-    config = _container(base)
-    masking.learn(config)
-    check_project(config["tracking"]["project"])
-    for name, nodes in options.items():
-        choice = str(base.hydra.runtime.choices.get(name))
-        config[name] = nodes.get(choice) or next(iter(nodes.values()))
-    space = space.replace_dimensions([_condition(dim, config, options) for dim in dims])
-    draft = Draft(
-        name=_name(base),
-        config=config,
-        options=options,
-        space=space,
-        objectives=[],
-        directions=[],
-        enqueue=[],
-        default=None,
-        choices={str(k): v for k, v in base.hydra.runtime.choices.items()},
-        overrides=list(overrides),
-    )
-    draft.objectives, draft.directions = _goals(draft)
-    _check_values(draft)
-    draft.enqueue = _enqueue(draft)
-    _default(draft)
+    return space
+
+
+def _note_size(draft: Draft) -> None:
+    """Say so where the space has fewer points than the study has trials."""
     size = draft.space.size()
     n_trials = draft.study["n_trials"]
     if size < n_trials:
@@ -239,10 +250,12 @@ def make_draft(
             f"the space has {size:.0f} points: "
             f"of {n_trials} trials the rest takes over their results"
         )
-    return draft
 
 
-def _compose(compose: Compose, overrides: Sequence[str]) -> DictConfig:
+def _compose(
+    compose: Compose,
+    overrides: Sequence[str],
+) -> DictConfig:
     try:
         return compose(list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -250,42 +263,52 @@ def _compose(compose: Compose, overrides: Sequence[str]) -> DictConfig:
 
 
 def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if OmegaConf.is_config(node):
+        return OmegaConf.to_container(node, resolve=True)
+    return node
 
 
-def _container(cfg: DictConfig) -> dict[str, Any]:
+def _container(cfg: DictConfig) -> ConfigTree:
+    """A composed config as plain data; what decides a study's course is resolved in it."""
     copy = cfg.copy()
     with open_dict(copy):
         copy.pop("hydra", None)
     try:
         plain = OmegaConf.to_container(copy, resolve=False, enum_to_str=True)
-        plain = {**plain, "paths": resolve(copy, "paths")}  # type: ignore[dict-item]
-        for part in ("study", "sampler", "pruner", "allow_targets", "tracking"):
+        assert isinstance(plain, dict)
+        for part in ("paths", "study", "sampler", "pruner", "allow_targets", "tracking"):
             plain[part] = resolve(copy, part)
     except OmegaConfBaseException as error:
         raise explain(error) from error
     return {str(key): value for key, value in plain.items()}
 
 
-def _options(compose: Compose, given: Sequence[str], dim: Dimension) -> dict[str, Any]:
+def _options(
+    compose: Compose,
+    given: Sequence[str],
+    dim: Dimension,
+) -> dict[str, ConfigTree]:
     """Compose each option of a searched group; it may write nowhere but in its own group."""
-    found: dict[str, Any] = {}
-    rest: dict[str, Any] | None = None
+    found: dict[str, ConfigTree] = {}
+    others: ConfigTree | None = None
     for choice in dim.choices or ():
-        cfg = _container(_compose(compose, [*given, f"{dim.name}={choice}"]))
-        found[str(choice)] = cfg.pop(dim.name)
-        if rest is not None and cfg != rest:
+        composed = _compose(compose, [*given, f"{dim.name}={choice}"])
+        config = _container(composed)
+        found[str(choice)] = config.pop(dim.name)
+        if others is not None and config != others:
             raise ConfigError(
                 dim.name,
                 f"option {choice!r} writes outside its own group",
                 "search such options one by one",
             )
-        rest = cfg
+        others = config
     return found
 
 
 def _condition(
-    dim: Dimension, config: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]
+    dim: Dimension,
+    config: Mapping[str, Any],
+    options: Options,
 ) -> Dimension:
     """Check that the dimension's key exists.
 
@@ -294,20 +317,21 @@ def _condition(
     if dim.is_group or dim.added:
         return dim
     group, _, rest = dim.name.partition(".")
-    nodes = options.get(group)
-    if nodes is not None and rest:
-        having = [option for option, node in nodes.items() if _has(node or {}, rest)]
-        if having and len(having) < len(nodes) and not dim.when:
-            return dataclasses.replace(dim, when={group: having})
-        if having:
-            return dim
+    nodes = options.get(group, {})
+    having = [option for option, node in nodes.items() if rest and _has(node or {}, rest)]
+    if having:
+        is_conditional = len(having) < len(nodes) and not dim.when
+        return dataclasses.replace(dim, when={group: having}) if is_conditional else dim
     if not _has(config, dim.name):
         hint = did_you_mean(dim.name, key_paths(config), "--cfg job")
         raise ConfigError(dim.name, "is searched, but there is no such key in the config", hint)
     return dim
 
 
-def _has(node: Mapping[str, Any], key: str) -> bool:
+def _has(
+    node: Mapping[str, Any],
+    key: str,
+) -> bool:
     try:
         lookup(node, key)
     except KeyError:
@@ -316,24 +340,35 @@ def _has(node: Mapping[str, Any], key: str) -> bool:
 
 
 def _name(cfg: DictConfig) -> str:
+    """The study's name, or one made of the experiment, or of net and data."""
+    if cfg.study.name is not None:
+        return check_name(str(cfg.study.name or _chosen_name(cfg)))
+    return check_name(_chosen_name(cfg).replace("/", "_"))
+
+
+def _chosen_name(cfg: DictConfig) -> str:
     choices = cfg.hydra.runtime.choices
-    name = (
-        cfg.study.name
-        or choices.get("experiment")
-        or f"{choices.get('model')}_{choices.get('data')}"
-    )
-    return check_name(str(name).replace("/", "_") if cfg.study.name is None else str(name))
+    experiment = choices.get("experiment")
+    if experiment:
+        return str(experiment)
+    model = choices.get("model")
+    data = choices.get("data")
+    return f"{model}_{data}"
 
 
 def _goals(draft: Draft) -> tuple[list[str], list[str]]:
     """The metrics of the study, and the direction of each."""
     objective = draft.study["objective"]
     direction = draft.study["direction"]
-    objectives = list(objective) if isinstance(objective, (list, tuple)) else [objective]
-    has_several = isinstance(direction, (list, tuple))
-    directions = list(direction) if has_several else [direction] * len(objectives)
+    objectives = [objective]
+    if isinstance(objective, (list, tuple)):
+        objectives = list(objective)
+    directions = [direction] * len(objectives)
+    if isinstance(direction, (list, tuple)):
+        directions = list(direction)
     _check_objectives(objective, objectives)
-    if len(directions) != len(objectives) or not set(directions) <= {"maximize", "minimize"}:
+    is_known = set(directions) <= {"maximize", "minimize"}
+    if not is_known or len(directions) != len(objectives):
         raise ConfigError(
             "study.direction",
             f"expected maximize or minimize for each objective, got {direction!r}",
@@ -341,8 +376,12 @@ def _goals(draft: Draft) -> tuple[list[str], list[str]]:
     return objectives, directions
 
 
-def _check_objectives(typed: Any, objectives: list[Any]) -> None:
-    if not objectives or not all(isinstance(name, str) and name for name in objectives):
+def _check_objectives(
+    typed: Any,
+    objectives: list[Any],
+) -> None:
+    are_names = all(isinstance(name, str) and name for name in objectives)
+    if not objectives or not are_names:
         raise ConfigError(
             "study.objective",
             f"expected a metric or a list of them, got {typed!r}",
@@ -369,11 +408,17 @@ def _check_values(draft: Draft) -> None:
     transfer_sources.check_section(draft)
     _check_machine(draft.config)
     validate_combination(
-        draft.config["sampler"], draft.config["pruner"], draft.directions, draft.space
+        draft.config["sampler"],
+        draft.config["pruner"],
+        draft.directions,
+        draft.space,
     )
 
 
-def _check_has_target(config: Mapping[str, Any], group: str) -> None:
+def _check_has_target(
+    config: Mapping[str, Any],
+    group: str,
+) -> None:
     node = config.get(group)
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(
@@ -392,8 +437,10 @@ def _check_confirmation(draft: Draft) -> None:
                 f"expected 1 to {LIMIT}, got {confirm[key]}",
                 "study.finalize=false leaves the confirmation out",
             )
-    schedulers = [draft.config.get("scheduler"), *draft.options.get("scheduler", {}).values()]
-    if confirm["refit"] and any("monitor" in (node or {}) for node in schedulers):
+    options = draft.options.get("scheduler", {})
+    schedulers = [draft.config.get("scheduler"), *options.values()]
+    watches_score = any("monitor" in (node or {}) for node in schedulers)
+    if confirm["refit"] and watches_score:
         raise ConfigError(
             "study.confirm.refit",
             "on train + validation there is no validation score for the scheduler to watch",
@@ -401,12 +448,18 @@ def _check_confirmation(draft: Draft) -> None:
         )
 
 
+#: The least that these keys of ``study`` may be.
+_LEAST = {"n_trials": 1, "max_attempts": 1, "max_halvings": 0}
+
+
 def _check_budgets(draft: Draft) -> None:
     study = draft.study
-    for key, least in (("n_trials", 1), ("max_attempts", 1), ("max_halvings", 0)):
+    for key, least in _LEAST.items():
         if study[key] < least:
             raise ConfigError(
-                f"study.{key}", f"expected at least {least}, got {study[key]}", f"study.{key}=20"
+                f"study.{key}",
+                f"expected at least {least}, got {study[key]}",
+                f"study.{key}=20",
             )
     for key, value in study["keep"].items():
         least = 1 if key == "top_k" else 0
@@ -419,7 +472,8 @@ def _check_budgets(draft: Draft) -> None:
     target = study["target"]
     if target is not None and not math.isfinite(target):
         raise ConfigError("study.target", f"expected a finite number, got {target}")
-    _ = draft.timeout, draft.trial_timeout  # each raises where it is no time
+    _ = draft.timeout  # raises where it is no time
+    _ = draft.trial_timeout
 
 
 def _check_machine(config: Mapping[str, Any]) -> None:
@@ -429,21 +483,25 @@ def _check_machine(config: Mapping[str, Any]) -> None:
         raise ConfigError("worker.lease_s", f"expected at least 2 seconds, got {lease_s}")
 
 
-def _enqueue(draft: Draft) -> list[dict[str, Any]]:
+def _enqueue(draft: Draft) -> list[Params]:
     """The parameter sets that are run first, checked against the space."""
     given = draft.study["enqueue"]
     if given is None:
         return []
     if isinstance(given, str):
         given = _read_enqueued(given)
-    if not isinstance(given, list) or not all(isinstance(entry, dict) for entry in given):
+    is_list = isinstance(given, list)
+    if not is_list or not all(isinstance(entry, dict) for entry in given):
         raise ConfigError(
-            "study.enqueue", "expected a list of parameter sets", "[{optimizer.lr: 0.01}]"
+            "study.enqueue",
+            "expected a list of parameter sets",
+            "[{optimizer.lr: 0.01}]",
         )
     for index, entry in enumerate(given):
         draft.space.validate(entry, f"study.enqueue[{index}]")
     n_trials = draft.study["n_trials"]
-    if len(given) + bool(draft.study["default_first"]) > n_trials:
+    n_first = len(given) + bool(draft.study["default_first"])
+    if n_first > n_trials:
         raise ConfigError("study.enqueue", f"{len(given)} sets do not fit into n_trials={n_trials}")
     return [dict(entry) for entry in given]
 
@@ -466,15 +524,16 @@ def _read_enqueued(typed: str) -> Any:
         raise ConfigError("study.enqueue", f"{path} cannot be read: {line}") from error
 
 
-def _default(draft: Draft) -> None:
+def _set_default(draft: Draft) -> None:
     """Note the default configuration as a parameter set, where it is wanted and in the space."""
     cfg = OmegaConf.create(draft.config)
 
     def value_of(key: str) -> Any:
-        if key in draft.options:
-            chosen = draft.config[key]
-            return next(option for option, node in draft.options[key].items() if node == chosen)
-        return resolve(cfg, key)
+        if key not in draft.options:
+            return resolve(cfg, key)
+        chosen = draft.config[key]
+        options = draft.options[key]
+        return next(option for option, node in options.items() if node == chosen)
 
     values, outside = draft.space.default_params(value_of)
     draft.defaults = values

@@ -5,35 +5,40 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from dlsearch.config.moved import with_current_names
-from dlsearch.confirmation.rounds import SETTINGS
+from dlsearch.confirmation.round_document import ConfirmSettings
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.masking import mask
 from dlsearch.planning.draft import Draft, digest
 from dlsearch.storage.database import Storage, StudyRow
 from dlsearch.storage.studies import budget_columns, read_row
-from dlsearch.study.documents import study_document
+from dlsearch.study.documents import StudyDocument
 from dlsearch.study.study import Study
 from dlsearch.tracking import layout
 
-#: The keys of a document that a digest is of; those of the data have no names in them.
-_COMPARED = {
-    "config": ("fixed",),
-    "space": ("space", "options"),
-    "sampler": ("sampler", "pruner"),
-    "data": ("sha",),
-}
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.engine import Connection
+
+    from dlsearch.core.types import ConfigTree, JsonObject, Params
+
+#: The parts of a document that have a digest which tells drift.
+_DIGESTED = ("config", "space", "sampler", "data")
 
 
 def document_of(
-    draft: Draft, described: dict[str, Any], provenance: dict[str, Any]
-) -> dict[str, Any]:
+    draft: Draft,
+    described: JsonObject,
+    provenance: JsonObject,
+) -> StudyDocument:
     """All that a worker, a report or a repetition needs to know about a study.
 
     Args:
@@ -45,11 +50,13 @@ def document_of(
     study_config = draft.fixed()
     sampler = draft.config["sampler"]
     pruner = draft.config["pruner"]
-    return {
+    data = described.get("data", {})
+    origin = provenance["provenance"]
+    plain = {
         "schema": 1,
         "name": draft.name,
         "uuid": uuid.uuid4().hex,
-        "experiment": layout.experiment_name(draft.config["tracking"]["project"], _task(draft)),
+        "experiment": _experiment_of(draft),
         "objectives": draft.objectives,
         "directions": draft.directions,
         "seed": draft.config["seed"],
@@ -63,86 +70,144 @@ def document_of(
         "command": mask(draft.command),
         "default": draft.default,
         "enqueue": draft.enqueue,
-        "data": described.get("data", {}),
+        "data": data,
         "model": described.get("model", {}),
-        "provenance": provenance["provenance"],
-        "threads": provenance["provenance"].get("threads"),
+        "provenance": origin,
+        "threads": origin.get("threads"),
         "sha": {
             **provenance["sha"],
             "config": digest(study_config),
             "space": digest([draft.space.digest(), draft.options]),
             "sampler": digest([sampler, pruner]),
-            "data": digest(described.get("data", {}).get("digests", {})),
+            "data": digest(data.get("digests", {})),
         },
         "fixed": mask(study_config),
     }
+    return StudyDocument.from_json(plain)
 
 
-def _task(draft: Draft) -> str:
-    return f"{draft.choices.get('data') or 'data'}"
+def _experiment_of(draft: Draft) -> str:
+    project = draft.config["tracking"]["project"]
+    data = draft.choices.get("data") or "data"
+    return layout.experiment_name(project, f"{data}")
 
 
-def drift(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+# -- drift -----------------------------------------------------------------------------------------
+def drift(
+    old: StudyDocument,
+    new: StudyDocument,
+) -> list[str]:
     """What changed between two documents of one study: keys of the config, or whole parts."""
-    parts = ("config", "space", "sampler", "data")
-    unequal = [part for part in parts if old["sha"][part] != new["sha"][part]]
+    unequal = [part for part in _DIGESTED if old.digests[part] != new.digests[part]]
     if unequal and _is_of_earlier_version(old, new):
         # Its digests are of names that have moved since, or of fewer keys: the values are compared.
-        old = with_current_names(old)
+        old = _with_current_names(old)
         unequal = [part for part in unequal if _is_unequal(part, old, new)]
     changed = []
-    if "config" in unequal:
-        changed += _differences(old["fixed"], new["fixed"]) or ["config"]
-    changed += [part for part in unequal if part != "config"]
-    changed += [part for part in ("objectives", "directions") if old[part] != new[part]]
+    for part in unequal:
+        if part == "config":
+            changed += _differences(old.fixed, new.fixed) or ["config"]
+        else:
+            changed.append(part)
+    if old.objectives != new.objectives:
+        changed.append("objectives")
+    if old.directions != new.directions:
+        changed.append("directions")
     return changed
 
 
-def _is_of_earlier_version(old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _with_current_names(document: StudyDocument) -> StudyDocument:
+    """A document in which every target has its present path."""
+    return StudyDocument.from_json(with_current_names(document.plain))
+
+
+def _is_of_earlier_version(
+    old: StudyDocument,
+    new: StudyDocument,
+) -> bool:
     """Whether a document names targets by earlier paths, or lacks keys that configs have now."""
-    return with_current_names(old) != old or _key_paths(old["fixed"]) != _key_paths(new["fixed"])
+    if with_current_names(old.plain) != old.plain:
+        return True
+    return _key_paths(old.fixed) != _key_paths(new.fixed)
 
 
-def _key_paths(node: Any, prefix: str = "") -> set[str]:
+def _key_paths(
+    node: Any,
+    prefix: str = "",
+) -> set[str]:
+    """The paths to the values of plain data."""
     if not isinstance(node, dict):
         return {prefix}
-    nested = (_key_paths(value, f"{prefix}.{key}") for key, value in node.items())
-    return {prefix}.union(*nested)
+    paths = {prefix}
+    for key, value in node.items():
+        paths |= _key_paths(value, f"{prefix}.{key}")
+    return paths
 
 
-def _is_unequal(part: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _is_unequal(
+    part: str,
+    old: StudyDocument,
+    new: StudyDocument,
+) -> bool:
     """Whether a part has other values; a key that is not there has the value null."""
-    return any(_differences(old[key], new[key]) for key in _COMPARED[part])
+    return bool(_differences(_compared(part, old), _compared(part, new)))
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+def _compared(
+    part: str,
+    document: StudyDocument,
+) -> Any:
+    """What the digest of a part is of; that of the data is of no names, and has no parts."""
+    if part == "config":
+        return document.fixed
+    if part == "space":
+        return {"space": document.space, "options": document.plain["options"]}
+    if part == "sampler":
+        return {"sampler": document.sampler, "pruner": document.pruner}
+    return document.digests
+
+
+def _differences(
+    old: Any,
+    new: Any,
+    prefix: str = "",
+) -> list[str]:
+    """The paths to the values in which two trees differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted({*old, *new}, key=str):
             found += _differences(old.get(key), new.get(key), f"{prefix}{key}.")
         return found
-    return [] if old == new else [prefix.rstrip(".")]
+    if old == new:
+        return []
+    return [prefix.rstrip(".")]
 
 
-def check_drift(row: StudyRow, document: dict[str, Any], allow: bool) -> None:
+def check_drift(
+    row: StudyRow,
+    document: StudyDocument,
+    allow: bool,
+) -> None:
     """Refuse to resume what is no longer the same study.
 
     Raises:
         ConfigError: It changed, and `allow` is false.
     """
-    changed = drift(study_document(row.document), document)
+    changed = drift(StudyDocument.from_text(row.document), document)
     if changed and not allow:
+        listed = ", ".join(changed[:6])
         raise ConfigError(
             "study.name",
-            f"study {row.name!r} exists with another {', '.join(changed[:6])}",
+            f"study {row.name!r} exists with another {listed}",
             "study.name=… starts a new one, study.allow_drift=true goes on all the same",
         )
 
 
+# -- opening ---------------------------------------------------------------------------------------
 def open_study(
     storage: Storage,
     draft: Draft,
-    document: dict[str, Any],
+    document: StudyDocument,
     *,
     lease_s: float,
 ) -> tuple[Study, bool]:
@@ -154,110 +219,161 @@ def open_study(
     Raises:
         ConfigError: It exists and is not the same.
     """
-    written: list[str] = []  # what was sent: it may stand although nobody heard of it
-
-    def create_or_extend() -> bool:
-        with storage.lock(draft.name):
-            row = read_row(storage, draft.name)
-            if row is None:
-                with storage.transaction():
-                    _create(storage, draft, document)
-                return False
-            if study_document(row.document)["uuid"] == document["uuid"]:
-                return False
-            if row.document not in written:
-                check_drift(row, document, bool(draft.study["allow_drift"]))
-                _extend(storage, row, draft, document, written)
-            return True
-
+    opening = _Opening(storage, draft, document)
     try:
-        resumed = storage.surely(create_or_extend)
+        resumed = storage.surely(opening.create_or_extend)
     finally:
         storage.fresh()  # of a transaction that failed something may stand in Optuna's cache
-    return storage.surely(lambda: Study(storage, draft.name, lease_s=lease_s)), resumed
+    study = storage.surely(lambda: Study(storage, draft.name, lease_s=lease_s))
+    return study, resumed
 
 
-def _create(storage: Storage, draft: Draft, document: dict[str, Any]) -> None:
-    """Make the study, whole: with Optuna's, and what is to be run first."""
-    known = {each.study_name for each in storage.rdb.get_all_studies()}
-    if draft.name not in known:
-        study = optuna.create_study(
-            study_name=draft.name,
-            storage=storage.fresh(),
-            directions=draft.directions,  # type: ignore[arg-type]
-        )
-    else:
-        study = optuna.load_study(study_name=draft.name, storage=storage.fresh())
-        if study.get_trials(deepcopy=False):
-            raise ConfigError(
-                "study.name",
-                f"the storage has a study {draft.name!r} that dlsearch did not make",
-                "study.name=…",
-            )
-    first = [draft.default] if draft.default is not None else []
-    for params in [*first, *draft.enqueue]:
-        study.add_trial(
-            optuna.create_trial(
-                state=TrialState.WAITING,
-                system_attrs={"fixed_params": draft.space.encode(params)},
-                user_attrs={"default": True}
-                if first and params is first[0]
-                else {"enqueued": True},
-            )
-        )
-    with storage.begin() as connection:
-        connection.execute(
-            sa.insert(StudyRow).values(
+@dataclass
+class _Opening:
+    """The opening of a study, which may be tried several times.
+
+    Args:
+        storage: The open storage.
+        draft: The study.
+        document: Its document.
+        sent: Documents that were sent: one may stand although nobody heard of it.
+    """
+
+    storage: Storage
+    draft: Draft
+    document: StudyDocument
+    sent: list[str] = field(default_factory=list)
+
+    def create_or_extend(self) -> bool:
+        """Create the study, or take over the new budgets; whether it existed."""
+        draft = self.draft
+        with self.storage.lock(draft.name):
+            row = read_row(self.storage, draft.name)
+            if row is None:
+                with self.storage.transaction():
+                    self._create()
+                return False
+            known = StudyDocument.from_text(row.document)
+            if known.uuid == self.document.uuid:
+                return False
+            if row.document not in self.sent:
+                check_drift(row, self.document, bool(draft.study["allow_drift"]))
+                self._extend(row, known)
+            return True
+
+    def _create(self) -> None:
+        """Make the study, whole: with Optuna's, and what is to be run first."""
+        draft = self.draft
+        study = self._open_optuna()
+        if draft.default is not None:
+            study.add_trial(self._waiting(draft.default, "default"))
+        for params in draft.enqueue:
+            study.add_trial(self._waiting(params, "enqueued"))
+        with self.storage.begin() as connection:
+            row = sa.insert(StudyRow).values(
                 name=draft.name,
-                uuid=document["uuid"],
+                uuid=self.document.uuid,
                 created=time.time(),
                 seconds=0.0,
                 finished=False,
-                document=json.dumps(document),
-                **budget_columns(draft.study, 0.0, storage.now(connection)),
+                document=json.dumps(self.document.plain),
+                **self._budget_columns(connection, seconds=0.0),
             )
+            connection.execute(row)
+
+    def _open_optuna(self) -> optuna.Study:
+        """Optuna's study, which has no trials yet."""
+        name = self.draft.name
+        known = {each.study_name for each in self.storage.rdb.get_all_studies()}
+        if name not in known:
+            return optuna.create_study(
+                study_name=name,
+                storage=self.storage.fresh(),
+                directions=self.draft.directions,  # type: ignore[arg-type]
+            )
+        study = optuna.load_study(study_name=name, storage=self.storage.fresh())
+        if study.get_trials(deepcopy=False):
+            raise ConfigError(
+                "study.name",
+                f"the storage has a study {name!r} that dlsearch did not make",
+                "study.name=…",
+            )
+        return study
+
+    def _waiting(
+        self,
+        params: Params,
+        origin: str,
+    ) -> optuna.trial.FrozenTrial:
+        """A trial that waits with given parameters; `origin` says where they are from."""
+        return optuna.create_trial(
+            state=TrialState.WAITING,
+            system_attrs={"fixed_params": self.draft.space.encode(params)},
+            user_attrs={origin: True},
         )
 
+    def _budget_columns(
+        self,
+        connection: Connection,
+        seconds: float,
+    ) -> Mapping[str, Any]:
+        """The columns of the row that say what may be spent.
 
-def _extend(
-    storage: Storage,
-    row: StudyRow,
-    draft: Draft,
-    document: dict[str, Any],
-    written: list[str],
-) -> None:
-    """Take over the new budgets; a larger one reopens a finished study."""
-    old = study_document(row.document)
-    n_trials = max(draft.study["n_trials"], 1)
-    # Budgets and what was allowed to drift are the newest session's; identity and origin stay the
-    # first's.
-    document = {
-        **document,
-        "uuid": old["uuid"],
-        "default": old["default"],
-        "sessions": [*old.get("sessions", [])],
-    }
-    document["sessions"].append(
-        {"command": document["command"], "n_trials": n_trials, "drift": drift(old, document)}
-    )
-    more = n_trials > row.n_trials or _confirms_more(
-        old["config"]["study"], document["config"]["study"]
-    )
-    text = json.dumps(document)
-    written.append(text)
-    with storage.begin() as connection:
-        columns = budget_columns(draft.study, row.seconds, storage.now(connection))
-        connection.execute(
-            sa.update(StudyRow)
-            .where(StudyRow.name == row.name)
-            .values(document=text, finished=row.finished and not more, **columns)
+        Args:
+            connection: Tells the time.
+            seconds: What has been spent.
+        """
+        now = self.storage.now(connection)
+        return budget_columns(self.draft.study, seconds, now)
+
+    def _extend(
+        self,
+        row: StudyRow,
+        old: StudyDocument,
+    ) -> None:
+        """Take over the new budgets; a larger one reopens a finished study."""
+        new = self.document
+        n_trials = max(self.draft.study["n_trials"], 1)
+        session = {
+            "command": new.plain["command"],
+            "n_trials": n_trials,
+            "drift": drift(old, new),
+        }
+        # Budgets and what was allowed to drift are the newest session's; identity and origin stay
+        # the first's.
+        extended = {
+            **new.plain,
+            "uuid": old.uuid,
+            "default": old.plain["default"],
+            "sessions": [*old.sessions, session],
+        }
+        asks_more = n_trials > row.n_trials or _confirms_more(
+            old.study_settings,
+            new.study_settings,
         )
+        text = json.dumps(extended)
+        self.sent.append(text)
+        with self.storage.begin() as connection:
+            change = (
+                sa.update(StudyRow)
+                .where(StudyRow.name == row.name)
+                .values(
+                    document=text,
+                    finished=row.finished and not asks_more,
+                    **self._budget_columns(connection, row.seconds),
+                )
+            )
+            connection.execute(change)
 
 
-def _confirms_more(old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _confirms_more(
+    old: ConfigTree,
+    new: ConfigTree,
+) -> bool:
     """Whether more is confirmed than before: at all, more finalists, more seeds, or the refit."""
-    before, now = ({**SETTINGS, **(each.get("confirm") or {})} for each in (old, new))
-    return bool(new["finalize"]) and (
-        not old["finalize"]
-        or any(int(now[key]) > int(before[key]) for key in ("top", "seeds", "refit"))
-    )
+    if not new["finalize"]:
+        return False
+    if not old["finalize"]:
+        return True
+    wanted = ConfirmSettings.from_study(new)
+    return wanted.asks_more_than(ConfirmSettings.from_study(old))

@@ -84,7 +84,7 @@ def _replica_records(study: Study, now: Round, index: int) -> list[ReplicaRecord
     """The trainings of a finalist that have begun."""
     records = []
     for replica, seed in enumerate(now.seeds):
-        attempts = now.attempts.get((index, replica))
+        attempts = now.attempts.get(racing.Part(index, replica))
         if attempts is not None:
             records.append(_replica_record(replica, seed, attempts, study.max_attempts))
     return records

@@ -411,7 +411,7 @@ def _ended_replicas(now: Round) -> list[EndedReplica]:
             EndedReplica(
                 trial_number=now.field[index].trial_number,
                 replica=replica,
-                state=now.ends[index, replica],
+                state=now.ends[racing.Part(index, replica)],
                 value=now.values(index)[replica],
             )
         )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsearch.config.progress import training_length
 from dlsearch.core.bounded import IN_DATABASE, parse_json
 from dlsearch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import ConfigTree, JsonObject, Params
 
 #: The types of what is under a key, where it is there: earlier versions had fewer keys.
 _KINDS: Mapping[str, tuple[type, ...]] = {
@@ -39,10 +42,11 @@ _SECTIONS = ("study", "trainer", "worker", "tracking", "paths")
 
 @dataclass(frozen=True)
 class StudyDocument:
-    """What was composed when a study was opened, as far as it is read by what serves the study.
+    """What was composed when a study was opened, as far as it is read here.
 
     Args:
         plain: All of it, as JSON, with the keys that nothing here knows.
+        uuid: The study's own, which no other has.
         seed: The study's seed.
         objectives: The metrics that decide, the first of them the one that is pruned by.
         directions: ``maximize`` or ``minimize``, for each.
@@ -51,23 +55,36 @@ class StudyDocument:
         sampler: The config of the sampler.
         pruner: That of the pruner; None prunes nothing.
         allow_targets: Packages whose targets may be built.
+        default: The default configuration, which runs as trial 0; None where it does not.
+        enqueue: Parameter sets that run first.
+        digests: Of its parts: ``config``, ``space``, ``sampler``, ``data``, and more.
+        fixed: The config without what may change between sessions.
+        sessions: The later commands that went on with the study: what they were, and what they
+            changed.
     """
 
-    plain: Mapping[str, Any]
+    plain: JsonObject
+    uuid: str
     seed: int
     objectives: list[str]
     directions: list[str]
-    space: list[dict[str, Any]]
-    config: Mapping[str, Any]
-    sampler: Mapping[str, Any]
-    pruner: Mapping[str, Any] | None
+    space: list[JsonObject]
+    config: ConfigTree
+    sampler: ConfigTree
+    pruner: ConfigTree | None
     allow_targets: list[str]
+    default: Params | None
+    enqueue: list[Params]
+    digests: Mapping[str, str]
+    fixed: ConfigTree
+    sessions: list[JsonObject]
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> StudyDocument:
+    def from_json(cls, plain: JsonObject) -> StudyDocument:
         """The document that checked plain JSON describes, see :func:`check_document`."""
         return cls(
             plain=plain,
+            uuid=plain["uuid"],
             seed=int(plain["seed"]),
             objectives=plain["objectives"],
             directions=plain["directions"],
@@ -76,18 +93,33 @@ class StudyDocument:
             sampler=plain["sampler"],
             pruner=plain["pruner"],
             allow_targets=plain.get("allow_targets") or [],
+            default=plain.get("default"),
+            enqueue=plain.get("enqueue") or [],
+            digests=plain.get("sha") or {},
+            fixed=plain.get("fixed") or {},
+            sessions=plain.get("sessions") or [],
         )
 
+    @classmethod
+    def from_text(cls, text: str) -> StudyDocument:
+        """The document that a row of the database holds.
+
+        Raises:
+            ConfigError: It is none.
+        """
+        return cls.from_json(study_document(text))
+
     @property
-    def study_settings(self) -> Mapping[str, Any]:
+    def study_settings(self) -> ConfigTree:
         """The section ``study`` of the config."""
-        settings: Mapping[str, Any] = self.config["study"]
+        settings: ConfigTree = self.config["study"]
         return settings
 
     @property
     def max_epochs(self) -> int:
         """Length of a whole training."""
-        return training_length(self.config["trainer"]).amount
+        length = training_length(self.config["trainer"])
+        return length.amount
 
     @property
     def lease_s(self) -> float:
@@ -95,17 +127,18 @@ class StudyDocument:
         return float(self.config["worker"]["lease_s"])
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> Params:
         """The composed config's value of every searched key that has one."""
-        return {
-            dimension["name"]: dimension["default"]
-            for dimension in self.space
-            if dimension.get("default") is not None
-        }
+        found: Params = {}
+        for dimension in self.space:
+            default = dimension.get("default")
+            if default is not None:
+                found[dimension["name"]] = default
+        return found
 
 
-def study_document(text: str) -> dict[str, Any]:
-    """The document that a row of the database holds.
+def study_document(text: str) -> JsonObject:
+    """The document that a row of the database holds, as plain JSON.
 
     Raises:
         ConfigError: It is none.
@@ -115,7 +148,10 @@ def study_document(text: str) -> dict[str, Any]:
     return dict(found)
 
 
-def check_document(found: Any, where: str) -> None:
+def check_document(
+    found: Any,
+    where: str,
+) -> None:
     """Check that a document is made as a study's is.
 
     Args:
@@ -132,31 +168,45 @@ def check_document(found: Any, where: str) -> None:
     _check_contents(found, where)
 
 
-def _check_types(found: Mapping[str, Any], where: str) -> None:
+def _check_types(
+    found: JsonObject,
+    where: str,
+) -> None:
     """Check that what is needed is there, and that each key has a value of its type."""
     for key in _NEEDED:
         if key not in found:
             raise ConfigError(where, f"the document of the study has no {key!r}", _HINT)
     for key, kinds in _KINDS.items():
-        if key in found and not isinstance(found[key], kinds):
-            raise ConfigError(where, f"the study's {key} is no {kinds[0].__name__}", _HINT)
+        if key not in found:
+            continue
+        if not isinstance(found[key], kinds):
+            name = kinds[0].__name__
+            raise ConfigError(where, f"the study's {key} is no {name}", _HINT)
     for key in _SECTIONS:
-        if not isinstance(found["config"].get(key, {}), dict):
+        section = found["config"].get(key, {})
+        if not isinstance(section, dict):
             raise ConfigError(where, f"the study's config.{key} is no dict", _HINT)
 
 
-def _check_contents(found: Mapping[str, Any], where: str) -> None:
+def _check_contents(
+    found: JsonObject,
+    where: str,
+) -> None:
     """Check what lists and groups hold."""
     for key in _LISTS_OF_TEXT:
-        if not all(isinstance(each, str) for each in found.get(key) or []):
+        texts = found.get(key) or []
+        if not all(isinstance(each, str) for each in texts):
             raise ConfigError(where, f"the study's {key} are no texts", _HINT)
-    if not all(_is_dimension(entry) for entry in found["space"]):
-        raise ConfigError(where, "the study's space is no list of dimensions", _HINT)
-    if not all(isinstance(nodes, dict) for nodes in (found.get("options") or {}).values()):
-        raise ConfigError(where, "the study's options are no dicts", _HINT)
+    for entry in found["space"]:
+        if not _is_dimension(entry):
+            raise ConfigError(where, "the study's space is no list of dimensions", _HINT)
+    options = found.get("options") or {}
+    for nodes in options.values():
+        if not isinstance(nodes, dict):
+            raise ConfigError(where, "the study's options are no dicts", _HINT)
 
 
 def _is_dimension(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(
-        isinstance(entry.get(key), str) for key in ("name", "kind")
-    )
+    if not isinstance(entry, dict):
+        return False
+    return isinstance(entry.get("name"), str) and isinstance(entry.get("kind"), str)

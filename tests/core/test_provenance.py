@@ -100,7 +100,7 @@ def test_secrets_reach_neither_the_document_nor_the_patch(
         },
     )
     monkeypatch.setattr(sys, "argv", ["dlsearch", "-m", *given.overrides])
-    written = json.dumps([document_of(given, {}, found), found])
+    written = json.dumps([document_of(given, {}, found).plain, found])
     assert "hunter2" not in written
     assert "optimizer.lr=0.1" in written
     assert "+n_tokens = 512" in str(found["diff"])

@@ -110,21 +110,20 @@ def test_the_record_and_its_report_name_a_feasible_winner(study):
 def test_finalists_are_feasible(study):
     for value, constraint in ((0.9, 1.0), (0.5, -1.0), (0.8, 1.0), (0.6, 0.0)):
         add(study, value, {"memory": constraint})
-    document = Rounds(study)._document()
-    assert [
-        each["trial_number"] for each in document["finalists"] if each["trial_number"] is not None
-    ] == [3, 1]
+    finalists = Rounds(study)._wanted_round().finalists
+    assert [each.trial_number for each in finalists if each.trial_number is not None] == [3, 1]
 
 
 def test_a_default_configuration_that_is_not_feasible_cannot_win(study):
     add(study, 0.9, {"memory": 1.0}, default=True)
     add(study, 0.5)
-    assert [each["trial_number"] for each in Rounds(study)._document()["finalists"]] == [1]
+    finalists = Rounds(study)._wanted_round().finalists
+    assert [each.trial_number for each in finalists] == [1]
 
 
 def test_without_a_feasible_trial_there_is_nothing_to_confirm(study):
     add(study, 0.9, {"memory": 1.0})
-    assert Rounds(study)._document() is None
+    assert Rounds(study)._wanted_round() is None
     assert read_record(study).to_json()["winner"] is None
 
 

@@ -28,7 +28,6 @@ from dlsearch.space.space import Space
 from dlsearch.storage.studies import Budget, budget_columns
 from dlsearch.storage.trial_index import params_key
 from dlsearch.study.client import AttemptSummary, ClaimRequest, ClaimWatcher, Status, StudyFacts
-from dlsearch.study.documents import StudyDocument
 from dlsearch.study.models import Claim, ConfirmClaim, Ending
 from dlsearch.study.states import AttemptKind, AttemptState, Direction, FailureReason
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from dlsearch.core.types import JsonObject, Params
     from dlsearch.storage.attempts import Holder
     from dlsearch.study.client import Progress
+    from dlsearch.study.documents import StudyDocument
     from dlsearch.study.models import Result
 
 
@@ -128,7 +128,7 @@ class InMemoryClient:
     """A study in memory.
 
     Args:
-        document: The study's document, as a database would hold it.
+        document: The study's document.
         lease_s: How long an attempt may be silent, seconds.
         clock: The time, seconds since the epoch.
         name: The study's name.
@@ -136,7 +136,7 @@ class InMemoryClient:
 
     def __init__(
         self,
-        document: Mapping[str, Any],
+        document: StudyDocument,
         *,
         lease_s: float = 30.0,
         clock: Callable[[], float] = time.time,
@@ -144,7 +144,7 @@ class InMemoryClient:
     ) -> None:
         """No trial is there but those that the document enqueues."""
         self._lock = threading.RLock()
-        self._document = StudyDocument.from_json(document)
+        self._document = document
         self._settings = self._document.study_settings
         self._lease_s = lease_s
         self._clock = clock
@@ -187,10 +187,9 @@ class InMemoryClient:
         self._ledger: list[_Opening] = []
         #: Whether workers are asked to stop.
         self.stop = False
-        default = document.get("default")
-        if default is not None:
-            self._enqueue(default, {"default": True})
-        for params in document.get("enqueue") or []:
+        if document.default is not None:
+            self._enqueue(document.default, {"default": True})
+        for params in document.enqueue:
             self._enqueue(params, {"enqueued": True})
 
     def _enqueue(self, params: Params, attributes: dict[str, bool]) -> None:

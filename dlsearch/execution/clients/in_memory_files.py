@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlsearch.execution import run_journals
 from dlsearch.execution.attempt import trial_payload
 from dlsearch.execution.messages import ScoringPayload
-from dlsearch.study.documents import StudyDocument
 from dlsearch.study.states import AttemptKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dlsearch.execution.messages import TrialPayload
     from dlsearch.execution.run_journals import JournalEnd
     from dlsearch.storage.attempts import Holder
     from dlsearch.study.client import AttemptSummary
+    from dlsearch.study.documents import StudyDocument
     from dlsearch.study.models import Claim
 
 
@@ -32,14 +32,14 @@ class InMemoryFiles:
 
     def __init__(
         self,
-        document: Mapping[str, Any],
+        document: StudyDocument,
         store: Path,
         *,
         name: str = "s",
     ) -> None:
         """Nothing is written yet."""
-        self.document = document
-        self.typed = StudyDocument.from_json(document)
+        self.document = document.plain
+        self.typed = document
         self.name = name
         self._store = store
         #: Trials that have their final state, as a worker said it.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from dlsearch.confirmation import racing
 from dlsearch.confirmation.racing import Candidate, Race
-from dlsearch.confirmation.rounds import SETTINGS
+from dlsearch.confirmation.round_document import ConfirmSettings
 from dlsearch.sampling.seeds import refit_seed, replica_seed
 from dlsearch.study.states import AttemptKind, AttemptState, Direction
 
@@ -184,7 +184,7 @@ def open_round(
     if not trials:
         return None
     study = document.study_settings
-    settings = {**SETTINGS, **(study.get("confirm") or {})}
+    settings = ConfirmSettings.from_study(study)
     maximize = document.directions[0] == Direction.MAXIMIZE
     candidates: list[Candidate] = []
     for trial in trials:
@@ -199,18 +199,15 @@ def open_round(
             )
         )
     finalists = racing.finalists(
-        candidates,
-        top=int(settings["top"]),
-        maximize=maximize,
-        defaults=document.defaults,
+        candidates, top=int(settings.top), maximize=maximize, defaults=document.defaults
     )
     seed = document.seed
-    count = int(settings["seeds"])
+    count = int(settings.seeds)
     return InMemoryRound(
         finalists=finalists,
         seeds=[replica_seed(seed, _ROUND, replica) for replica in range(count)],
         maximize=maximize,
-        racing=bool(settings["racing"]),
-        refit_seed=refit_seed(seed, _ROUND) if settings["refit"] else None,
+        racing=bool(settings.racing),
+        refit_seed=refit_seed(seed, _ROUND) if settings.refit else None,
         max_attempts=int(study["max_attempts"]),
     )
