@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
+    from dlsearch.core.types import ConfigTree
     from dlsearch.space.space import Space
 
 __all__ = [
@@ -116,7 +117,7 @@ def build_sampler(
 
 
 def _make_sampler(
-    node: dict[str, Any],
+    node: ConfigTree,
     space: Space,
     base_seed: int,
     number: int,
@@ -136,7 +137,7 @@ def _make_sampler(
         # All points of a scrambled sequence, and of a grid's order, come from one seed.
         seed = base_seed % _SEED_LIMIT
     taken = parameters_of(target, "sampler")
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, int | Space] = {}
     if "seed" in taken:
         arguments["seed"] = seed
     if "space" in taken:

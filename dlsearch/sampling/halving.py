@@ -92,7 +92,10 @@ def _is_promoted(
     return known.count_better(rung, value, maximize=maximize) < promoted
 
 
-def has_brackets(pruner: HyperbandPruner, study: Study) -> bool:
+def has_brackets(
+    pruner: HyperbandPruner,
+    study: Study,
+) -> bool:
     """Whether the number of brackets is known; until then nothing is pruned."""
     if not pruner._pruners:
         pruner._try_initialization(study)
@@ -108,6 +111,9 @@ def bracket_of(
     return pruner._get_bracket_id(study, trial)
 
 
-def halving_of(pruner: HyperbandPruner, bracket: int) -> SuccessiveHalvingPruner:
+def halving_of(
+    pruner: HyperbandPruner,
+    bracket: int,
+) -> SuccessiveHalvingPruner:
     """The successive halving of one bracket."""
     return pruner._pruners[bracket]

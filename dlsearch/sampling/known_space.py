@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, TrialState
 
+    from dlsearch.core.types import Params
+
 Distributions = dict[str, BaseDistribution]
-#: Values by parameter, as Optuna stores them.
-Params = dict[str, Any]
 #: Grids whose points are kept.
 _GRIDS_KEPT = 4
 #: System attribute of a trial that was enqueued: the parameters that are given.

@@ -11,13 +11,16 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from dlsearch.config.build import build, locate
 from dlsearch.config.moved import with_current_names
 from dlsearch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import ConfigTree
 
 #: Targets that need something that other samplers and pruners do not.
 CMAES = "optuna.samplers.CmaEsSampler"
@@ -32,7 +35,7 @@ _FACTORIES_KEPT = 64
 def read_node(
     node: Any,
     key: str,
-) -> dict[str, Any]:
+) -> ConfigTree:
     """The config of a sampler or pruner as plain data, with the current names of moved targets.
 
     Args:

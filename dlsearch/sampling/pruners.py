@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 
@@ -32,7 +32,7 @@ class SuccessiveHalving(SuccessiveHalvingPruner):
     #: What the study that was last asked for has at its rungs.
     _known: RungValues | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """A copy has read nothing yet."""
         return {**self.__dict__, "_known": None}
 
@@ -64,7 +64,7 @@ class Hyperband(HyperbandPruner):
     #: What the study that was last asked for has at the rungs of its brackets.
     _known: RungValues | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """A copy has read nothing yet."""
         return {**self.__dict__, "_known": None}
 

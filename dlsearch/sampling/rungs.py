@@ -44,7 +44,11 @@ class RungValues:
         bracket_of: Gives the bracket of a trial of the study.
     """
 
-    def __init__(self, study: Study, bracket_of: Callable[[Study, FrozenTrial], int]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        bracket_of: Callable[[Study, FrozenTrial], int],
+    ) -> None:
         """Nothing is read yet."""
         self._study = weakref.ref(study)
         self._bracket_of = bracket_of
@@ -90,7 +94,13 @@ class RungValues:
         with self._lock:
             return len(self._values[rung])
 
-    def count_better(self, rung: Rung, value: float, *, maximize: bool) -> int:
+    def count_better(
+        self,
+        rung: Rung,
+        value: float,
+        *,
+        maximize: bool,
+    ) -> int:
         """How many of the values at a rung are better than `value`."""
         with self._lock:
             values = self._values[rung]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dlsearch.core.errors import ConfigError, did_you_mean
 from dlsearch.space.dimension import Dimension, is_same_choice
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import Params
 
 #: What a lookup returns for a key that is not in the config.
 MISSING: Final = object()
@@ -197,7 +200,7 @@ def count_points(dims: Sequence[Dimension]) -> float:
 
     def count_from(
         index: int,
-        values: dict[str, Any],
+        values: Params,
     ) -> float:
         product = 1.0
         for position in range(index, len(dims)):
@@ -222,7 +225,7 @@ def iterate_points(
     dims: Sequence[Dimension],
     index: int = 0,
     values: Mapping[str, Any] | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Params]:
     """Every point over ordered and finite `dims`, decoded.
 
     Args:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from optuna import Trial
     from optuna.distributions import BaseDistribution
 
+    from dlsearch.core.types import JsonObject
+
 #: Words that Hydra's lexer does not read as strings.
 _RESERVED_WORDS = {"null", "true", "false", "nan", "inf"}
 #: A string that needs no quotes in the sweep grammar.
@@ -69,7 +71,7 @@ class Dimension:
             object.__setattr__(self, "text", spell_dimension(self))
 
     # -- the record --------------------------------------------------------------------------------
-    def to_json(self, default: Any = None) -> dict[str, Any]:
+    def to_json(self, default: Any = None) -> JsonObject:
         """The entry of the study record; `default` is the base configuration's value."""
         choices = None
         if self.choices is not None:

@@ -19,6 +19,7 @@ from dlsearch.space.builders import build_dimension
 from dlsearch.space.grammar import is_form, parse_override, parse_value
 
 if TYPE_CHECKING:
+    from dlsearch.core.types import Params
     from dlsearch.space.dimension import Dimension
     from dlsearch.space.spec import DimensionSpec, OverrideSpec
 
@@ -67,7 +68,7 @@ class Sources:
     dimensions: dict[str, Dimension] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
     fixed: dict[str, list[str]] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
+    values: Params = field(default_factory=dict)
     function: str | None = None
 
     # -- the three sources -------------------------------------------------------------------------
@@ -238,7 +239,7 @@ def _check_function(given: Any) -> str | None:
 def _flatten_mapping(
     node: Any,
     where: str,
-) -> dict[str, Any]:
+) -> Params:
     """What is written for each dotted key; a dotted key wins over the same key written nested.
 
     Args:
@@ -251,7 +252,7 @@ def _flatten_mapping(
             f"expected a mapping from keys to values, got {node!r}",
             "optimizer: {lr: ...}",
         )
-    values: dict[str, Any] = {}
+    values: Params = {}
     depths: dict[str, int] = {}
 
     def visit_keys(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+    from dlsearch.core.types import JsonObject, Params
+
 __all__ = ["MISSING", "Dimension", "Space"]
 
 #: User attribute of a trial: what a define-by-run function returned beside what it suggested.
@@ -134,7 +136,7 @@ class Space:
         self,
         trial: Trial,
         cfg: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Params:
         """Ask `trial` for every active dimension.
 
         Args:
@@ -147,7 +149,7 @@ class Space:
         Raises:
             ConfigError: The function is missing or returned no mapping of config keys.
         """
-        values: dict[str, Any] = {}
+        values: Params = {}
         for dim in self.dimensions:
             if is_active(dim, values):
                 values[dim.name] = dim.suggest(trial)
@@ -163,7 +165,7 @@ class Space:
         path: str,
         trial: Trial,
         cfg: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    ) -> Params:
         """Call the define-by-run function; returns the values that it sets without a suggestion."""
         function = locate(path, _FUNCTION_KEY)
         returned = function(trial, dict(cfg))
@@ -177,13 +179,13 @@ class Space:
             trial.set_user_attr(RETURNED, values)
         return values
 
-    def values_of(self, trial: FrozenTrial) -> dict[str, Any]:
+    def values_of(self, trial: FrozenTrial) -> Params:
         """Decoded values of a trial that ran, with what a define-by-run function returned."""
         suggested = self.decode(trial.params)
         returned = trial.user_attrs.get(RETURNED, {})
         return {**suggested, **returned}
 
-    def encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def encode(self, params: Mapping[str, Any]) -> Params:
         """Values as Optuna stores them."""
         dimensions = self._by_name()
         encoded = {}
@@ -194,7 +196,7 @@ class Space:
                 encoded[name] = value
         return encoded
 
-    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def decode(self, params: Mapping[str, Any]) -> Params:
         """Values as the config takes them."""
         dimensions = self._by_name()
         decoded = {}
@@ -228,14 +230,14 @@ class Space:
     def _by_name(self) -> dict[str, Dimension]:
         return {dim.name: dim for dim in self.dimensions}
 
-    def default_params(self, lookup: Lookup) -> tuple[dict[str, Any], list[str]]:
+    def default_params(self, lookup: Lookup) -> tuple[Params, list[str]]:
         """The base config as a parameter set.
 
         Returns:
             The value of every dimension that is active, and the names of those whose value lies
             outside.
         """
-        values: dict[str, Any] = {}
+        values: Params = {}
         outside = []
         for dim in self.dimensions:
             if not is_active(dim, values):
@@ -278,7 +280,7 @@ class Space:
             grid[dim.name] = [dim.encode(value) for value in values]
         return grid
 
-    def points(self) -> Iterator[dict[str, Any]]:
+    def points(self) -> Iterator[Params]:
         """Every point of the grid, encoded, each once: what is inactive is not varied.
 
         Raises:
@@ -292,7 +294,7 @@ class Space:
         return {dim.name: dim.distribution() for dim in self.dimensions}
 
     # -- writing -----------------------------------------------------------------------------------
-    def to_json(self, defaults: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    def to_json(self, defaults: Mapping[str, Any] | None = None) -> list[JsonObject]:
         """The entries of the study record; a define-by-run function is one of kind ``function``."""
         known_defaults = defaults or {}
         entries = [dim.to_json(known_defaults.get(dim.name)) for dim in self.dimensions]

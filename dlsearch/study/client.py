@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from dlsearch.core.processes import ProcessIdentity  # noqa: TC001  # dlsearch.study.wire reads the annotations
-from dlsearch.storage.attempts import Holder  # noqa: TC001  # dlsearch.study.wire reads the annotations
+# dlsearch.study.wire reads the annotations.
+from dlsearch.core.processes import ProcessIdentity  # noqa: TC001
+from dlsearch.core.types import JsonObject
+from dlsearch.storage.attempts import Holder  # noqa: TC001
 from dlsearch.study.states import AttemptKind, AttemptState, FailureReason, RecordedTrialState
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from dlsearch.study.models import Claim, ConfirmClaim, Result
 
 #: How far an attempt is, for those who watch: plain JSON.
-Progress: TypeAlias = dict[str, Any]
+Progress: TypeAlias = JsonObject
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,10 @@ class StudyClient(Protocol):
         reason: FailureReason = FailureReason.INTERRUPTED,
         error: str | None = None,
     ) -> bool:
-        """Give an attempt back: the trial waits, and its next attempt goes on from its checkpoint."""
+        """Give an attempt back: the trial waits.
+
+        Its next attempt goes on from its checkpoint.
+        """
         ...
 
     def lose(self, claim: Claim, error: str) -> bool:
@@ -204,7 +209,10 @@ class StudyClient(Protocol):
         ...
 
     def reap(self, worker: str | None = None) -> list[AttemptSummary]:
-        """End as lost the attempts beyond their lease, or all of a worker that is known to be dead."""
+        """End as lost the attempts beyond their lease.
+
+        Of a worker that is known to be dead, all.
+        """
         ...
 
     def is_overdue(self) -> bool:

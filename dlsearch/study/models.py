@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dlsearch.core.text import clean_line, clean_value
-from dlsearch.core.types import Params  # noqa: TC001  # dlsearch.study.wire reads the annotations
+from dlsearch.core.types import JsonObject, Params  # noqa: TC001  # dlsearch.study.wire reads the annotations
 from dlsearch.study.states import COUNTED_STATES, AttemptKind, AttemptState, FailureReason
 from dlsearch.tracking import layout
 
@@ -62,7 +62,9 @@ class Finalist:
     @property
     def trained_params(self) -> Params:
         """What is put into the config to train it: nothing, where it is the config as composed."""
-        return self.params if self.trial_number is not None else {}
+        if self.trial_number is None:
+            return {}
+        return self.params
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,11 @@ class ConfirmClaim(Claim):
         """Of its folder."""
         if self.replica is None:
             return f"r{self.round}-{self.kind}"
-        return layout.replica_name(self.round, self.finalist.trial_number, self.replica)
+        return layout.replica_name(
+            self.round,
+            self.finalist.trial_number,
+            self.replica,
+        )
 
 
 @dataclass(frozen=True)
@@ -123,14 +129,14 @@ class Result:
     best_step: float | None = None
     epochs: int | None = None
     n_params: float | None = None
-    summary: dict[str, Any] | None = None
+    summary: JsonObject | None = None
     seconds: float | None = None
     history: list[list[float]] | None = None
     peak_memory_mib: float | None = None
     micro_batches: int | None = None
     halve: bool | None = None
-    test: dict[str, Any] | None = None
-    more: dict[str, Any] = field(default_factory=dict)
+    test: JsonObject | None = None
+    more: JsonObject = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, found: Result | Mapping[str, Any]) -> Result:
@@ -149,23 +155,30 @@ class Result:
         if state not in COUNTED_STATES:
             raise ValueError(f"no attempt returns that it is {state}")
         reason = found.get("reason")
-        known = {key: value for key, value in found.items() if key in _RESULT_FIELDS}
+        known: JsonObject = {}
+        more: JsonObject = {}
+        for key, value in found.items():
+            destination = known if key in _RESULT_FIELDS else more
+            destination[key] = value
         known["state"] = state
         known["reason"] = None if reason is None else FailureReason(reason)
-        more = {key: value for key, value in found.items() if key not in _RESULT_FIELDS}
         return cls(**known, more=more)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON: what is known, and what else was said."""
-        values = {name: getattr(self, name) for name in _RESULT_FIELDS}
-        known = {name: value for name, value in values.items() if value is not None}
-        return known | self.more
+        found: JsonObject = {}
+        for name in _RESULT_FIELDS:
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = value
+        return {**found, **self.more}
 
     def cleaned(self) -> Result:
         """The same with text that every database takes."""
         clean = clean_value(self.to_json())
-        if clean.get("error") is not None:
-            clean["error"] = clean_line(str(clean["error"]))
+        error = clean.get("error")
+        if error is not None:
+            clean["error"] = clean_line(str(error))
         return Result.from_json(clean)
 
 
@@ -200,9 +213,19 @@ class Ending:
         """The same with text that every database takes: a trial's process says what it likes."""
         error = None if self.error is None else clean_line(self.error)
         result = None if self.result is None else self.result.cleaned()
-        return Ending(self.state, self.reason, error, result)
+        return Ending(
+            state=self.state,
+            reason=self.reason,
+            error=error,
+            result=result,
+        )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON."""
         result = None if self.result is None else self.result.to_json()
-        return {"state": self.state, "reason": self.reason, "error": self.error, "result": result}
+        return {
+            "state": self.state,
+            "reason": self.reason,
+            "error": self.error,
+            "result": result,
+        }

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def pareto_front(
-    points: Sequence[tuple[int, Sequence[float | None]]], maximize: Sequence[bool]
+    points: Sequence[tuple[int, Sequence[float | None]]],
+    maximize: Sequence[bool],
 ) -> list[int]:
     """Numbers of the points that no other point dominates, in order of number.
 
@@ -26,22 +27,24 @@ def pareto_front(
     """
     import numpy as np
 
-    known = [(number, values) for number, values in points if _is_whole(values)]
-    if not known:
+    whole = [(number, values) for number, values in points if _is_whole(values)]
+    if not whole:
         return []
     signs = np.where(maximize, -1.0, 1.0)
-    costs = np.array([values for _, values in known], dtype=float) * signs
+    values = np.array([values for _, values in whole], dtype=float)
     # sorted: none dominates an earlier one
-    distinct, inverse = np.unique(costs, axis=0, return_inverse=True)
+    distinct, inverse = np.unique(values * signs, axis=0, return_inverse=True)
     on_front = _front_of_two(distinct) if distinct.shape[1] <= 2 else _front_of_many(distinct)
-    return sorted(
-        number
-        for (number, _), kept in zip(known, on_front[inverse.reshape(-1)], strict=True)
-        if kept
-    )
+    is_kept = on_front[inverse.reshape(-1)]
+    numbers = []
+    for (number, _), kept in zip(whole, is_kept, strict=True):
+        if kept:
+            numbers.append(number)
+    return sorted(numbers)
 
 
 def _is_whole(values: Sequence[float | None]) -> bool:
+    """Whether there is a value for each objective."""
     return all(value is not None and not math.isnan(value) for value in values)
 
 
@@ -70,5 +73,6 @@ def _front_of_many(costs: np.ndarray) -> np.ndarray:
     while len(left):
         first = left[0]
         on_front[first] = True
-        left = left[(costs[left] < costs[first]).any(axis=1)]
+        is_better_somewhere = (costs[left] < costs[first]).any(axis=1)
+        left = left[is_better_somewhere]
     return on_front

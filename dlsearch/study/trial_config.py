@@ -38,29 +38,56 @@ def trial_config(
     Raises:
         ConfigError: It needs a secret that is not among `secrets`.
     """
-    config = copy.deepcopy(dict(document["config"]))
-    options: Mapping[str, Mapping[str, ConfigTree]] = document.get("options", {})
+    options = document.get("options", {})
     chosen = {name: str(value) for name, value in params.items() if name in options}
-    for group, option in chosen.items():
-        node = copy.deepcopy(options[group][option])
-        config[group] = secrets.reveal(node, option_path(group, option))
-    for group in BUILT_GROUPS:
-        if group in config and group not in chosen:
-            config[group] = secrets.reveal(config[group], (group,))
+    config = _choose_options(document["config"], options, chosen, secrets)
     config["seed"] = seed
     if paths is not None:
         config["paths"] = dict(paths)
 
     cfg = OmegaConf.create(config)
     for name, value in params.items():
-        if name not in chosen:
-            OmegaConf.update(cfg, name, value, force_add=True)
+        if name in chosen:
+            continue
+        OmegaConf.update(
+            cfg,
+            name,
+            value,
+            force_add=True,
+        )
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def lookup(config: Mapping[str, Any], key: str) -> Any:
+def _choose_options(
+    config: ConfigTree,
+    options: Mapping[str, Mapping[str, ConfigTree]],
+    chosen: Mapping[str, str],
+    secrets: TrialSecrets,
+) -> ConfigTree:
+    """A copy of the config with the options that were chosen, and with its secrets.
+
+    Args:
+        config: The study's.
+        options: The options of each searched group.
+        chosen: The option of each group that has one.
+        secrets: What the masks hide.
+    """
+    found = copy.deepcopy(dict(config))
+    for group, option in chosen.items():
+        node = copy.deepcopy(options[group][option])
+        found[group] = secrets.reveal(node, option_path(group, option))
+    for group in BUILT_GROUPS:
+        if group in found and group not in chosen:
+            found[group] = secrets.reveal(found[group], (group,))
+    return found
+
+
+def lookup(
+    config: Mapping[str, Any],
+    key: str,
+) -> Any:
     """The value at a dotted `key`; raises KeyError where there is none."""
     node: Any = config
     for part in key.split("."):

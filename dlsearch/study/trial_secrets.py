@@ -44,11 +44,16 @@ class TrialSecrets:
         values = dict(_find_masked(config, mask(config), ()))
         for group, nodes in options.items():
             for option, node in nodes.items():
+                masked = mask(node, group)
                 path = option_path(group, option)
-                values.update(_find_masked(node, mask(node, group), path))
+                values.update(_find_masked(node, masked, path))
         return cls(values)
 
-    def reveal(self, node: Any, path: KeyPath) -> Any:
+    def reveal(
+        self,
+        node: Any,
+        path: KeyPath,
+    ) -> Any:
         """A part of the config with the secrets in the place of their masks.
 
         Args:
@@ -59,7 +64,10 @@ class TrialSecrets:
             ConfigError: One of the secrets is not known.
         """
         if isinstance(node, Mapping):
-            return {key: self.reveal(value, (*path, str(key))) for key, value in node.items()}
+            revealed = {}
+            for key, value in node.items():
+                revealed[key] = self.reveal(value, (*path, str(key)))
+            return revealed
         if isinstance(node, list):
             return [self.reveal(value, (*path, str(index))) for index, value in enumerate(node)]
         if not isinstance(node, str) or MASK not in node:
@@ -98,12 +106,19 @@ class TrialSecrets:
 NO_SECRETS = TrialSecrets()
 
 
-def option_path(group: str, option: object) -> KeyPath:
+def option_path(
+    group: str,
+    option: object,
+) -> KeyPath:
     """Where an option of a searched group stands."""
     return (f"{group}={option}",)
 
 
-def _find_masked(plain: Any, masked: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+def _find_masked(
+    plain: Any,
+    masked: Any,
+    path: KeyPath,
+) -> Iterator[tuple[KeyPath, Any]]:
     """What differs from its masked copy, with where it stands."""
     if isinstance(plain, Mapping):
         for key, value in plain.items():

@@ -22,7 +22,10 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def encode(kind: Any, value: Any) -> str:
+def encode(
+    kind: Any,
+    value: Any,
+) -> str:
     """`value` as JSON; `kind` is its type, as annotated.
 
     Raises:
@@ -40,7 +43,10 @@ def _list_of_set(value: Any) -> list[Any]:
     raise TypeError(f"no JSON can hold a {type(value).__name__}")
 
 
-def decode(kind: type[T], text: str) -> T:
+def decode(
+    kind: type[T],
+    text: str,
+) -> T:
     """The value of type `kind` that the JSON describes.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from dlsearch.execution.clients.in_memory import InMemoryClient, VirtualClock
@@ -72,6 +74,16 @@ def test_a_simulation_through_json_is_the_same():
     plain, sent = simulate(20), simulate(20, loopback=True)
     assert plain[0].status() == sent[0].status()
     assert plain[1] == sent[1]
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials_with_halving_take_less_than_a_minute_of_one_core():
+    began = time.process_time()
+    client, _ = simulate(10_000)
+    assert time.process_time() - began < 60.0
+    counts = client.status().counts
+    assert sum(counts.values()) == 10_000
+    assert counts[RecordedTrialState.PRUNED] > 9_000
 
 
 def test_a_better_learning_rate_ends_higher():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+    from dlsearch.core.types import Params
     from dlsearch.sampling.fast_tpe.kernels import Kernels
 
 Distributions = dict[str, "BaseDistribution"]
@@ -81,7 +82,7 @@ class History:
         #: Internal representations by parameter; NaN where a trial lacks it.
         self._columns: dict[str, Array] = {}
         #: The first trial's choices, by parameter; None where it is a number.
-        self._choices: dict[str, Any] = {}
+        self._choices: Params = {}
         #: Parameters whose choices are not always the same.
         self._changing: set[str] = set()
         #: The smallest internal representation, by parameter.

@@ -11,7 +11,7 @@ only where :func:`dlsearch.core.versions.is_compared` says that this version was
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.samplers import TPESampler
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-#: Values by parameter, as Optuna stores them.
-Params = dict[str, Any]
+    from dlsearch.core.types import Params
+
 #: A set of parameters' names, as an index, and the number of the first trial that has these.
 Kind = tuple[int, int]
 #: Tails of the normal distribution that are kept: those of thousands of trials.
