@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from dlsearch.app.session import Session
-from dlsearch.confirmation.rounds import Rounds
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.masking import MASK, learn
-from dlsearch.execution.attempt import payload_of
+from dlsearch.execution.clients.database import DatabaseClient
+from dlsearch.execution.clients.database_files import DatabaseFiles
+from dlsearch.execution.run_journals import folder_of
 from dlsearch.planning.draft import Draft
 from dlsearch.storage.studies import read_row
 from dlsearch.study.trial_config import trial_config
@@ -39,16 +40,16 @@ def serve_claims(folder: Path, session: Session, given: Draft, both: threading.B
     row = read_row(study.storage, study.name)
     assert row is not None
     configs, written = [], [row.document]
+    paths = {"store": str(folder)}
+    files = DatabaseFiles(DatabaseClient(study), folder, paths, session.trial_secrets)
     for _ in range(TRIALS):
         claim = study.claim(holder())
         assert claim is not None
-        place = folder / str(claim.number)
-        place.mkdir()
+        place = folder / folder_of(study.name, claim)
+        place.mkdir(parents=True)
         both.wait()  # the other is in the middle of the same
-        payload = payload_of(
-            Rounds(study), claim, [], place, folder, {"store": "here"}, session.trial_secrets
-        )
-        configs.append(payload["cfg"])
+        payload: Any = files.prepare(claim, [])
+        configs.append(payload.cfg)
         written.append((place / "config.yaml").read_text())
     study.storage.close()
     return configs, written
