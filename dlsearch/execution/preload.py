@@ -8,6 +8,9 @@ from typing import Any
 from dlsearch.config.build import is_admitted
 from dlsearch.config.moved import current_name
 
+#: The config groups of which trials build something.
+_BUILT = ("model", "task", "data", "optimizer", "scheduler", "callbacks")
+
 
 def preload(configs: Iterable[Any]) -> list[str]:
     """The modules that a study's trials import: ours, and those of every ``_target_``."""
@@ -25,11 +28,7 @@ def preload(configs: Iterable[Any]) -> list[str]:
                 visit(value)
 
     for config in configs:
-        visit(
-            {
-                k: v
-                for k, v in config.items()
-                if k in ("model", "task", "data", "optimizer", "scheduler", "callbacks")
-            }
-        )
+        for name, node in config.items():
+            if name in _BUILT:
+                visit(node)
     return list(dict.fromkeys(found))

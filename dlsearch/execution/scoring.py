@@ -80,20 +80,9 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> JsonObject:
         Interrupted: `run.stop` said so.
     """
     restored = [_restored(each, run) for each in trained]
+    _check_test(restored[kept])
     task = restored[kept].task
     data = restored[kept].data
-    if not is_overridden("test_step", task, pl.LightningModule):
-        raise ConfigError(
-            "task",
-            "has no test_step, so that nothing can be scored on the test set",
-            "define one",
-        )
-    if not has_loader("test_dataloader", restored[kept].loaders):
-        raise ConfigError(
-            "data" if data is not None else "task",
-            "has no test_dataloader, so that there is no test set",
-            "define one",
-        )
     drawn = _first_layer(task, trained[kept].cfg)
     seen = of_training(trained[kept].cfg, task, trained[kept].folder)
     portable.write(task, data, trained[kept].cfg, trained[kept].folder)
@@ -109,13 +98,35 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> JsonObject:
         found.append(whole["metrics"])
         if number == kept:
             report = whole
-    inside = seen and {key: value for key, value in seen.items() if key != "first_layer"}
+    inside = seen
+    if seen:
+        inside = {key: value for key, value in seen.items() if key != "first_layer"}
     return {
         **report,
         "first_layer": drawn,
         "inside": inside,
         "each": found,
     }
+
+
+def _check_test(restored: Restored) -> None:
+    """Check that there is a test set, and something to score on it.
+
+    Raises:
+        ConfigError: The module or the data have no test.
+    """
+    if not is_overridden("test_step", restored.task, pl.LightningModule):
+        raise ConfigError(
+            "task",
+            "has no test_step, so that nothing can be scored on the test set",
+            "define one",
+        )
+    if not has_loader("test_dataloader", restored.loaders):
+        raise ConfigError(
+            "task" if restored.data is None else "data",
+            "has no test_dataloader, so that there is no test set",
+            "define one",
+        )
 
 
 def _restored(each: Trained, run: Run) -> Restored:
