@@ -93,6 +93,9 @@ def test_a_driver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
             list_gpus()
     finally:
         end.set()
+        for thread in threading.enumerate():  # before the driver is the real one again
+            if thread.name == "nvml":
+                thread.join(10)
 
 
 def test_a_meter_measures_one_gpu(driver: dict[str, int]) -> None:
