@@ -375,6 +375,7 @@ class Leases:
             "reason": reason,
             "error": error,
             "result": _dump_result(result),
+            "verdict": verdict,
         }
         with self.storage.begin() as connection:
             ended = connection.execute(self._statements.end, arguments | self._clock())
