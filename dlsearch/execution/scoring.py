@@ -98,8 +98,8 @@ def score(trained: Sequence[Trained], kept: int, run: Run) -> JsonObject:
         found.append(whole["metrics"])
         if number == kept:
             report = whole
-    inside = seen
-    if seen:
+    inside: JsonObject | None = None
+    if seen is not None:
         inside = {key: value for key, value in seen.items() if key != "first_layer"}
     return {
         **report,
