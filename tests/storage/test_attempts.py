@@ -82,6 +82,7 @@ def ended(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@pytest.mark.storm
 def test_a_container_with_the_same_host_name_takes_nobody_for_dead(place):
     place.open(1, BLOCKED)
     pid = place.fork()

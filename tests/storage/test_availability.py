@@ -151,6 +151,7 @@ def test_the_delays_grow_differ_and_are_bounded():
     assert len(set(found)) > 5
 
 
+@pytest.mark.storm
 def test_a_command_gives_up_with_one_line_and_its_own_code(postgres, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     free = Cable(postgres.socket)
@@ -443,6 +444,7 @@ def _start(url, barrier, queue):
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.storm
 def test_eight_first_starts_make_one_schema_and_one_study(kind, postgres, tmp_path):
     url = (
         f"sqlite:///{tmp_path / 'new' / 'dlsearch.db'}"

@@ -45,6 +45,7 @@ def finished(study, value, state=TrialState.COMPLETE, **params):
     )
 
 
+@pytest.mark.storm
 def test_trials_are_handed_out_as_optuna_does(tmp_path):
     rng = random.Random(0)
     rdb = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'o.db'}")
