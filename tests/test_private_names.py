@@ -41,7 +41,7 @@ EXCUSED = {
     ),
     "console/output.py": ({"_typeshed.ReadableBuffer"}, "it is for type checkers alone"),
     "console/streams.py": ({"_typeshed.ReadableBuffer"}, "it is for type checkers alone"),
-    "inference/program.py": ({"_C", "_dispatch_get_all_op_names"}, "no exported program is run"),
+    "inference/operators.py": ({"_C", "_dispatch_get_all_op_names"}, "no exported program is run"),
     "training/compile.py": ({"_compiled_call_impl"}, "it is looked for first"),
     "training/micro_batches.py": ({"_current_fx_name"}, "nothing is logged of the other parts"),
     "inspection/receptive_field.py": (

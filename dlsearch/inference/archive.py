@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.stored import NotStoredError, open_stored
 from dlsearch.inference import memory
+from dlsearch.inference.reading import NotRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ def load_program(path: Path) -> Callable[[Tensor], Tensor]:
         ConfigError: The file is no program, or asks for something that is not run: code of its own,
             objects that would be unpickled, operators that are none of torch's on tensors.
     """
-    from dlsearch.inference.program import NotRunError, Program
+    from dlsearch.inference.program import Program
 
     try:
         with memory.bounded(memory.READING + 2 * path.stat().st_size), open_stored(path) as archive:

@@ -10,17 +10,21 @@ own, called with tensors, numbers and text.
 
 from __future__ import annotations
 
-import functools
-import json
-import math
-import operator
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import torch
+
+from dlsearch.inference.operators import find_operator
+from dlsearch.inference.reading import NotRunError
+from dlsearch.inference.stored_tensors import (
+    DTYPES,
+    LARGEST,
+    list_members,
+    read_json,
+    read_tensors,
+)
 
 if TYPE_CHECKING:
     import zipfile
@@ -32,31 +36,13 @@ Values: TypeAlias = dict[str, Any]
 
 #: Of the format that torch 2.8 and later write.
 SCHEMA_MAJOR = 8
-#: A graph's description may have so many bytes, and hold so many operators.
-MAX_JSON = 16_000_000
+#: A graph may hold so many operators.
 MAX_NODES = 50_000
 #: Graphs within graphs: the branches of a condition within a block of another precision, say.
 MAX_NESTING = 8
-_BLOCK = 1 << 20
 _MAX_ERROR_CHARACTERS = 200
 
-_DTYPES = {
-    1: torch.uint8,
-    2: torch.int8,
-    3: torch.int16,
-    4: torch.int32,
-    5: torch.int64,
-    6: torch.float16,
-    7: torch.float32,
-    8: torch.float64,
-    9: torch.complex32,
-    10: torch.complex64,
-    11: torch.complex128,
-    12: torch.bool,
-    13: torch.bfloat16,
-}
 _LAYOUTS = {7: torch.strided}
-_STRIDED = 7
 _POSITIONAL = 1
 _MEMORY_FORMATS = {
     1: torch.contiguous_format,
@@ -65,70 +51,7 @@ _MEMORY_FORMATS = {
     4: torch.preserve_format,
 }
 
-#: What torch puts into an archive of one program; the example inputs are not read.
-_MEMBER = re.compile(
-    r"archive_format|archive_version|byteorder|\.data/version|\.data/serialization_id"
-    r"|models/model\.json|data/sample_inputs/model\.pt"
-    r"|data/weights/(weight_\d+|model_weights_config\.json)"
-    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
-)
-_ATEN = re.compile(r"torch\.ops\.(aten|torchvision)\.([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z0-9_]+)")
-#: Reads and makes files; would take a tensor's memory away; has no place in a function of its
-#: inputs.
-_DENIED = frozenset(
-    {"from_file", "set_", "set", "set_data", "resize_", "resize", "resize_as_", "record_stream"}
-)
-#: Operators of torch's that are private by name and stand in graphs that it exports all the same.
-_PRIVATE = frozenset(
-    {
-        "_adaptive_avg_pool2d",
-        "_adaptive_avg_pool3d",
-        "_assert_scalar",
-        "_assert_tensor_metadata",
-        "_cdist_forward",
-        "_convolution",
-        "_embedding_bag",
-        "_fft_c2c",
-        "_fft_c2r",
-        "_fft_r2c",
-        "_local_scalar_dense",
-        "_log_softmax",
-        "_native_batch_norm_legit",
-        "_native_batch_norm_legit_no_training",
-        "_native_multi_head_attention",
-        "_pdist_forward",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_softmax",
-        "_to_copy",
-        "_transformer_encoder_layer_fwd",
-        "_unsafe_view",
-        "_weight_norm",
-        "_weight_norm_interface",
-    }
-)
-_ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "truediv", "neg", "pos", "and_", "or_")
-_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-#: What sizes are computed with.
-_OPERATORS = {
-    f"_operator.{name}": getattr(operator, name) for name in (*_ARITHMETIC, *_COMPARISONS)
-}
-_NUMBERS: dict[str, Callable[..., Any]] = {
-    **_OPERATORS,
-    "math.trunc": math.trunc,
-    "torch.sym_int": int,
-    "torch.sym_float": float,
-    "torch.sym_not": operator.not_,
-    "torch.sym_max": max,
-    "torch.sym_min": min,
-    "torch.sym_ite": lambda condition, one, other: one if condition else other,
-    "torch.sym_sqrt": math.sqrt,
-}
 _HIGHER = "torch.ops.higher_order."
-_LARGEST = 2**63
-
-
-class NotRunError(ValueError):
-    """A program asks for something that is not run, or its file holds no program."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +117,12 @@ class Program:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         """Read it."""
-        members = _list_members(archive)
-        document = _read_json(archive, members["models/model.json"])
+        members = list_members(archive)
+        document = read_json(archive, members["models/model.json"])
         if document["schema_version"]["major"] != SCHEMA_MAJOR:
             raise NotRunError("was written by another version of torch: export the model again")
         module = document["graph_module"]
-        tensors = _all_tensors(archive, members)
+        tensors = read_tensors(archive, members)
         graph = module["graph"]
         input_specs = module["signature"]["input_specs"]
         output_specs = module["signature"]["output_specs"]
@@ -257,116 +180,6 @@ class Program:
             else:
                 buffer.copy_(value)
         return returned
-
-
-# -- the archive -----------------------------------------------------------------------------------
-def _all_tensors(archive: zipfile.ZipFile, members: Mapping[str, str]) -> dict[str, Tensor]:
-    """Weights and constants, by their names in the program."""
-    weights = _read_tensors(
-        archive,
-        members,
-        config="data/weights/model_weights_config.json",
-        folder="data/weights/",
-        prefix="weight_",
-    )
-    constants = _read_tensors(
-        archive,
-        members,
-        config="data/constants/model_constants_config.json",
-        folder="data/constants/",
-        prefix="tensor_",
-    )
-    return {**weights, **constants}
-
-
-def _list_members(archive: zipfile.ZipFile) -> dict[str, str]:
-    """Names in the archive, by their names below its one folder."""
-    found: dict[str, str] = {}
-    for name in archive.namelist():
-        folder, slash, inner = name.partition("/")
-        if not slash or not folder or inner in found:
-            raise NotRunError("its members are not those of one program")
-        if _MEMBER.fullmatch(inner) is None:
-            raise NotRunError(f"holds {inner[:100]!r}, which is not loaded")
-        found[inner] = name
-    return found
-
-
-def _read_json(archive: zipfile.ZipFile, name: str) -> Any:
-    if archive.getinfo(name).file_size > MAX_JSON:
-        raise NotRunError(f"holds more than {MAX_JSON // 1_000_000} MB in {name}")
-    try:
-        return json.loads(archive.read(name))
-    except RecursionError:
-        raise NotRunError(f"is nested too deeply in {name}") from None
-
-
-def _read_tensors(
-    archive: zipfile.ZipFile,
-    members: Mapping[str, str],
-    config: str,
-    folder: str,
-    prefix: str,
-) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    stores: dict[tuple[str, int], Tensor] = {}
-    entries = _read_json(archive, members[config])["config"]
-    for name, entry in entries.items():
-        file = entry["path_name"]
-        meta = entry["tensor_meta"]
-        is_plain = meta is not None and re.fullmatch(rf"{prefix}\d+", file)
-        if entry["use_pickle"] or not is_plain:
-            raise NotRunError(f"holds {name!r} pickled, which is not loaded")
-        is_on_cpu = meta["device"]["type"] == "cpu"
-        if meta["layout"] != _STRIDED or not is_on_cpu:
-            raise NotRunError(f"holds {name!r} in a form that is not loaded")
-        key = (file, meta["dtype"])
-        if key not in stores:
-            stores[key] = _store(
-                archive,
-                members[folder + file],
-                _DTYPES[meta["dtype"]],
-            )
-        found[name] = _view(stores[key], name, meta)
-    return found
-
-
-def _store(archive: zipfile.ZipFile, member: str, dtype: torch.dtype) -> Tensor:
-    size = archive.getinfo(member).file_size
-    if size == 0:
-        return torch.empty(0, dtype=dtype)
-    content = torch.empty(size, dtype=torch.uint8)
-    at = 0
-    buffer = content.numpy()
-    with archive.open(member) as file:
-        while block := file.read(_BLOCK):
-            buffer[at : at + len(block)] = np.frombuffer(block, dtype=np.uint8)
-            at += len(block)
-    if at != size:
-        raise NotRunError(f"{member} is damaged")
-    return content.view(dtype)
-
-
-def _view(store: Tensor, name: str, meta: Mapping[str, Any]) -> Tensor:
-    sizes = [_whole(each["as_int"]) for each in meta["sizes"]]
-    strides = [_whole(each["as_int"]) for each in meta["strides"]]
-    offset = _whole(meta["storage_offset"]["as_int"])
-    if len(sizes) != len(strides):
-        raise NotRunError(f"{name!r} has no shape")
-    if 0 in sizes:
-        return store.new_empty(sizes)
-    last = offset
-    for size, stride in zip(sizes, strides, strict=True):
-        last += (size - 1) * stride
-    if last >= store.numel():
-        raise NotRunError(f"{name!r} is larger than what is stored of it")
-    return store.as_strided(sizes, strides, offset)
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < _LARGEST:
-        raise NotRunError(f"expected a size, found {str(value)[:50]!r}")
-    return value
 
 
 # -- the signature ---------------------------------------------------------------------------------
@@ -479,7 +292,7 @@ def _read_node(node: Mapping[str, Any], count: _Count) -> _Node:
     target = _check_text(node["target"])
     arguments: list[Any] = []
     keywords: Values = {}
-    call = _find_operator(target)
+    call = _find_call(target)
     for given in node["inputs"]:
         name = _check_text(given["name"])
         value = _read_argument(given["arg"], count)
@@ -503,61 +316,16 @@ def _read_outputs(node: Mapping[str, Any], target: str) -> Any:
     return outputs
 
 
-@functools.cache
-def _known_operators() -> frozenset[str]:
-    """Operators that torch's dispatcher knows.
-
-    Those of TorchScript, which write files among others, it does not.
-    """
-    return frozenset(torch._C._dispatch_get_all_op_names())
-
-
-def _find_operator(target: str) -> Callable[..., Any]:
-    """The function that a node names.
+def _find_call(target: str) -> Callable[..., Any]:
+    """The block or the operator that a node names.
 
     Raises:
         NotRunError: It is none of those that are run.
     """
-    if target in _NUMBERS:
-        return functools.partial(_compute_size, _NUMBERS[target])
-    if target.startswith(_HIGHER) and target.removeprefix(_HIGHER) in _BLOCKS:
-        return _BLOCKS[target.removeprefix(_HIGHER)]
-    found = _ATEN.fullmatch(target)
-    if found is None:
-        raise NotRunError(f"asks for {target[:100]!r}, which is not run")
-    library, name, overload = found.groups()
-    if not _is_run(library, name, overload):
-        raise NotRunError(f"asks for {target[:100]!r}, which is not run")
-    operators = getattr(torch.ops, library)
-    overloads = getattr(operators, name)
-    call: Callable[..., Any] = getattr(overloads, overload)
-    return call
-
-
-def _is_run(library: str, name: str, overload: str) -> bool:
-    """Whether an operator is among those that are run."""
-    is_private = name.startswith("_") and name not in _PRIVATE
-    if is_private or name in _DENIED:
-        return False
-    whole = f"{library}::{name}"
-    if overload != "default":
-        whole = f"{whole}.{overload}"
-    if library == "torchvision":
-        import torchvision.ops  # noqa: F401  # registers them
-
-        if whole not in _known_operators():
-            _known_operators.cache_clear()
-    return whole in _known_operators()
-
-
-def _compute_size(call: Callable[..., Any], *values: Any) -> Any:
-    """Arithmetic of sizes; what is no size any more is refused, before it grows."""
-    if not all(isinstance(value, (int, float)) for value in values):
-        raise NotRunError("computes a size from something that is no number")
-    found = call(*values)
-    if isinstance(found, int) and abs(found) > _LARGEST:
-        raise NotRunError("computes a size that is too large")
-    return found
+    block = target.removeprefix(_HIGHER)
+    if target.startswith(_HIGHER) and block in _BLOCKS:
+        return _BLOCKS[block]
+    return find_operator(target)
 
 
 def _read_output(output: Mapping[str, Any]) -> Any:
@@ -601,7 +369,7 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "as_string": (str,),
 }
 _TABLES: dict[str, Mapping[int, Any]] = {
-    "as_scalar_type": _DTYPES,
+    "as_scalar_type": DTYPES,
     "as_memory_format": _MEMORY_FORMATS,
     "as_layout": _LAYOUTS,
 }
@@ -658,7 +426,7 @@ def _complex_number(value: Mapping[str, Any]) -> complex:
 def _read_plain(kind: str, value: Any) -> Any:
     if kind == "as_float" and isinstance(value, (int, float, str)):
         return float(value)  # JSON has no word for infinities, and torch writes them as text
-    is_too_large = isinstance(value, int) and abs(value) > _LARGEST
+    is_too_large = isinstance(value, int) and abs(value) > LARGEST
     if is_too_large or not isinstance(value, _PLAIN[kind]):
         raise NotRunError(f"expected {kind}, found {str(value)[:50]!r}")
     return value

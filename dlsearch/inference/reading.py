@@ -10,6 +10,10 @@ class NotReadable(ValueError):
     """One file cannot be an input; the others may."""
 
 
+class NotRunError(ValueError):
+    """A program asks for something that is not run, or its file holds no program."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text; its type's name where it has none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
