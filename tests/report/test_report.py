@@ -481,6 +481,14 @@ def test_a_study_that_went_on_after_its_test_says_so(record: Record) -> None:
         assert said in limits
 
 
+def test_seeds_that_racing_left_out_are_called_unlikely_to_matter(record: Record) -> None:
+    dropped = [c for c in record["finalization"]["configurations"] if c["dropped_after"]]
+    assert dropped
+    limits = " ".join(facts(view(record))["limits"])
+    assert "unlikely to change the result (a chance of at most 5 % in all)" in limits
+    assert "could not" not in limits
+
+
 @pytest.mark.storm
 def test_a_thousand_trials_stay_below_three_megabytes(make_record: Any, tmp_path: Path) -> None:
     index = build(make_record(1000, slots=16), tmp_path / "big")

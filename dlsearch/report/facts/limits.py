@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from dlsearch.confirmation.racing import ERROR_RATE
 from dlsearch.report.facts.contents import (
     Accounting,
     Confirmation,
@@ -110,8 +111,8 @@ def _limit_seeds(confirmation: Confirmation) -> Iterator[str]:
     ]
     if dropped:
         yield (
-            f"Racing left out seeds that could not change the result: {listed(dropped)}; their"
-            " means are of fewer seeds."
+            "Racing left out seeds that were unlikely to change the result (a chance of at most"
+            f" {100 * ERROR_RATE:.0f} % in all): {listed(dropped)}; their means are of fewer seeds."
         )
     failed = sum(finalist["failed"] for finalist in confirmation["finalists"])
     if failed:

@@ -229,7 +229,7 @@ def _caption(rows: Sequence[FinalistRow]) -> str:
         if row["dropped_after"] is not None
     ]
     if dropped:
-        caption += f" Racing dropped {listed(dropped)}: the others' lead could not be caught up."
+        caption += f" Racing dropped {listed(dropped)}, unlikely to catch up with the leader."
     return caption
 
 
