@@ -440,6 +440,7 @@ def test_what_the_finished_study_says(built: Any, record: Record) -> None:
         assert interval(main["wilson"], True) in text
         assert f["reproduce"]["study"] in text
         assert f["reproduce"]["winner"] in text
+        assert "The confirmation over fresh seeds took another" in text
         assert all(digest in text for digest in record["study"]["sha"].values())
         assert record["trials"][11]["error"] in re.sub(r"\\(.)", r"\1", text)
         assert all(sentence in text for sentence in f["limits"])
