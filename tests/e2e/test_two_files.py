@@ -58,7 +58,7 @@ def test_an_architecture_is_two_files(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for folder in ("dlsearch", "conf", "tests/systems"):
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "tests/conftest.py", "tests/closing.py"):
+    for file in ("pyproject.toml", "tests/conftest.py", "tests/closing.py", "tests/kinds.py"):
         shutil.copy(ROOT / file, tree / file)
     before = files(tree)
     for name, block in zip(named, ("python", "yaml"), strict=True):
