@@ -57,12 +57,13 @@ test: $(READY)  ## Run all tests; those on MNIST and CIFAR-10 need DLSEARCH_DATA
 test-storms: $(READY)  ## Run the tests that make test leaves out: storms, clusters and outages
 	@$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder -m storm $(ARGS)
 
-check: $(READY)  ## Check format, style, types and layers
+check: $(READY)  ## Check format, style, types, layers and measures
 	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo "make: some files are not formatted: make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > $(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
-	@echo "check: format, style, types and layers are fine"
+	@$(BIN)/python .ci/measures
+	@echo "check: format, style, types, layers and measures are fine"
 
 format: $(READY)  ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --quiet --fix-only .
