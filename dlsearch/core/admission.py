@@ -112,11 +112,14 @@ def _in_file(path: Path, *, project: bool) -> JsonObject:
     """What a project or the settings say to us."""
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         return {}
-    import tomllib
-
     try:
-        content: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        if project and "dlsearch" not in text:  # most are not about us: a parser is not imported
+            return {}
+        import tomllib
+
+        content: Any = tomllib.loads(text)
+    except (ValueError, OSError, RecursionError) as error:  # no UTF-8, no TOML
         if project:  # other tools say so
             return {}
         raise ConfigError(_short(path), f"is no TOML: {error}") from error

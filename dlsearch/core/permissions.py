@@ -6,7 +6,6 @@ process that builds what a config names is granted the same by the process that 
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -125,7 +124,9 @@ def _is_of_the_user(package: str) -> bool:
     # it lies in the user's folder: asking for distributions costs 0.2 s
     if not _is_installed(package):
         return True
-    distributions = importlib.metadata.packages_distributions().get(package, [])
+    from importlib import metadata  # it takes 8 ms, which a command without own packages saves
+
+    distributions = metadata.packages_distributions().get(package, [])
     return not any(_normalised(name) in _required_distributions() for name in distributions)
 
 
@@ -153,13 +154,15 @@ def _is_installed(package: str) -> bool:
 @cache
 def _required_distributions() -> frozenset[str]:
     """The distributions that dlsearch requires, directly or not, with all of its own extras."""
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     asked: set[tuple[str, str]] = set()
     waiting = [("dlsearch", "")]
     waiting += [
         ("dlsearch", extra)
-        for extra in importlib.metadata.metadata("dlsearch").get_all("Provides-Extra") or []
+        for extra in metadata.metadata("dlsearch").get_all("Provides-Extra") or []
     ]
     while waiting:
         name, extra = waiting.pop()
@@ -167,8 +170,8 @@ def _required_distributions() -> frozenset[str]:
             continue
         asked.add((name, extra))
         try:
-            lines = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:  # it is for another platform
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # it is for another platform
             continue
         for requirement in map(Requirement, lines):
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
