@@ -104,6 +104,7 @@ def test_the_test_set_was_opened_once(story):
     )
 
 
+@pytest.mark.storm
 def test_an_extended_search_is_confirmed_again_and_the_training_on_both_splits_is_kept(place):
     site = place("extended")
     command = [*COMMAND, "study.confirm.top=1", "study.confirm.seeds=2", "trainer.max_epochs=2"]

@@ -49,6 +49,7 @@ def read_one_line_and_leave(process):
 LAUNCHERS = ["local", pytest.param("basic", marks=pytest.mark.storm)]
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_search_whose_pipe_is_closed_goes_on_to_its_report(place, launcher):
     site = place("pipe")

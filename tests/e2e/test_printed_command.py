@@ -116,6 +116,7 @@ def test_a_resumed_study_trains_with_as_many_threads_on_any_number_of_slots(site
     assert "train with 2 threads" in said
 
 
+@pytest.mark.storm
 def test_every_pool_of_a_trials_process_has_the_slots_threads(site):
     pools = ["allow_targets=[tests.late]", "+callbacks.pools._target_=tests.late.Pools"]
     words = [*DROPOUT, *pools, "study.n_trials=1", "study.finalize=false"]

@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.storm
 def test_the_figures_of_thousands_stay_small_and_say_so(folder: Path) -> None:
     timeline, course = (
         (folder / "figures" / name).read_text("utf-8") for name in ("timeline.svg", "course.svg")
@@ -63,6 +64,7 @@ def test_many_steps_become_their_mean() -> None:
     assert busy_level(few, width=10) == ([0.0, 1.0], [1.0, 0.0])
 
 
+@pytest.mark.storm
 def test_a_trial_is_one_line_of_the_record(folder: Path) -> None:
     text = (folder / "report.json").read_text("utf-8")
     record = json.loads(text)

@@ -29,7 +29,7 @@ INPUTS = _of(configs, stores, shipping, models, git, hostile)
 
 
 def _quick() -> list[Input]:
-    """What ``make test`` runs: each rule on each thing once, and each verb. ``make test-storms`` runs the others."""
+    """Each rule on each thing once, and each verb."""
     quick = [each for each in INPUTS if not each.slow]
     by_rule: dict[tuple[int, str], Input] = {}
     by_verb: dict[str, Input] = {}

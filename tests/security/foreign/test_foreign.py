@@ -50,6 +50,7 @@ def test_the_corpus_is_large_and_balanced() -> None:
     assert {each.verb for each in INPUTS} == VERBS
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("given", [pytest.param(each, id=each.id) for each in QUICK])
 def test_nothing_happens_outside(given: Input, runner: Runner) -> None:
     check(given, runner)
@@ -78,6 +79,7 @@ GOOD = (
 )
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("words", GOOD, ids=" ".join)
 def test_what_is_good_works(words: tuple[str, ...], runner: Runner) -> None:
     runner.box.renew(runner.good)

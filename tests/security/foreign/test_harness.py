@@ -32,6 +32,7 @@ def _do(runner: Runner, name: str, **limits: Any) -> Outcome:
     return runner.run([], call=f"{misdeeds.__name__}:{name}", **limits)
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("name", _ACTS)
 def test_a_misdeed_is_seen(name: str, runner: Runner) -> None:
     outcome = _do(runner, name)
@@ -43,6 +44,7 @@ def test_there_are_misdeeds_of_every_kind() -> None:
     assert len(_ACTS) > 30
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("name", ["hangs", "spins", "hangs_in_a_fork"])
 def test_what_takes_too_long_is_ended(name: str, runner: Runner) -> None:
     outcome = _do(runner, name, seconds=0.5)
@@ -50,6 +52,7 @@ def test_what_takes_too_long_is_ended(name: str, runner: Runner) -> None:
     assert not _do(runner, "nothing").left
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("name", ["eats_memory", "eats_memory_in_forks"])
 def test_what_takes_too_much_is_ended(name: str, runner: Runner) -> None:
     outcome = _do(runner, name, memory_mb=200.0, seconds=20.0)
@@ -57,12 +60,14 @@ def test_what_takes_too_much_is_ended(name: str, runner: Runner) -> None:
     assert outcome.memory_mb > 200.0
 
 
+@pytest.mark.storm
 def test_what_may_be_done_is_no_misdeed(runner: Runner) -> None:
     outcome = _do(runner, "nothing")
     assert (outcome.code, outcome.acts, outcome.killed, outcome.left) == (0, [], None, 0), outcome
     assert outcome.memory_mb < 100.0
 
 
+@pytest.mark.storm
 def test_a_child_begins_with_nothing_of_an_earlier_one(runner: Runner) -> None:
     _do(runner, "sets_the_environment")
     assert not _do(runner, "nothing").acts

@@ -65,7 +65,7 @@ class Input:
         check: Looks at the sandbox and the outcome afterwards.
         writable: What the command may write beside the store, relative to the sandbox.
         environment: Environment variables of the person's.
-        slow: Whether it takes seconds: for ``make test-storms``.
+        slow: Whether it takes seconds: it trains.
         code: The exit code in place of that: 1 where something is left out, and said.
         own: Modules in the working folder that the person has admitted, whose import is no act of
             the input's.
