@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -81,6 +83,7 @@ NOT_ALLOWED = {
 }
 
 
+@pytest.mark.storm
 def test_what_is_not_allowed(tmp_path: Path) -> None:
     body = "".join(
         f"def test_{number}():\n  try: {line}\n  except OSError: pass\n\n"

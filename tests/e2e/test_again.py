@@ -255,6 +255,7 @@ def test_bad_input_is_one_line(here, words, said):
     assert found.count("\n") == 1
 
 
+@pytest.mark.storm
 def test_the_study_is_reproduced_from_its_report_alone(study):
     report = study.store / "studies/s/report/report.json"
     moved = study.folder / "received.json"

@@ -20,7 +20,7 @@ from dlsearch.storage.database import Storage
 from tests.e2e.running import TINY, until
 from tests.report.invariants import invariants
 
-pytestmark = pytest.mark.timeout(400)  # the whole story is one fixture
+pytestmark = [pytest.mark.timeout(400), pytest.mark.storm]  # the whole story is one fixture
 
 WORDS = [
     "-m", *TINY, "study.name=s", "study.n_trials=9", "study.finalize=true", "study.confirm.top=2",

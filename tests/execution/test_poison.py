@@ -64,7 +64,7 @@ def server(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.storm)])
 def serve(request, tmp_path, server, postgres):
     """Runs a study with a worker of two slots; returns it when it has come to its end."""
     if request.param == "sqlite":

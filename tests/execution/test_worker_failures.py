@@ -257,6 +257,7 @@ def test_a_death_costs_one_and_the_last_is_final(place):
     assert place.study.trials()[0].user_attrs["reason"] == "lost"
 
 
+@pytest.mark.storm
 def test_a_timeout_is_recorded_with_what_it_reached(place):
     place.open(1, """
 report(channel, 0, 0.75)
@@ -325,6 +326,7 @@ done(channel)
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
 
 
+@pytest.mark.storm
 def test_a_worker_that_was_stopped_beyond_its_lease_is_refused_and_lives(place):
     study = place.open(2, """
 report(channel, 0)
@@ -397,6 +399,7 @@ done(channel)
     assert attempt.error == "deadline of 2 s after 1 epochs, val/accuracy 0.75 at best"
 
 
+@pytest.mark.storm
 def test_a_worker_s_own_deadline_of_trials_may_only_be_nearer(place):
     place.open(1, """
 report(channel, 0, 0.75)

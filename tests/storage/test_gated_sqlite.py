@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from dlsearch.core.fork_gate import ForkGate, inside
 from dlsearch.storage.schema import open_engine
 
-FORKS = 60
+FORKS = 30
 PATIENCE_S = 20.0
 
 
