@@ -45,6 +45,7 @@ def three_studies(site, *words):
     assert site.states() == {"COMPLETE": 6}
 
 
+@pytest.mark.storm
 def test_three_studies_in_one_store(place):
     three_studies(place("three"), "hydra/launcher=basic")
 

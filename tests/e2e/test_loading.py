@@ -101,6 +101,7 @@ def test_other_verbs_use_the_trained_net(finished):
     assert found["test"]["single"]["accuracy"] > 0.75
 
 
+@pytest.mark.storm
 def test_other_verbs_refuse_a_net_that_they_cannot_make(site):
     site.run(*words("FromData"))
     (document,) = documents(site, "fromdata")

@@ -73,6 +73,7 @@ def test_a_resumed_study_that_completes_a_trial_is_complete(failed):
     assert parent_status(site) == "FINISHED"
 
 
+@pytest.mark.storm
 def test_one_whose_trials_were_all_pruned_has_no_result_either(place):
     site = place("pruned")
     said = site.run(

@@ -219,6 +219,7 @@ def test_files_of_the_study_and_its_trials(runs, study):
     assert contexts == {"train", "validation"}
 
 
+@pytest.mark.storm
 def test_a_trial_whose_code_exits_has_failed_and_is_not_tried_again(place):
     site = place("leaves")
     leaves = "+callbacks.leaves"

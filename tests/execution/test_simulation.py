@@ -76,6 +76,7 @@ def test_a_simulation_through_json_is_the_same():
     assert plain[1] == sent[1]
 
 
+@pytest.mark.storm
 @pytest.mark.slow
 def test_ten_thousand_trials_with_halving_take_less_than_a_minute_of_one_core():
     began = time.process_time()

@@ -114,6 +114,7 @@ QMC = known(
 RANDOM = known(lambda: RandomSampler(seed=3))
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("sampler", [TPES["grouped"]], ids=["grouped"])
 class TestTpe(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
     pass

@@ -17,6 +17,7 @@ from dlsearch.training.loading import WeightsMismatchError, check_names
 from dlsearch.training.restoring import Expected, of_result, restore
 from dlsearch.training.run import Run
 from tests import late
+from tests.kinds import quick_if
 
 
 @functools.cache
@@ -57,9 +58,11 @@ MODULES = [
     "InSetup", "InSetupForFit", "InConfigureModel", "InOnFitStart", "FromData", "Wrapped", "Noisy", "TrainedOnly",
     "Annealed",
 ]  # fmt: skip
+#: Those of make test.
+QUICK = ("InSetup", "FromData", "Noisy")
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", quick_if(MODULES, lambda module: module in QUICK))
 def test_the_trained_net_is_scored(tmp_path, config, module):
     trained = train(config(module), tmp_path)
     assert score([trained], 0, run_in(tmp_path / "test"))["metrics"]["test_acc"] > 0.6, (
