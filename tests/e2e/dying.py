@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,21 @@ class Dies(pl.Callback):
         if trainer.current_epoch == self.epoch and not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Waits(pl.Callback):
+    """Has each process stay in its second epoch until a file is there.
+
+    Args:
+        mark: The file.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self.mark = Path(mark)
+
+    def on_train_epoch_start(self, trainer: Any, _module: Any) -> None:
+        while trainer.current_epoch == 1 and not self.mark.exists():
+            time.sleep(0.05)
 
 
 class Leaves(pl.Callback):

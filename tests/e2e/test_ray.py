@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
 import pytest
 
 from tests.e2e.running import FAST, ROOT, TINY, exactly, recalled, until
@@ -50,34 +49,40 @@ def tell(process, line) -> None:
     assert process.stdout.readline().strip() == line
 
 
-def trial_of(worker: int) -> psutil.Process:
-    """The process of a worker's trial: a child of its fork server."""
-    (server,) = psutil.Process(worker).children()
-    return until(lambda: next(iter(server.children()), None))
-
-
 @pytest.mark.timeout(400)  # a cluster, and three imports of torch
 def test_a_node_joins_and_another_dies(place):
     site = place("ray")
-    held = "SELECT worker, pid FROM dlsearch_attempt WHERE kind = 'trial' AND progress IS NOT NULL GROUP BY worker"
-    workers = "SELECT DISTINCT worker FROM dlsearch_attempt"
+    # a trial stays where it is until both nodes have one, however fast or slow the machine is
+    go = site.folder / "go"
+    waits = [
+        "allow_targets=[tests.e2e.dying]",
+        "+callbacks.waits._target_=tests.e2e.dying.Waits",
+        f"+callbacks.waits.mark={go}",
+    ]
+    held = "SELECT DISTINCT worker FROM dlsearch_attempt WHERE state = 'running' AND progress IS NOT NULL"
     with cluster(site.folder / "cluster.txt") as nodes:
         address = nodes.stdout.readline().strip()
         tell(nodes, "add 1")
         words = [
             "-m",
             *TINY,
+            *waits,
             "hydra/launcher=ray",
             f"hydra.launcher.ray.init.address='{address}'",
             "study.name=s",
         ]
-        with site.running(*words, "study.n_trials=3", "trainer.max_epochs=100") as process:
-            ((first, pid),) = until(lambda: site.rows(held), 150)
-            trial_of(pid).suspend()  # it shall not end before the other node is there
+        with site.running(*words, "study.n_trials=3", "trainer.max_epochs=4") as process:
+
+            def workers(number):
+                assert process.poll() is None, site.log.read_text()
+                found = site.rows(held)
+                return found if len(found) == number else None
+
+            ((first,),) = until(lambda: workers(1), 150)
             tell(nodes, "add 1")
-            # the other node's may end before its first renewal says how far it is
-            until(lambda: len(site.rows(workers)) == 2, 150)
+            until(lambda: workers(2), 150)
             tell(nodes, "kill 0")
+            go.touch()
             assert process.wait(150) == 0, site.log.read_text()
     exactly(site, 3)
     ends = site.rows("SELECT worker, state FROM dlsearch_attempt ORDER BY id")
