@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 #: The newest migration; a database with this version is opened without a look at migrations.
-VERSION = "5"
+VERSION = "6"
 #: Alembic's table.
 VERSION_TABLE = "dlsearch_alembic_version"
 
@@ -93,7 +93,10 @@ class TestEvaluation(Base):
 
     __test__ = False  # pytest: this is a table
     __tablename__ = "dlsearch_test_evaluation"
-    __table_args__ = (sa.Index("ix_dlsearch_test_evaluation_token", "token", unique=True),)
+    __table_args__ = (
+        sa.Index("ix_dlsearch_test_evaluation_token", "token", unique=True),
+        sa.Index("ix_dlsearch_test_evaluation_digest", "test_digest"),  # since version 6
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     study: Mapped[str] = mapped_column(sa.String(512), index=True)
     kind: Mapped[str] = mapped_column(sa.String(16))
@@ -104,6 +107,10 @@ class TestEvaluation(Base):
     document: Mapped[str | None] = mapped_column(sa.Text)
     # Of the opening, so that it is written once; since version 3.
     token: Mapped[str | None] = mapped_column(sa.String(32))
+    # Of the test split that was opened, and of the study: another may have had its name. Both since
+    # version 6, and None where they are not known.
+    test_digest: Mapped[str | None] = mapped_column(sa.String(128))
+    study_uuid: Mapped[str | None] = mapped_column(sa.String(32))
 
 
 class RoundRow(Base):

@@ -26,7 +26,8 @@ from dlsearch.storage import schema
 from dlsearch.storage.database import Storage
 from dlsearch.storage.optuna_cache import UncheckedStorage
 from dlsearch.storage.studies import Budget
-from dlsearch.storage.tables import VERSION, VERSION_TABLE, Base
+from dlsearch.storage.tables import VERSION, VERSION_TABLE, Base, StudyRow, TestEvaluation
+from dlsearch.storage.test_ledger import Ledger
 from dlsearch.study.study import Claim, Study
 from tests.storage.test_availability import opened as opened_at
 from tests.study.studies import complete, draft, holder, opened
@@ -34,6 +35,7 @@ from tests.study.studies import complete, draft, holder, opened
 INDEXES = {"ix_dlsearch_attempt_held", "ix_dlsearch_trials_state"}
 NUMBERS = itertools.count()
 TOKEN = "ix_dlsearch_test_evaluation_token"
+DIGEST = "ix_dlsearch_test_evaluation_digest"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -80,15 +82,17 @@ def indexes(storage):
     return {index["name"] for each in names for index in each}
 
 
-ADDED = {  # by version 4
+ADDED = {  # by version 4 and later
     "dlsearch_study": ("timeout_s", "trial_timeout_s", "target", "deadline"),
     "dlsearch_attempt": ("pid_space", "pid_born", "proposed", "seen", "verdict"),
+    "dlsearch_test_evaluation": ("test_digest", "study_uuid"),
 }
 
 
 def make_old(storage, version):
     """The database as that version of the code left it; versions 1 and 2 knew no Alembic."""
-    statements = [
+    statements = [f"DROP INDEX {DIGEST}"]
+    statements += [
         f"ALTER TABLE {table} DROP COLUMN {column}"
         for table, columns in ADDED.items()
         for column in columns
@@ -112,7 +116,7 @@ def make_old(storage, version):
 def test_migrations_make_the_tables_of_the_code(url):
     storage = Storage(url)
     assert differences(storage) == []
-    assert indexes(storage) >= {*INDEXES, TOKEN}
+    assert indexes(storage) >= {*INDEXES, TOKEN, DIGEST}
     assert versions(storage) == [[VERSION], [int(VERSION)]]
     storage.close()
 
@@ -139,7 +143,7 @@ def brought_up(storage, second, row):
     """What was there before is there, and goes on."""
     assert differences(storage) == []
     assert versions(storage) == [[VERSION], [int(VERSION)]]
-    assert indexes(storage) >= {*INDEXES, TOKEN}
+    assert indexes(storage) >= {*INDEXES, TOKEN, DIGEST}
     again = Study(storage, "s")
     assert [(a.number, a.state) for a in again.leases.rows()] == [(0, "complete"), (1, "running")]
     assert [(each["id"], each["seed"]) for each in again.ledger.rows()] == [(row, 7)]
@@ -210,6 +214,40 @@ def test_attempts_of_version_4_say_nothing_of_what_they_saw(url):
     storage.close()
 
 
+def test_openings_of_version_5_get_the_digest_that_their_study_knows(url):
+    study = opened_at(url, "s", 3)
+    of_study = study.ledger.opened("confirm", 0, 7)
+    of_former_study = study.ledger.opened("confirm", 1, 8)
+    of_plain_run = Ledger(study.storage, "").opened("manual", None, 9)
+    document = {**study.document, "data": {"digests": {"test": "5e5t"}}}
+    make_version_5 = [
+        f"DROP INDEX {DIGEST}",
+        "ALTER TABLE dlsearch_test_evaluation DROP COLUMN test_digest",
+        "ALTER TABLE dlsearch_test_evaluation DROP COLUMN study_uuid",
+        f"UPDATE dlsearch_test_evaluation SET opened = opened - 9e6 WHERE id = {of_former_study}",
+        f"UPDATE {VERSION_TABLE} SET version_num = '5'",
+        "UPDATE dlsearch_version SET version = 5",
+    ]
+    with study.storage.engine.begin() as connection:
+        for statement in make_version_5:
+            connection.execute(sa.text(statement))
+        connection.execute(sa.update(StudyRow).values(document=json.dumps(document)))
+    study.storage.close()
+    storage = Storage(url)
+    assert differences(storage) == []
+    query = sa.select(
+        TestEvaluation.id, TestEvaluation.test_digest, TestEvaluation.study_uuid
+    ).order_by(TestEvaluation.id)
+    with storage.begin() as connection:
+        rows = [tuple(row) for row in connection.execute(query)]
+    assert rows == [
+        (of_study, "5e5t", study.document["uuid"]),
+        (of_former_study, None, None),
+        (of_plain_run, None, None),
+    ]
+    storage.close()
+
+
 def test_a_migration_that_was_cut_short_is_made_again(url):
     Storage(url).close()
     storage = Storage(url)
@@ -227,7 +265,7 @@ def test_a_migration_that_was_cut_short_is_made_again(url):
 
 @pytest.mark.parametrize(
     ("table", "column", "value"),
-    [(VERSION_TABLE, "version_num", "'6'"), ("dlsearch_version", "version", "6")],
+    [(VERSION_TABLE, "version_num", "'7'"), ("dlsearch_version", "version", "7")],
 )
 def test_a_newer_database_is_refused_in_one_line_and_left_alone(url, table, column, value):
     storage = Storage(url)
@@ -239,10 +277,10 @@ def test_a_newer_database_is_refused_in_one_line_and_left_alone(url, table, colu
         Storage(url)
     assert (
         str(error.value)
-        == "study.storage: was written by a newer dlsearch (6) (hint: upgrade dlsearch)"
+        == "study.storage: was written by a newer dlsearch (7) (hint: upgrade dlsearch)"
     )
     with storage.engine.connect() as connection:
-        assert str(connection.execute(sa.text(f"SELECT {column} FROM {table}")).scalar()) == "6"
+        assert str(connection.execute(sa.text(f"SELECT {column} FROM {table}")).scalar()) == "7"
     storage.close()
 
 
