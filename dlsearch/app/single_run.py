@@ -187,7 +187,8 @@ def _transfer_weights(plan: _PlainRun) -> JsonObject:
     )
     transfer: Any = OmegaConf.to_container(cfg.transfer)
     transferred = transfer_sources.settle([transfer], sources, described.get("weights", {}))
-    cfg.merge_with({"transfer": transfer})
+    # digests and files are keys that the node does not have yet
+    OmegaConf.update(cfg, "transfer", transfer, force_add=True)
     transfer_sources.keep(weights, transferred, described.get("files", {}))
     return transferred
 

@@ -31,6 +31,9 @@ SMOOTHING = 0.9
 DIVERGED = 4.0
 #: The share of the least loss's fall at which the loss is said to have begun to fall.
 BEGUN = 0.1
+#: The suggestion is at most this share of the rate of the least loss: that rate is the largest that
+#: a short training bore, and a long one diverges there (Smith, 2018, section 4.1).
+SAFE = 0.1
 #: A fall to less than this share of the first losses is none.
 LEAST_FALL = 0.01
 #: Fewest steps that say something.
@@ -220,8 +223,9 @@ def suggest(rates: list[float], smooth: list[float]) -> SuggestedRates:
 
     Returns:
         ``begins`` (where a tenth of the fall to the least loss is done), ``least`` (where the loss
-        is least), and ``suggestion``, where it falls most steeply by the logarithm of the rate; all
-        None where it never falls.
+        is least), and ``suggestion``, where it falls most steeply by the logarithm of the rate, but
+        at most a tenth of ``least`` where the loss falls before that; all None where it never
+        falls.
     """
     losses = np.asarray(smooth)
     logs = np.log(rates)
@@ -236,7 +240,9 @@ def suggest(rates: list[float], smooth: list[float]) -> SuggestedRates:
     steepest = least
     if begins < least:
         slope = np.gradient(falling, logs[: least + 1])
-        steepest = begins + int(slope[begins:].argmin())
+        safe = int(np.searchsorted(logs, logs[least] + math.log(SAFE), side="right"))
+        stop = max(safe, begins + 1)
+        steepest = begins + int(slope[begins:stop].argmin())
     return {
         "begins": round_to_digits(rates[begins], 3),
         "least": round_to_digits(rates[least], 3),

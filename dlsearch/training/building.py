@@ -14,6 +14,8 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.utilities import GradClipAlgorithmType
 
 from dlsearch.config.build import build, locate
 from dlsearch.config.compose import resolve
@@ -28,6 +30,8 @@ from dlsearch.training.lean_loop import make_lean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch.optim import Optimizer
 
     from dlsearch.core.types import ConfigTree
     from dlsearch.training.run import Run
@@ -246,7 +250,32 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError("trainer", first_line(error)) from error
     make_lean(trainer)
+    _let_clip(trainer)
     return trainer
+
+
+def _let_clip(trainer: pl.Trainer) -> None:
+    """Let gradients of fused optimizers be clipped under bf16-mixed.
+
+    Lightning refuses it for every mixed precision, because a fused optimizer undoes the scaling of
+    gradients itself, after the clip. With bfloat16 nothing is scaled.
+    """
+    plugin = trainer.precision_plugin
+    if type(plugin) is MixedPrecision and plugin.scaler is None:
+        trainer.strategy.precision_plugin = _Bf16Mixed("bf16-mixed", plugin.device)
+
+
+class _Bf16Mixed(MixedPrecision):
+    """Lightning's, without the check that is about scaled gradients."""
+
+    def clip_gradients(
+        self,
+        optimizer: Optimizer,
+        clip_val: float = 0.0,
+        gradient_clip_algorithm: GradClipAlgorithmType = GradClipAlgorithmType.NORM,
+    ) -> None:
+        """Clip as in full precision."""
+        Precision.clip_gradients(self, optimizer, clip_val, gradient_clip_algorithm)
 
 
 def _trainer_settings(cfg: DictConfig) -> ConfigTree:

@@ -56,6 +56,13 @@ def test_the_study_knows_what_it_began_with(site: Site) -> None:
     assert sha in kept  # the digest of the source's own record
 
 
+@pytest.mark.parametrize("regime", ["features", "finetune"])
+def test_a_single_training_begins_with_it_too(site: Site, regime: str) -> None:
+    words = [word for word in WORDS if not word.startswith(("study.", "sampler", "space."))]
+    said = site.run(*words, f"transfer={regime}", "transfer.weights=study:source")
+    assert "2 begin anew" in said
+
+
 def test_its_trials_are_verified_with_the_same_weights_and_refused_with_others(site: Site) -> None:
     """Last of all the source goes: the study keeps what it began with."""
     said = site.run("verify", "moved/0")

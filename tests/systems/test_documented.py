@@ -64,6 +64,14 @@ def shapes(net: nn.Module, side: int, *kinds: str) -> list[list[int]]:
     return [row["out"] for row in layer_table(net, (3, side, side)) if row["type"] in kinds]
 
 
+def test_alexnets_own_biases() -> None:
+    torch.manual_seed(0)
+    net = AlexNet(in_shape=(3, 32, 32), num_classes=10, width=0.25, hidden=8, init="paper")
+    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    biases = [layer.bias.unique().tolist() for layer in layers]
+    assert biases == [[0.0], [1.0], [0.0], [1.0], [1.0], [1.0], [1.0], [0.0]]
+
+
 def test_alexnet_layer_by_layer() -> None:
     net = on_meta(AlexNet)
     found = shapes(net, 227, "Conv2d", "MaxPool2d", "LocalResponseNorm", "Linear")

@@ -193,6 +193,19 @@ def test_the_sampler_is_bilinear_with_zeros_outside() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def test_outside_of_the_image_the_sampler_may_go_on_with_its_border() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, 2, 9, 7, dtype=torch.float64)
+    theta = torch.eye(2, 3, dtype=torch.float64) + 0.4 * torch.randn(3, 2, 3, dtype=torch.float64)
+    grid = affine_grid(theta, 6, 8)
+    torch.testing.assert_close(
+        sample(images, grid, "border"),
+        F.grid_sample(images, grid, padding_mode="border", align_corners=False),
+    )
+    with pytest.raises(ValueError, match=r"^outside: expected one of zero, border"):
+        SpatialTransformer([1, 8, 8], outside="grey")
+
+
 def test_a_transformer_begins_as_the_identity() -> None:
     torch.manual_seed(0)
     images = torch.randn(4, 1, 28, 28)

@@ -212,3 +212,47 @@ def test_evaluation_measures_nothing() -> None:
 def test_bad_arguments_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KFAC([nn.Parameter(torch.zeros(1))], **settings)
+
+
+class WithAuxiliary(nn.Module):
+    """A net with a head that the outputs do not come from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 3)
+        self.head = nn.Linear(3, 5)
+        self.auxiliary = nn.Linear(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.body(x).tanh()
+        self.extra = self.auxiliary(hidden)
+        return self.head(hidden)
+
+
+def test_an_auxiliary_head_takes_plain_steps() -> None:
+    torch.manual_seed(0)
+    net, x, y = WithAuxiliary(), torch.randn(6, 4), torch.randint(5, (6,))
+    optimizer = KFAC(net.parameters(), lr=0.1, momentum=0.0)
+    optimizer.attach(net)
+    loss = F.cross_entropy(net(x), y) + F.cross_entropy(net.extra, y)
+    loss.backward()
+    before = net.auxiliary.weight.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(
+        net.auxiliary.weight, before - 0.1 * net.auxiliary.weight.grad, rtol=0, atol=1e-7
+    )
+    assert "G" in optimizer.state[net.body.weight]
+    assert "G" not in optimizer.state[net.auxiliary.weight]
+
+
+def test_the_likelihood_is_the_tasks_unless_it_is_given() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+    optimizer = KFAC(net.parameters())
+    optimizer.attach(net, "gaussian")
+    net(torch.randn(6, 4))
+    assert optimizer.state[net[2].weight]["G"].item() > 0
+    given = KFAC(net.parameters(), likelihood="categorical")
+    given.attach(net, "gaussian")
+    # a softmax of one output is 1: there would be no curvature at all
+    with pytest.raises(ValueError, match=r"^optimizer\.likelihood: categorical needs two outputs"):
+        net(torch.randn(6, 4))

@@ -61,6 +61,16 @@ def test_a_classification_counts_over_batches_and_keeps_the_surest_errors():
     }
 
 
+def test_scores_that_are_no_logits_have_margins():
+    scores = torch.tensor([[4.0, 1.0], [0.0, 3.0]])
+    found = ClassificationEvaluation()
+    found.add_batch({"scores": scores, "labels": torch.tensor([1, 0]), "are_logits": False})
+    worst, other = found.facts()["errors"]
+    assert worst == {"index": 0, "label": 1, "prediction": 0, "margin": 3.0}
+    assert other["margin"] == 3.0
+    assert "confidence" not in other
+
+
 def test_a_classification_keeps_so_many_errors_and_shows_them_where_the_data_can():
     many = 2 * MAX_ERRORS
     found = ClassificationEvaluation()

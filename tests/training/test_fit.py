@@ -438,6 +438,15 @@ def test_operations_that_refuse_to_be_deterministic_are_noted(
         torch.use_deterministic_algorithms(False)
 
 
+def test_fused_optimizers_are_clipped_under_bf16(tmp_path, config):
+    """Lightning refuses it as if gradients were scaled, which bfloat16's are not."""
+    cfg = config(
+        "model=linear", "optimizer=adamw", "optimizer.fused=true", "trainer.precision=bf16-mixed",
+        "trainer.gradient_clip_val=1e-3", "trainer.max_epochs=1",
+    )  # fmt: skip
+    assert fit(cfg, run_in(tmp_path)).epochs == 1
+
+
 def test_settings_of_the_trainer_reach_it(tmp_path, config):
     from dlsearch.training.building import build_callbacks, build_trainer
 

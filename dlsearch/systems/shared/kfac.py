@@ -39,9 +39,13 @@ class KFAC(Optimizer):
     do. Linear layers and convolutions of one group have factors; all other parameters take steps of
     stochastic gradient descent.
 
+    Layers from which no gradient reaches the outputs, such as those of auxiliary classifiers, are
+    among the others.
+
     Departures from the paper: momentum and damping are fixed numbers, not solved for at each step;
-    and the length of a step is limited in the norm of the Fisher matrix instead, as by Ba, Grosse
-    and Martens (2017).
+    the length of a step is limited in the norm of the Fisher matrix instead, as by Ba, Grosse and
+    Martens (2017); the moving averages decay by a fixed `factor_decay` from the first measurement
+    on, where the paper has min(1 − 1/k, 0.95) at the k-th.
 
     Args:
         params: Of the net, or groups of them.
@@ -52,7 +56,8 @@ class KFAC(Optimizer):
         factor_decay: Of the moving averages of A and G.
         update_every: Steps between two measurements, and inversions, of the factors.
         norm_limit: Largest ``lr² · step · gradient``; 0 for none.
-        likelihood: categorical (outputs are logits) or gaussian (outputs are means, of variance 1).
+        likelihood: categorical (outputs are logits) or gaussian (outputs are means, of variance 1);
+            None for what :meth:`attach` is told.
         fisher: sampled takes one label for each sample; exact the expectation over all labels of a
             categorical likelihood, or all outputs of a gaussian one, at a backward pass for each.
     """
@@ -67,7 +72,7 @@ class KFAC(Optimizer):
         factor_decay: float = 0.95,
         update_every: int = 10,
         norm_limit: float = 0.001,
-        likelihood: str = "categorical",
+        likelihood: str | None = None,
         fisher: str = "sampled",
     ) -> None:
         _check_below("lr", lr, math.inf)
@@ -78,7 +83,7 @@ class KFAC(Optimizer):
         if damping <= 0:
             raise ValueError(f"damping: expected a positive number, got {damping}")
         check_positive(update_every=update_every)
-        if likelihood not in LIKELIHOODS:
+        if likelihood is not None and likelihood not in LIKELIHOODS:
             raise ValueError(
                 f"likelihood: expected one of {', '.join(LIKELIHOODS)}, got {likelihood!r}"
             )
@@ -95,8 +100,15 @@ class KFAC(Optimizer):
         self._seen: dict[Layer, _Call] = {}
 
     # -- the factors -------------------------------------------------------------------------------
-    def attach(self, net: nn.Module) -> None:
-        """Measure the factors of the layers of `net` whenever it runs in training."""
+    def attach(self, net: nn.Module, likelihood: str = "categorical") -> None:
+        """Measure the factors of the layers of `net` whenever it runs in training.
+
+        Args:
+            net: Whose parameters are optimised.
+            likelihood: Of its outputs, where the optimiser was given none.
+        """
+        if self.likelihood is None:
+            self.likelihood = likelihood
         ours: set[int] = set()
         for group in self.param_groups:
             ours.update(id(parameter) for parameter in group["params"])
@@ -135,6 +147,8 @@ class KFAC(Optimizer):
             return
         output_moments = self._output_moments(seen, outputs)
         for layer, call in seen.items():
+            if layer not in output_moments:
+                continue
             state = self.state[layer.weight]
             self._average(state, "A", input_moment(layer, call.inputs.float()))
             self._average(state, "G", output_moments[layer])
@@ -147,7 +161,7 @@ class KFAC(Optimizer):
         seen: dict[Layer, _Call],
         outputs: Tensor,
     ) -> dict[Layer, Tensor]:
-        """G of each layer, by a backward pass for each signal at the outputs."""
+        """G of each layer that reaches the outputs, by a backward pass for each signal there."""
         layers = list(seen)
         of_layers = [call.output for call in seen.values()]
         moments: dict[Layer, Tensor] = {}
@@ -157,8 +171,11 @@ class KFAC(Optimizer):
                 of_layers,
                 signal.to(outputs.dtype),
                 retain_graph=True,
+                allow_unused=True,
             )
             for layer, gradient in zip(layers, gradients, strict=True):
+                if gradient is None:
+                    continue
                 moment = output_moment(layer, gradient.float())
                 if layer in moments:
                     moments[layer] = moments[layer] + moment
@@ -185,6 +202,11 @@ class KFAC(Optimizer):
             return _unit_signals(outputs)
         chances = outputs.softmax(1)
         num_classes = outputs.shape[1]
+        if num_classes < 2:
+            raise ValueError(
+                "optimizer.likelihood: categorical needs two outputs or more, the net has one"
+                " (hint: optimizer.likelihood=gaussian)"
+            )
         if self.fisher == "sampled":
             labels = torch.multinomial(chances, 1)[:, 0]
             return [chances - F.one_hot(labels, num_classes)]

@@ -301,6 +301,8 @@ class Plateau(Schedule):
 class LinearWarmup(LRScheduler):
     """Raise the rates linearly over the first `steps`, then keep off them.
 
+    A factor that another scheduler puts on a rate meanwhile lasts.
+
     Args:
         optimizer: Whose rates change.
         steps: How many.
@@ -308,13 +310,19 @@ class LinearWarmup(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
         self.steps = steps
+        self._set: list[float] = []
         super().__init__(optimizer)
 
     def get_lr(self) -> list[Any]:
         """The rates of the step that comes."""
-        if self.last_epoch < self.steps:
-            return [base * (self.last_epoch + 1) / self.steps for base in self.base_lrs]
-        return [group["lr"] for group in self.optimizer.param_groups]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        if self.last_epoch >= self.steps:
+            return rates
+        for index, was_set in enumerate(self._set):
+            if rates[index] != was_set and was_set:
+                self.base_lrs[index] *= rates[index] / was_set
+        self._set = [base * (self.last_epoch + 1) / self.steps for base in self.base_lrs]
+        return list(self._set)
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

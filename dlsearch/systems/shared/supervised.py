@@ -67,6 +67,8 @@ class Supervised(pl.LightningModule):
 
     #: what the task does, and so how it is evaluated
     kind: str
+    #: of the outputs, for optimisers that ask: categorical or gaussian
+    likelihood = "categorical"
     #: in what its progress is counted
     progress_unit = "epoch"
     #: whether :attr:`test_time` averages probabilities, not the outputs themselves
@@ -232,7 +234,7 @@ class Supervised(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] *= group.get("lr_factor", 1.0)
         if hasattr(optimizer, "attach"):  # one that measures more than gradients
-            optimizer.attach(self.net)
+            optimizer.attach(self.net, self.likelihood)
         if self._schedule is None:
             return optimizer
         batches = self.trainer.estimated_stepping_batches
@@ -326,10 +328,14 @@ class Classification(Supervised):
         """Log ``val/...``."""
         self.log_evaluation("val", self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Count a batch; its scores and labels are what a classification is evaluated by."""
-        logits = self.evaluate(batch, self.test_metrics)
-        return {"scores": logits, "labels": batch[1]}
+        scores = self.evaluate(batch, self.test_metrics)
+        return {
+            "scores": scores,
+            "labels": batch[1],
+            "are_logits": self.averages_probabilities,
+        }
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/...``."""
@@ -363,6 +369,7 @@ class Regression(Supervised):
     """
 
     kind = "regression"
+    likelihood = "gaussian"
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -36,13 +36,16 @@ class Mistake(TypedDict):
         label: Its class.
         prediction: The class that the net takes it for.
         confidence: The probability of that class, by a softmax of the scores.
+        margin: Instead, where the scores are no logits: how far the score of that class is above
+            the label's.
         image: The example, where the data module can show one.
     """
 
     index: int
     label: int
     prediction: int
-    confidence: float
+    confidence: NotRequired[float]
+    margin: NotRequired[float]
     image: NotRequired[Picture]
 
 
@@ -63,12 +66,14 @@ class ClassificationFacts(TypedDict, total=False):
 class ClassificationEvaluation(Evaluation):
     """The test of a task whose ``test_step`` returns ``{"scores": (B, K), "labels": (B,)}``.
 
+    ``"are_logits": False`` beside them says that a softmax makes no probabilities of the scores.
     A task that returns anything else is reported by its metrics alone.
     """
 
     def __init__(self) -> None:
         self._scores: list[Tensor] = []
         self._labels: list[Tensor] = []
+        self._are_logits = True
 
     def add_batch(self, outputs: Any) -> None:
         """Keep a batch's scores and labels."""
@@ -81,6 +86,7 @@ class ClassificationEvaluation(Evaluation):
         if are_scores_of_classes(scores, labels):
             self._scores.append(scores.detach())
             self._labels.append(labels.detach())
+            self._are_logits = bool(outputs.get("are_logits", True))
 
     def facts(self, data: Any = None) -> ClassificationFacts:
         """The confusion matrix, and the worst mistakes."""
@@ -111,10 +117,15 @@ class ClassificationEvaluation(Evaluation):
         return found
 
     def _worst_mistakes(self) -> list[Mistake]:
-        best = [scores.softmax(1).max(1) for scores in self._scores]
-        confidences = torch.cat([each.values for each in best]).cpu()
-        predictions = torch.cat([each.indices for each in best]).cpu()
+        scores = torch.cat(self._scores).cpu()
         labels = torch.cat(self._labels).cpu()
+        name: Literal["confidence", "margin"] = "margin"
+        if self._are_logits:
+            name = "confidence"
+            scores = scores.softmax(1)
+        confidences, predictions = scores.max(1)
+        if not self._are_logits:
+            confidences = confidences - scores.gather(1, labels[:, None].long())[:, 0]
         wrong = (labels != predictions).nonzero().flatten()
         order = confidences[wrong].argsort(descending=True, stable=True)
         worst = wrong[order[:MAX_ERRORS]]
@@ -124,8 +135,8 @@ class ClassificationEvaluation(Evaluation):
                 "index": index,
                 "label": int(labels[index]),
                 "prediction": int(predictions[index]),
-                "confidence": float(confidences[index]),
             }
+            mistake[name] = float(confidences[index])
             mistakes.append(mistake)
         return mistakes
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dlsearch.config.build import build
+from dlsearch.core.errors import ConfigError
 from dlsearch.systems.basic.tasks.perceptron import errors, wrong_units
 
 if TYPE_CHECKING:
@@ -130,3 +131,10 @@ def test_the_weight_of_auxiliary_losses_reaches_the_gradient(compose: Compose) -
 def test_a_negative_weight_is_refused(compose: Compose) -> None:
     with pytest.raises(ValueError, match="auxiliary_weight: expected 0 or more, got -1"):
         build(compose({"task.auxiliary_weight": -1}, task="auxiliary").task, "task")
+
+
+def test_the_rule_takes_no_other_optimizer(compose: Compose) -> None:
+    groups = {**GROUPS, "optimizer": "adam"}
+    cfg = compose({"data.function": "xor"}, data="truth_table", **groups)
+    with pytest.raises(ConfigError, match=r"^task: optimizer: .* got Adam \(hint: optimizer=sgd\)"):
+        build(cfg.task, "task")

@@ -125,3 +125,17 @@ def test_states_are_plain() -> None:
 def test_impossible_ones_are_refused_by_their_argument(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_what_a_plateau_lowers_during_the_warmup_stays_lowered() -> None:
+    optim = optimizer()
+    configured = Plateau(patience=0, gamma=0.5, warmup=8).configure(optim, TOTAL, PER_EPOCH)
+    warmup, watch = (config["scheduler"] for config in configured)
+    found = []
+    for step in range(10):
+        found.append(optim.param_groups[0]["lr"])
+        optim.step()
+        warmup.step()
+        if step in (2, 3):
+            watch.step(1.0)  # the second time without improvement
+    assert found == [0.125, 0.25, 0.375, 0.5, 0.3125, 0.375, 0.4375, 0.5, 0.5, 0.5]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from dlsearch.systems.shared.supervised import Batch, Classification
 
@@ -37,6 +38,9 @@ class PerceptronLearning(Classification):
         optimizer: From parameters to an optimiser.
         num_classes: Number of classes.
         in_shape: Of one input, for the example that exports need.
+
+    Raises:
+        ValueError: The optimiser is another than SGD.
     """
 
     def __init__(
@@ -46,8 +50,15 @@ class PerceptronLearning(Classification):
         num_classes: int,
         in_shape: Sequence[int] | None = None,
     ) -> None:
+        made = getattr(optimizer, "func", optimizer)
+        if isinstance(made, type) and made is not SGD:
+            raise ValueError(
+                f"optimizer: Rosenblatt's rule takes stochastic gradient descent, got"
+                f" {made.__name__} (hint: optimizer=sgd)"
+            )
         super().__init__(net, optimizer, num_classes, in_shape=in_shape)
         self.automatic_optimization = False
+        self.averages_probabilities = False  # sums are no logits
         self._loss = wrong_units
         self._eval_loss = wrong_units
 

@@ -52,7 +52,9 @@ class AlexNet(nn.Module):
         stem: paper, small, or auto: small for sides below 67.
         activation: Of all hidden layers.
         dropout: After each hidden fully connected layer.
-        init: Initial weights: default, xavier, kaiming, normal (the paper's, of deviation 0.01).
+        init: Initial weights: default, xavier, kaiming, normal (of deviation 0.01), or paper: that
+            with biases of 1 in the second, fourth and fifth convolution and the hidden fully
+            connected layers, and of 0 elsewhere (section 5).
     """
 
     def __init__(
@@ -131,8 +133,21 @@ class AlexNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(hidden, check_outputs(num_classes)),
         )
-        initialise(self, init, activation)
+        if init == "paper":
+            initialise(self, "normal", activation)
+            self._raise_biases()
+        else:
+            initialise(self, init, activation)
         self.to(memory_format=torch.channels_last)
+
+    def _raise_biases(self) -> None:
+        """Biases of 1, so that the rectifiers get positive inputs from the start."""
+        convolutions = [each for each in self.features if isinstance(each, nn.Conv2d)]
+        linear = [each for each in self.classifier if isinstance(each, nn.Linear)]
+        raised = [convolutions[1], *convolutions[3:], *linear[:-1]]
+        for layer in raised:
+            assert layer.bias is not None
+            nn.init.ones_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) to (B, num_classes)."""

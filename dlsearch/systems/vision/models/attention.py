@@ -135,7 +135,7 @@ class AttentionNet(nn.Module):
         in_shape: (channels, height, width), sides of 8 pixels or more.
         num_classes: Number of outputs.
         width: Channels of the first stage; each further stage has twice as many.
-        activation: Of all units.
+        activation: Of all units, and after the last of them.
         dropout: Before the output.
         init: Initial weights: default, xavier, kaiming, normal.
     """
@@ -162,9 +162,13 @@ class AttentionNet(nn.Module):
             layers.append(CombinedUnit(inputs, outputs, activation))
             layers.append(AttentionModule(outputs, activation))
             inputs = outputs
-        self.features = nn.Sequential(*layers, nn.BatchNorm2d(inputs), nn.ReLU())
+        pieces = expansion(activation)
+        if inputs % pieces:
+            raise ValueError(f"width: expected an even number for {activation}, got {width}")
+        last = [nn.BatchNorm2d(inputs), make_activation(activation)]
+        self.features = nn.Sequential(*layers, *last)
         self.dropout = nn.Dropout(check_dropout(dropout))
-        self.output = nn.Linear(inputs, check_outputs(num_classes))
+        self.output = nn.Linear(inputs // pieces, check_outputs(num_classes))
         initialise(self, init, activation)
         self.to(memory_format=torch.channels_last)
 

@@ -164,7 +164,7 @@ def gabor_names(angles: int, wavelengths: Sequence[float]) -> list[str]:
 def filtered(images: Tensor, kernels: Tensor) -> Tensor:
     """Correlate each channel with each kernel.
 
-    The borders are mirrored, so that an edge of the image is none.
+    Pixels beyond a border are those of the border, so that an edge of the image is none.
 
     Args:
         images: (B, C, H, W).

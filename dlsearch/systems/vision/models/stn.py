@@ -50,8 +50,11 @@ def _centres(side: int, like: Tensor) -> Tensor:
     return (pixels + 0.5) * 2 / side - 1
 
 
-def sample(images: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear sampling, 0 outside of the image: equation 5 of the paper.
+OUTSIDE = ("zero", "border")
+
+
+def sample(images: Tensor, grid: Tensor, outside: str = "zero") -> Tensor:
+    """Bilinear sampling: equation 5 of the paper.
 
     As ``torch.nn.functional.grid_sample`` without aligned corners, whose gradient is not
     deterministic on CUDA.
@@ -59,6 +62,7 @@ def sample(images: Tensor, grid: Tensor) -> Tensor:
     Args:
         images: (B, C, H, W).
         grid: (B, h, w, 2), x before y, [−1, 1] from edge to edge.
+        outside: What lies outside of the image: zero, or border, the nearest pixel of it.
 
     Returns:
         (B, C, h, w).
@@ -67,6 +71,9 @@ def sample(images: Tensor, grid: Tensor) -> Tensor:
     # pixels, (B, h, w)
     x = ((grid[..., 0] + 1) * width - 1) / 2
     y = ((grid[..., 1] + 1) * height - 1) / 2
+    if outside == "border":
+        x = x.clamp(0, width - 1)
+        y = y.clamp(0, height - 1)
     left = x.floor()
     top = y.floor()
     flat = images.flatten(2)  # (B, C, H·W)
@@ -101,6 +108,7 @@ class SpatialTransformer(nn.Module):
         width: Maps of the two convolutions of the localisation net.
         hidden: Units of its fully connected layer.
         activation: Of its layers.
+        outside: See :func:`sample`.
     """
 
     def __init__(
@@ -109,8 +117,12 @@ class SpatialTransformer(nn.Module):
         width: int = 20,
         hidden: int = 20,
         activation: str = "relu",
+        outside: str = "zero",
     ) -> None:
         super().__init__()
+        if outside not in OUTSIDE:
+            raise ValueError(f"outside: expected one of {', '.join(OUTSIDE)}, got {outside!r}")
+        self.outside = outside
         channels, *sides = check_image(in_shape, smallest=8)
         check_positive(width=width, hidden=hidden)
         k = expansion(activation)
@@ -151,7 +163,7 @@ class SpatialTransformer(nn.Module):
         """x: (B, C, H, W), same shape."""
         height, width = x.shape[-2:]
         grid = affine_grid(self.maps(x), height, width)
-        return sample(x, grid)
+        return sample(x, grid, self.outside)
 
 
 class STN(nn.Module):
@@ -172,6 +184,8 @@ class STN(nn.Module):
         dropout: Before the output.
         init: Initial weights: default, xavier, kaiming, normal; the transformer begins near the
             identity with any.
+        outside: What the transformer takes for pixels outside of the image: zero, the mean of
+            standardised data and so a grey, or border, the nearest pixel of the image.
     """
 
     def __init__(
@@ -183,6 +197,7 @@ class STN(nn.Module):
         activation: str = "relu",
         dropout: float = 0.0,
         init: str = "default",
+        outside: str = "zero",
     ) -> None:
         super().__init__()
         channels, *sides = check_image(in_shape, smallest=8)
@@ -191,7 +206,11 @@ class STN(nn.Module):
         rows, columns = (side // 4 for side in sides)
         self.transformer: SpatialTransformer | None = None
         if transformer:
-            self.transformer = SpatialTransformer(in_shape, activation=activation)
+            self.transformer = SpatialTransformer(
+                in_shape,
+                activation=activation,
+                outside=outside,
+            )
         # shapes for 1×42×42
         self.features = nn.Sequential(
             nn.Conv2d(channels, width * k, 9, padding=4),  # 32×42×42
