@@ -321,7 +321,7 @@ class LinearWarmup(LRScheduler):
         for index, was_set in enumerate(self._set):
             if rates[index] != was_set and was_set:
                 self.base_lrs[index] *= rates[index] / was_set
-        self._set = [base * (self.last_epoch + 1) / self.steps for base in self.base_lrs]
+        self._set = [float(base) * (self.last_epoch + 1) / self.steps for base in self.base_lrs]
         return list(self._set)
 
 

@@ -146,7 +146,7 @@ class AlexNet(nn.Module):
         linear = [each for each in self.classifier if isinstance(each, nn.Linear)]
         raised = [convolutions[1], *convolutions[3:], *linear[:-1]]
         for layer in raised:
-            assert layer.bias is not None
+            assert isinstance(layer.bias, Tensor)
             nn.init.ones_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
