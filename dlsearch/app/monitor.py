@@ -266,7 +266,7 @@ def _result_lines(
     if unscored is not None:
         lines.append(unscored)
     if status.test:
-        lines.append(describe_test(status.test[-1], status.openings))
+        lines.append(describe_test(status.test[-1], status))
     return lines
 
 

@@ -98,4 +98,20 @@ def open_or_resume(
         draft.notices.append(
             "the winner's scoring had failed: it is done again, and the ledger has a row for each"
         )
+    if resumed and study.finalize:
+        opening = storage.surely(lambda: _describe_next_opening(study))
+        if opening is not None:
+            draft.notices.append(opening)
     return OpenedStudy(study, resumed, rehearsal.provenance.get("diff"))
+
+
+def _describe_next_opening(study: Study) -> str | None:
+    """What a study that goes on says of the test set; None where it will not be opened again."""
+    from dlsearch.app.phrases import describe_next_opening
+    from dlsearch.confirmation.rounds import Rounds
+    from dlsearch.records.status import read_status
+
+    if study.budget().finished:
+        return None
+    is_confirmed = Rounds(study).done()
+    return describe_next_opening(read_status(study), is_certain=not is_confirmed)

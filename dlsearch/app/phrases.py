@@ -166,11 +166,52 @@ def describe_best(status: Status) -> str:
     return f"best: trial {best.number}, {status.first_objective} {best.value:.4f} ({params})"
 
 
-def describe_test(test: ScoreRecord, openings: int) -> str:
-    """The newest scores on the test set."""
+def describe_test(test: ScoreRecord, status: Status) -> str:
+    """The newest scores on the test set, and how often it was opened."""
     name = name_configuration(test.trial_number)
     scores = format_scores(test.metrics)
-    return f"test set, opened {format_times(openings)} for {name}: {scores}"
+    return f"test set, {describe_openings(status)} for {name}: {scores}"
+
+
+def describe_openings(status: Status) -> str:
+    """How often the test set was opened, by this study and by all of its store."""
+    own = f"opened {format_times(status.openings)}" if status.openings else "not opened"
+    total = status.openings_of_test_set
+    if total is None or total == status.openings:
+        return own
+    return f"{own} by this study ({format_times(total)} in this store)"
+
+
+def describe_next_opening(status: Status, *, is_certain: bool) -> str | None:
+    """What an extended study says before it trains; None where its test set is closed so far.
+
+    Args:
+        status: Of the study.
+        is_certain: Whether there will be another round of confirmation, whatever the trials show.
+    """
+    if not status.openings:
+        return None
+    when = "" if is_certain else ", unless the finalists stay the same"
+    opened = status.openings
+    if status.openings_of_test_set is not None:
+        opened = status.openings_of_test_set
+    times = f"opened {format_times(opened)} in this store"
+    if opened > status.openings:
+        times += f", {format_times(opened - status.openings)} by others"
+    return f"the test set will be opened again{when}; it has been {times} so far"
+
+
+def describe_test_of_run(metrics: Mapping[str, float], openings: int | None) -> str:
+    """The scores of a plain run on the test set.
+
+    Args:
+        metrics: The scores.
+        openings: How often this test set was opened in this store; None where that is not known.
+    """
+    times = "opened once"
+    if openings is not None and openings > 1:
+        times = f"opened once by this run ({format_times(openings)} in this store)"
+    return f"test set, {times}: {format_scores(metrics)}"
 
 
 def describe_training(result: TrainingResult) -> str:

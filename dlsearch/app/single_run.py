@@ -116,10 +116,10 @@ def train(cfg: DictConfig, view: View) -> TrainingOutcome:
     interrupt_on_stop()
     plan = _check_config(cfg)
     limit_threads(threads_of(cfg))
-    transferred = _transfer_weights(plan)
+    described, transferred = _build_once(plan)
     folder = new_folder(plan.store / "runs", plan.name)
     (folder / "ckpt").mkdir()
-    return _train_in(folder, plan, transferred, view)
+    return _train_in(folder, plan, described, transferred, view)
 
 
 def _check_config(cfg: DictConfig) -> _PlainRun:
@@ -161,8 +161,11 @@ def _first(one_or_several: Any) -> str:
     return str(one_or_several if isinstance(one_or_several, str) else one_or_several[0])
 
 
-def _transfer_weights(plan: _PlainRun) -> JsonObject:
+def _build_once(plan: _PlainRun) -> tuple[JsonObject, JsonObject]:
     """Build everything once, and keep the weights that the training begins with.
+
+    Returns:
+        What building showed (``data`` and ``model``), and what is transferred.
 
     Raises:
         ConfigError: Something cannot be built, or the weights are not there.
@@ -190,12 +193,13 @@ def _transfer_weights(plan: _PlainRun) -> JsonObject:
     # digests and files are keys that the node does not have yet
     OmegaConf.update(cfg, "transfer", transfer, force_add=True)
     transfer_sources.keep(weights, transferred, described.get("files", {}))
-    return transferred
+    return described, transferred
 
 
 def _train_in(
     folder: Path,
     plan: _PlainRun,
+    described: JsonObject,
     transferred: JsonObject,
     view: View,
 ) -> TrainingOutcome:
@@ -229,7 +233,8 @@ def _train_in(
             shipper = _start_shipper(plan, folder)
         view.say(*(f"transfer: {line}" for line in transfer_sources.lines(transferred)))
         stops.start_noting()
-        result = _fit(plan, folder, journal, stops, view)
+        ledger = _TestLedger(plan, described.get("data")) if cfg.test else None
+        result = _fit(plan, folder, journal, stops, view, ledger)
         if result is not None:
             state = TrainingState.COMPLETE
     except (Interrupted, KeyboardInterrupt):
@@ -321,16 +326,18 @@ class _TestLedger:
 
     Args:
         plan: The run.
+        data: As the data module describes them.
     """
 
-    def __init__(self, plan: _PlainRun) -> None:
+    def __init__(self, plan: _PlainRun, data: Any) -> None:
         from dlsearch.storage.database import Storage
         from dlsearch.storage.location import patience, storage_of
-        from dlsearch.storage.test_ledger import Ledger
+        from dlsearch.storage.test_ledger import Ledger, digest_of_test_split
 
         study = plan.cfg.study
         storage = Storage(storage_of(plan.store, study), patience_s=patience(study))
-        self._ledger: Ledger = Ledger(storage, "")
+        digest = digest_of_test_split(data)
+        self._ledger: Ledger = Ledger(storage, "", test_digest=digest)
         self._seed = plan.cfg.seed
         self._token = uuid.uuid4().hex
         self._row: int
@@ -341,6 +348,12 @@ class _TestLedger:
         self._row = ledger.storage.surely(
             lambda: ledger.opened("manual", None, self._seed, self._token)
         )
+
+    def count_openings(self) -> int | None:
+        """How often this test set was opened in this storage; None where that is not known."""
+        ledger = self._ledger
+        rows = ledger.storage.surely(ledger.rows_of_test_set)
+        return None if rows is None else len(rows)
 
     def note_score(self, score: JsonObject) -> None:
         """Write what came of it."""
@@ -354,15 +367,15 @@ def _fit(
     journal: Journal,
     stops: StopRequests,
     view: View,
+    ledger: _TestLedger | None,
 ) -> TrainingResult | None:
     """Train and, where ``test=true``, score; None where the training failed."""
-    from dlsearch.app.phrases import describe_training, format_scores
+    from dlsearch.app.phrases import describe_test_of_run, describe_training
     from dlsearch.training.fit import fit
     from dlsearch.training.run import Run
     from dlsearch.training.test_guard import breaches
 
     cfg = plan.cfg
-    ledger = _TestLedger(plan) if cfg.test else None
     unit = training_length(cfg.trainer).unit
     run = Run(
         folder=folder,
@@ -388,7 +401,7 @@ def _fit(
         ledger.note_score({**found.test, "value": result.value})
         scores = found.test["metrics"]
         journal.metrics(scores, found.best_step or 0)
-        view.say(f"test set, opened once: {format_scores(scores)}")
+        view.say(describe_test_of_run(scores, ledger.count_openings()))
     return result
 
 

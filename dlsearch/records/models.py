@@ -395,11 +395,48 @@ class OpeningRecord(JsonModel):
         opening: The row of the ledger.
         round: Of the confirmation; None where it was none's, or is not known.
         scored: Whether what was seen is known.
+        test_digest: Of the test split that was opened; None where it is not known.
     """
 
     opening: OpeningFacts = field(metadata=MERGED)
     round: int | None
     scored: bool
+    test_digest: str | None = field(metadata=LEFT_OUT_IF_NONE)
+
+
+@dataclass(frozen=True)
+class TestSetOpening(JsonModel):
+    """An opening of a test set, by whichever study of the storage.
+
+    Args:
+        ledger_id: Of the row.
+        study: The study's name; None for a plain run.
+        is_own: Whether it is an opening by the study of the record: another one may have had its
+            name.
+        kind: Why: a word of :class:`~dlsearch.study.states.OpeningKind`.
+        evaluated_at: When.
+    """
+
+    __test__ = False  # pytest: this is a record
+    ledger_id: int
+    study: str | None
+    is_own: bool
+    kind: str
+    evaluated_at: str | None
+
+
+@dataclass(frozen=True)
+class TestSetRecord(JsonModel):
+    """A test split, and all its openings in the storage.
+
+    Args:
+        digest: Of the split.
+        openings: By all studies and plain runs, also those that are gone; oldest first.
+    """
+
+    __test__ = False  # pytest: this is a record
+    digest: str
+    openings: list[TestSetOpening]
 
 
 @dataclass(frozen=True)
@@ -427,6 +464,8 @@ class StudyRecord(JsonModel):
         finalization: The newest round of confirmation; None before the first.
         test: The openings of the test set that were scored, oldest first.
         openings: All openings.
+        test_set: The test split with its openings by all studies of the storage; None where it has
+            no digest.
         pareto: The trials of the front, with several objectives.
     """
 
@@ -437,4 +476,5 @@ class StudyRecord(JsonModel):
     finalization: ConfirmationRecord | None
     test: list[ScoredOpening]
     openings: list[OpeningRecord]
+    test_set: TestSetRecord | None = field(metadata=LEFT_OUT_IF_NONE)
     pareto: list[int] | None = field(metadata=LEFT_OUT_IF_NONE)

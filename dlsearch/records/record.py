@@ -20,6 +20,8 @@ from dlsearch.records.models import (
     SlotRecord,
     StudyFacts,
     StudyRecord,
+    TestSetOpening,
+    TestSetRecord,
     TrainingRecord,
     TrialRecord,
 )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from dlsearch.core.types import Params
     from dlsearch.storage.database import Attempt
+    from dlsearch.storage.test_ledger import Ledger
     from dlsearch.study.seen import SeenJson, VerdictJson
 
 #: The version of the record's form.
@@ -93,6 +96,7 @@ def read_record(study: Study) -> StudyRecord:
         finalization=None if now is None else confirmation_record(study, now),
         test=[scored_opening(each) for each in ledger if each["document"]],
         openings=[_opening_record(each) for each in ledger],
+        test_set=_test_set_record(study.ledger),
         pareto=study.front() if len(study.directions) > 1 else None,
     )
 
@@ -248,7 +252,26 @@ def _opening_record(row: Mapping[str, Any]) -> OpeningRecord:
         opening=_opening_facts(row),
         round=document.get("round"),
         scored=bool(row["document"]),
+        test_digest=row["test_digest"],
     )
+
+
+def _test_set_record(ledger: Ledger) -> TestSetRecord | None:
+    """The test split of a study, with its openings by all studies of the storage."""
+    rows = ledger.rows_of_test_set()
+    if rows is None or ledger.test_digest is None:
+        return None
+    openings = [
+        TestSetOpening(
+            ledger_id=row["id"],
+            study=row["study"] or None,
+            is_own=bool(row["is_own"]),
+            kind=row["kind"],
+            evaluated_at=iso_time(row["opened"]),
+        )
+        for row in rows
+    ]
+    return TestSetRecord(ledger.test_digest, openings)
 
 
 def scored_opening(row: Mapping[str, Any]) -> ScoredOpening:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dlsearch.config.progress import ProgressUnit
 from dlsearch.confirmation import racing
 from dlsearch.confirmation.rounds import Round, Rounds
-from dlsearch.core.json_model import MERGED, NOT_WRITTEN, JsonModel
+from dlsearch.core.json_model import LEFT_OUT_IF_NONE, MERGED, NOT_WRITTEN, JsonModel
 from dlsearch.records.attempts import iso_time, progress_of
 from dlsearch.records.confirmation import find_winner
 from dlsearch.records.record import STATES, scored_opening, state_of
@@ -227,7 +227,9 @@ class Status(JsonModel):
         running: The live attempts.
         confirmation: The newest round of confirmation; None before the first.
         winner: Who won, so far.
-        openings: How often the test set was opened.
+        openings: How often this study opened the test set.
+        openings_of_test_set: How often all studies and plain runs of this storage opened it, also
+            those that are gone; None where its split has no digest.
         test: What it showed, each time that it was opened for one model.
         progress_unit: What the task counts in when it says how far a training is.
     """
@@ -246,6 +248,7 @@ class Status(JsonModel):
     confirmation: ConfirmationProgress | None
     winner: WinnerRecord | None
     openings: int
+    openings_of_test_set: int | None = field(metadata=LEFT_OUT_IF_NONE)
     test: list[ScoreRecord]
     progress_unit: ProgressUnit = field(default=ProgressUnit.EPOCH, metadata=NOT_WRITTEN)
 
@@ -270,6 +273,7 @@ def read_status(study: Study, store: Path | None = None) -> Status:
     counts = _count_states(study)
     best = study.best()
     ledger = study.ledger.rows()
+    of_test_set = study.ledger.rows_of_test_set()
     live = study.leases.live()
     now = Rounds(study).last()
     silent = silent_attempts(study, live, store)
@@ -293,6 +297,7 @@ def read_status(study: Study, store: Path | None = None) -> Status:
         confirmation=None if now is None else _confirmation_progress(now),
         winner=find_winner(study, now),
         openings=len(ledger),
+        openings_of_test_set=None if of_test_set is None else len(of_test_set),
         test=_score_records(ledger),
         progress_unit=progress_unit_of(study.document.get("model")),
     )

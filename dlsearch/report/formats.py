@@ -181,6 +181,11 @@ def plural(n: int, noun: str, many: str | None = None) -> str:
     return f"{n:,} {many or noun + 's'}"
 
 
+def times(n: int) -> str:
+    """Write how often: ``once``, ``twice``, ``3 times``."""
+    return {0: "never", 1: "once", 2: "twice"}.get(n, f"{n:,} times")
+
+
 def listed(items: list[str]) -> str:
     """Join with commas and a final *and*."""
     if not items:

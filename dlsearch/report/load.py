@@ -22,6 +22,8 @@ from dlsearch.report.study import (
     Replica,
     ReplicaState,
     Score,
+    TestSet,
+    TestSetOpening,
     Trial,
     TrialState,
     View,
@@ -129,6 +131,7 @@ def view(record: Mapping[str, Any]) -> View:
         ledger=tuple(read_ledger_row(row) for row in tested),
         openings=_read_openings(data.get("openings")),
         checks=(),
+        test_set=_read_test_set(data.get("test_set")),
         replay=_keep_for_replay(raw_trials),
         again={key: data.get(key) for key in ("winner", "finalization")},
     )
@@ -464,6 +467,16 @@ def _read_openings(raw: Sequence[Mapping[str, Any]] | None) -> tuple[LedgerRow, 
     if raw is None:
         return None
     return tuple(read_ledger_row(row) for row in raw)
+
+
+def _read_test_set(raw: Mapping[str, Any] | None) -> TestSet | None:
+    """The test split, where its digest is known; earlier versions recorded no such thing."""
+    if raw is None:
+        return None
+    openings = [
+        TestSetOpening(each.get("study"), bool(each.get("is_own"))) for each in raw["openings"]
+    ]
+    return TestSet(raw["digest"], tuple(openings))
 
 
 def _keep_for_replay(raw_trials: Sequence[Mapping[str, Any]]) -> tuple[JsonObject, ...]:

@@ -265,6 +265,25 @@ class LedgerRow:
 
 
 @dataclass(frozen=True)
+class TestSetOpening:
+    """An opening of the study's test set by whichever study of its store.
+
+    ``study`` is None for a plain run; ``is_own`` tells the study from others of its name.
+    """
+
+    study: str | None
+    is_own: bool
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The study's test split, with all openings of it in the store."""
+
+    digest: str
+    openings: tuple[TestSetOpening, ...]
+
+
+@dataclass(frozen=True)
 class Dimension:
     """One hyperparameter of the search space. ``added``: the base configuration lacks its key."""
 
@@ -367,6 +386,7 @@ class View:
     ledger: tuple[LedgerRow, ...]
     openings: tuple[LedgerRow, ...] | None
     checks: tuple[CheckRow, ...]
+    test_set: TestSet | None = None
     replay: tuple[JsonObject, ...] = ()
     again: JsonObject = field(default_factory=dict)
 

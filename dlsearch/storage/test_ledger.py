@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,19 +11,51 @@ import sqlalchemy as sa
 from dlsearch.core.bounded import IN_DATABASE, parse_json
 from dlsearch.storage.database import Storage, TestEvaluation
 
+#: No digest is longer; one that is has been made by a data module of somebody's own.
+_LONGEST_DIGEST = 128
+
+
+def digest_of_test_split(data: Any) -> str | None:
+    """The digest of the test split, as a data module describes its data.
+
+    Args:
+        data: What ``describe()`` returned, as a study's document holds it under ``data``.
+
+    Returns:
+        None where the data have no digest.
+    """
+    if not isinstance(data, Mapping):
+        return None
+    digests = data.get("digests")
+    found = digests.get("test") if isinstance(digests, Mapping) else None
+    if isinstance(found, str) and 0 < len(found) <= _LONGEST_DIGEST:
+        return found
+    return None
+
 
 class Ledger:
-    """The openings of test sets by one study.
+    """The openings of test sets by one study, and those of its test set by all studies.
 
     Args:
         storage: The open storage.
         study: The study's name; empty for a plain run.
+        uuid: The study's, for another one may have had its name; None for a plain run.
+        test_digest: Of the test split that is opened; None where that is not known.
     """
 
-    def __init__(self, storage: Storage, study: str) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        study: str,
+        *,
+        uuid: str | None = None,
+        test_digest: str | None = None,
+    ) -> None:
         """Nothing is read yet."""
         self.storage = storage
         self.study = study
+        self.test_digest = test_digest
+        self._uuid = uuid
 
     def opened(
         self,
@@ -53,6 +86,8 @@ class Ledger:
                             number=number,
                             seed=seed,
                             token=token,
+                            test_digest=self.test_digest,
+                            study_uuid=self._uuid,
                             opened=self.storage.now(connection),
                         )
                         .returning(TestEvaluation.id)
@@ -81,14 +116,44 @@ class Ledger:
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows of the study, oldest first."""
+        query = sa.select(TestEvaluation).where(self._is_own()).order_by(TestEvaluation.id)
+        with self.storage.begin() as connection:
+            rows = connection.execute(query).mappings()
+            return [dict(row) for row in rows]
+
+    def rows_of_test_set(self) -> list[dict[str, Any]] | None:
+        """All openings of this test set in the storage, of whichever study; oldest first.
+
+        Without what was seen. Rows of studies that are gone are among them. None where the test
+        split has no digest, so that nothing can be said of others.
+        """
+        if self.test_digest is None:
+            return None
+        columns = (
+            TestEvaluation.id,
+            TestEvaluation.study,
+            TestEvaluation.study_uuid,
+            TestEvaluation.kind,
+            TestEvaluation.opened,
+            self._is_own().label("is_own"),
+        )
+        is_of_test_set = TestEvaluation.test_digest == self.test_digest
+        is_own_of_old = sa.and_(self._is_own(), TestEvaluation.test_digest.is_(None))
         query = (
-            sa.select(TestEvaluation)
-            .where(TestEvaluation.study == self.study)
+            sa.select(*columns)
+            .where(sa.or_(is_of_test_set, is_own_of_old))
             .order_by(TestEvaluation.id)
         )
         with self.storage.begin() as connection:
             rows = connection.execute(query).mappings()
             return [dict(row) for row in rows]
+
+    def _is_own(self) -> sa.ColumnElement[bool]:
+        """Whether a row is this study's; those of earlier versions say its name alone."""
+        is_of_name = TestEvaluation.study == self.study
+        is_of_another = TestEvaluation.study_uuid != self._uuid
+        is_known = TestEvaluation.study_uuid.is_not(None)
+        return sa.and_(is_of_name, sa.not_(sa.and_(is_known, is_of_another)))
 
 
 def _select_id(token: str | None) -> sa.Select[int]:

@@ -34,7 +34,7 @@ from dlsearch.storage.availability import is_away
 from dlsearch.storage.location import patience
 from dlsearch.storage.outlook import Outlook, read_outlook
 from dlsearch.storage.studies import Budget, end_session, names, read_budget, read_row, update_row
-from dlsearch.storage.test_ledger import Ledger
+from dlsearch.storage.test_ledger import Ledger, digest_of_test_split
 from dlsearch.storage.trial_index import (
     TrialIndex,
     begin_directly,
@@ -135,7 +135,12 @@ class Study:
             patience(settings) if "storage_patience" in settings else storage.patience_s
         )
         self.leases = Leases(storage, name, lease_s, self.patience_s)
-        self.ledger = Ledger(storage, name)
+        self.ledger = Ledger(
+            storage,
+            name,
+            uuid=self.typed.uuid,
+            test_digest=digest_of_test_split(self.document.get("data")),
+        )
         self._goes_by_others = goes_by_others(self.typed.sampler)
         self._proposes_under_lock = self._goes_by_others and self.space.function is None
         #: Whether a new trial is made without Optuna, and without reading the others first.

@@ -114,6 +114,10 @@ def test_an_extended_search_is_confirmed_again_and_the_training_on_both_splits_i
     assert status["confirmation"]["round"] == 2
     assert status["openings"] == 2
     assert "test set, opened twice for" in said
+    warned = "note: the test set will be opened again; it has been opened once in this store so far"
+    assert warned in said
+    assert said.index(warned) < said.index("confirm trial")
+    assert "test set: opened twice" in site.run("status", "s")
     ((document,),) = site.rows(
         "SELECT document FROM dlsearch_test_evaluation ORDER BY id DESC LIMIT 1"
     )

@@ -220,5 +220,7 @@ def _set_constants(connection: sqlite3.Connection) -> None:
     connection.execute(
         "UPDATE dlsearch_attempt SET ended = started + 4.5 + id / 1000.0 WHERE ended IS NOT NULL"
     )
-    connection.execute("UPDATE dlsearch_test_evaluation SET opened = ? + 500 + id", (EPOCH,))
+    connection.execute(
+        "UPDATE dlsearch_test_evaluation SET opened = ? + 500 + id, study_uuid = ?", (EPOCH, UUID)
+    )
     connection.commit()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dlsearch.report import build
 from dlsearch.report.document import read_ledger_row
 from dlsearch.report.facts.facts import facts
 from dlsearch.report.facts.kinds.registry import KINDS, recognise_kind
@@ -52,6 +54,35 @@ def test_a_regression_has_no_accuracy_and_its_metrics_over_the_seeds(
     assert [each["metric"] for each in main["over_seeds"]] == ["test/mse"]
     sentences = " ".join(found["claim"]["sentences"])
     assert "was scored on the test set in one of 2 openings of it." in sentences
+
+
+def test_openings_of_the_test_set_by_other_studies_are_counted(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    name = record["study"]["name"]
+    openings = [("lenet", False), (None, False), (name, False), (name, True), (name, True)]
+    record["test_set"] = {
+        "digest": "5e5t" * 16,
+        "openings": [{"study": study, "is_own": is_own} for study, is_own in openings],
+    }
+    found = facts(view(record))
+    assert found["test"]["opened"] == 2
+    text = (
+        "Over all studies of this store, this test set was opened 5 times: twice by this study, "
+        f"once by an earlier study {name}, once by lenet and once by single runs "
+        "(test split 5e5t5e5t5e5t)."
+    )
+    assert found["test"]["in_store"] == {
+        "digest": "5e5t" * 16,
+        "opened": 5,
+        "by_others": 3,
+        "text": text,
+    }
+    assert text in found["limits"]
+    assert "in one of 5 openings of it" in " ".join(found["claim"]["sentences"])
+    page = build(record, tmp_path)
+    assert text in page.read_text()
+    assert text in page.with_name("report.md").read_text().replace("\\", "")
 
 
 def test_the_accuracy_comes_first_of_the_metrics(record: dict[str, Any]) -> None:

@@ -94,6 +94,7 @@ def _result_lines(found: Status) -> list[str]:
     from dlsearch.app.phrases import (
         describe_confirmed_winner,
         describe_missing_result,
+        describe_openings,
         explain_missing_score,
         format_scores,
         name_configuration,
@@ -112,4 +113,6 @@ def _result_lines(found: Status) -> list[str]:
     for score in found.test:
         name = name_configuration(score.trial_number)
         lines.append(f"test set, opened for {name}: {format_scores(score.metrics)}")
+    if found.openings or found.openings_of_test_set:
+        lines.append(f"test set: {describe_openings(found)}")
     return lines

@@ -303,12 +303,19 @@ def _describe_test(findings: Findings) -> str:
     if main is None:
         return "The test set has not been evaluated."
     subject = _name_tested_model(findings, main)
-    opened = findings["test"]["opened"]
+    opened = _count_openings(findings)
     times = "once" if opened == 1 else f"in one of {opened} openings of it"
     scored = word_score(main)
     if scored is None:
         return f"{subject} was scored on the test set {times}."
     return f"{subject} was scored on the test set, {times}: {scored}."
+
+
+def _count_openings(findings: Findings) -> int:
+    """How often the test set was opened: by all studies of the store, where that is known."""
+    in_store = findings["test"]["in_store"]
+    own = findings["test"]["opened"]
+    return own if in_store is None else max(own, in_store["opened"])
 
 
 def _name_tested_model(findings: Findings, main: MainScore) -> str:

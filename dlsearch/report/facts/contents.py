@@ -451,8 +451,23 @@ class MainScore(KindFacts):
     inside: InsideFindings | None
 
 
+class StoreOpenings(TypedDict):
+    """All openings of the test set in the study's store, over all studies.
+
+    `by_others` are those of other studies and of plain runs; `text` says so in a sentence.
+    """
+
+    digest: str
+    opened: int
+    by_others: int
+    text: str
+
+
 class TestFacts(TypedDict):
-    """The ledger of the test set; `openings` is None where the record does not hold them."""
+    """The ledger of the test set; `openings` is None where the record does not hold them.
+
+    `in_store` is None where the data have no digest, or the record is of an earlier version.
+    """
 
     rows: list[ScoredOpening]
     openings: list[LedgerOpening] | None
@@ -460,6 +475,7 @@ class TestFacts(TypedDict):
     unscored: int | None
     ensembles: list[EnsembleRow]
     main: MainScore | None
+    in_store: StoreOpenings | None
 
 
 class BreachRow(TypedDict):

@@ -273,6 +273,8 @@ def _limit_openings(test: TestFacts) -> Iterator[str]:
         yield "The test set was opened once, without a result."
     if test["main"] is not None and test["openings"] is None:
         yield "Openings of the test set that gave no score are not in the record."
+    if test["in_store"] is not None and test["in_store"]["by_others"]:
+        yield test["in_store"]["text"]
 
 
 def _limit_blindness(confirmation: Confirmation | None, main: MainScore | None) -> Iterator[str]:

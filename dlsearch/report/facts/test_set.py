@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dlsearch.report.facts.intervals import estimate_mean
 from dlsearch.report.facts.kinds.registry import is_headline, recognise_kind
-from dlsearch.report.formats import epoch
+from dlsearch.report.formats import epoch, listed, times
 
 if TYPE_CHECKING:
     from dlsearch.report.facts.contents import (
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
         MetricOverSeeds,
         OpeningRow,
         ScoredOpening,
+        StoreOpenings,
         TestedReplicaRow,
         TestFacts,
     )
-    from dlsearch.report.study import LedgerRow, TestedReplica, Trial, View
+    from dlsearch.report.study import LedgerRow, TestedReplica, TestSetOpening, Trial, View
 
+#: Characters of a digest that a sentence shows.
+_SHOWN_DIGITS = 12
 #: Misclassified examples that are shown.
 MOST_ERRORS = 16
 
@@ -38,6 +42,7 @@ def describe_test(view: View) -> TestFacts:
         "unscored": None,
         "ensembles": _list_ensembles(rows),
         "main": None,
+        "in_store": _count_in_store(view),
     }
     if quoted is not None:
         facts["main"] = _describe_main(view, quoted, rows.index(quoted))
@@ -118,6 +123,35 @@ def _list_ensembles(rows: Iterable[LedgerRow]) -> list[EnsembleRow]:
         }
         ensembles.append(ensemble)
     return ensembles
+
+
+def _count_in_store(view: View) -> StoreOpenings | None:
+    """How often this test set was opened in the store, and by which others."""
+    if view.test_set is None:
+        return None
+    others: Counter[str] = Counter()
+    for opening in view.test_set.openings:
+        if not opening.is_own:
+            others[_name_opener(opening, view.document.name)] += 1
+    opened = len(view.test_set.openings)
+    text = f"Over all studies of this store, this test set was opened {times(opened)}"
+    if others:
+        parts = [f"{times(count)} by {name}" for name, count in sorted(others.items())]
+        text += f": {times(opened - others.total())} by this study, {listed(parts)}"
+    return {
+        "digest": view.test_set.digest,
+        "opened": opened,
+        "by_others": others.total(),
+        "text": f"{text} (test split {view.test_set.digest[:_SHOWN_DIGITS]}).",
+    }
+
+
+def _name_opener(opening: TestSetOpening, own_name: str | None) -> str:
+    if opening.study is None:
+        return "single runs"
+    if opening.study == own_name:
+        return f"an earlier study {opening.study}"
+    return opening.study
 
 
 def _choose_quoted(view: View, rows: Sequence[LedgerRow]) -> LedgerRow | None:
