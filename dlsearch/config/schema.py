@@ -36,7 +36,10 @@ class StudyConfig:
     name: Optional[str] = None  # null: the experiment's name, or <model>_<data>
     objective: Any = "val/accuracy"  # a logged metric, or a list of them
     direction: Any = "maximize"  # or minimize; a list with several objectives
-    n_trials: int = 20  # the study's total, over all workers and resumptions
+    # the study's total, over all workers and resumptions; of a comparison, each arm's
+    n_trials: int = 20
+    # a choice that is searched: its options are compared, each after a search of its own
+    compare: Optional[str] = None
     timeout: Optional[str] = None  # wall time of the search: 90s, 30m, 2h; running trials finish
     # deadline of one trial; beyond it the trial is failed(timeout)
     trial_timeout: Optional[str] = None

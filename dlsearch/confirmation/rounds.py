@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from dlsearch.confirmation import racing
+from dlsearch.confirmation.arms import finalists_of_arms
 from dlsearch.confirmation.racing import Candidate, Part, Race
 from dlsearch.confirmation.round_document import (
     Choice,
@@ -440,6 +441,10 @@ class Rounds:
         if not candidates:
             return None
         settings = ConfirmSettings.from_study(self.study.typed.study_settings)
+        if self.study.arms is not None:
+            settings = replace(settings, top=1, racing=False)
+            best = finalists_of_arms(candidates, self.study.arms, maximize=self.maximize)
+            return WantedRound(settings, best)
         finalists = racing.finalists(
             candidates,
             top=int(settings.top),

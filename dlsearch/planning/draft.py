@@ -28,6 +28,13 @@ from dlsearch.core.errors import ConfigError, did_you_mean
 from dlsearch.core.names import check_name, check_project
 from dlsearch.core.types import ConfigTree, Params
 from dlsearch.planning import transfer_sources
+from dlsearch.planning.comparison import (
+    check_comparison,
+    check_enqueued,
+    plan_arms,
+    set_arm_defaults,
+)
+from dlsearch.sampling.arms import Arms
 from dlsearch.space.space import MISSING, Dimension, Space
 from dlsearch.study.trial_config import lookup, trial_config
 
@@ -81,6 +88,8 @@ class Draft:
         overrides: As typed.
         notices: What a user should know.
         argv: The words of the command that opens the study; empty where none was typed.
+        arms: What is compared; None where nothing is.
+        arm_defaults: The default configuration of each arm; none where they are not run first.
     """
 
     name: str
@@ -96,6 +105,14 @@ class Draft:
     defaults: Params = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     argv: Sequence[str] = ()
+    arms: Arms | None = None
+    arm_defaults: list[Params] = field(default_factory=list)
+
+    @property
+    def total_trials(self) -> int:
+        """How many trials the study has: of a comparison, those of all arms."""
+        each: int = self.study["n_trials"]
+        return each if self.arms is None else each * len(self.arms)
 
     @property
     def study(self) -> Mapping[str, Any]:
@@ -145,6 +162,9 @@ class Draft:
             node.pop(last, None)
         for part in ("sampler", "pruner", "space"):
             kept.pop(part, None)
+        if kept["study"].get("compare") is None:
+            # Nothing is compared: as in studies that knew of no such thing.
+            kept["study"].pop("compare", None)
         if not kept.get("transfer", {}).get("sha256"):
             # Nothing is transferred: as in studies that knew of no such thing.
             kept.pop("transfer", None)
@@ -204,6 +224,7 @@ def make_draft(
         overrides=list(overrides),
     )
     draft.objectives, draft.directions = _goals(draft)
+    draft.arms = Arms.of_study(draft.space, draft.study)
     _check_values(draft)
     draft.enqueue = _enqueue(draft)
     _set_default(draft)
@@ -243,13 +264,21 @@ def _read_space(
 
 def _note_size(draft: Draft) -> None:
     """Say so where the space has fewer points than the study has trials."""
-    size = draft.space.size()
+    size = _smallest_size(draft)
     n_trials = draft.study["n_trials"]
     if size < n_trials:
         draft.notices.append(
             f"the space has {size:.0f} points: "
             f"of {n_trials} trials the rest takes over their results"
         )
+
+
+def _smallest_size(draft: Draft) -> float:
+    """How many points a search has to try; of a comparison, that of the arm with the fewest."""
+    arms = draft.arms
+    if arms is None:
+        return draft.space.size()
+    return min(arms.space_of(draft.space, place).size() for place in range(len(arms)))
 
 
 def _compose(
@@ -405,6 +434,8 @@ def _check_values(draft: Draft) -> None:
         _check_has_target(draft.config, "data")
     _check_confirmation(draft)
     _check_budgets(draft)
+    check_comparison(draft)
+    plan_arms(draft)
     transfer_sources.check_section(draft)
     _check_machine(draft.config)
     validate_combination(
@@ -499,6 +530,7 @@ def _enqueue(draft: Draft) -> list[Params]:
         )
     for index, entry in enumerate(given):
         draft.space.validate(entry, f"study.enqueue[{index}]")
+        check_enqueued(draft, entry, f"study.enqueue[{index}]")
     n_trials = draft.study["n_trials"]
     n_first = len(given) + bool(draft.study["default_first"])
     if n_first > n_trials:
@@ -538,6 +570,9 @@ def _set_default(draft: Draft) -> None:
     values, outside = draft.space.default_params(value_of)
     draft.defaults = values
     if not draft.study["default_first"] or draft.space.function is not None:
+        return
+    if draft.arms is not None:
+        set_arm_defaults(draft)
         return
     if outside:
         shown = ", ".join(f"{name}={value_of(name)}" for name in outside)

@@ -16,6 +16,7 @@ from dlsearch.config.moved import with_current_names
 from dlsearch.confirmation.round_document import ConfirmSettings
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.masking import mask
+from dlsearch.planning.comparison import check_same_comparison, first_trials
 from dlsearch.planning.draft import Draft, digest
 from dlsearch.storage.database import Storage, StudyRow
 from dlsearch.storage.studies import budget_columns, read_row
@@ -191,9 +192,11 @@ def check_drift(
     """Refuse to resume what is no longer the same study.
 
     Raises:
-        ConfigError: It changed, and `allow` is false.
+        ConfigError: It changed, and `allow` is false; or it compares something else.
     """
-    changed = drift(StudyDocument.from_text(row.document), document)
+    old = StudyDocument.from_text(row.document)
+    check_same_comparison(old, document)
+    changed = drift(old, document)
     if changed and not allow:
         listed = ", ".join(changed[:6])
         raise ConfigError(
@@ -265,10 +268,8 @@ class _Opening:
         """Make the study, whole: with Optuna's, and what is to be run first."""
         draft = self.draft
         study = self._open_optuna()
-        if draft.default is not None:
-            study.add_trial(self._waiting(draft.default, "default"))
-        for params in draft.enqueue:
-            study.add_trial(self._waiting(params, "enqueued"))
+        for first in first_trials(draft):
+            study.add_trial(self._waiting(first.params, first.origin))
         with self.storage.begin() as connection:
             row = sa.insert(StudyRow).values(
                 name=draft.name,
@@ -324,7 +325,8 @@ class _Opening:
             seconds: What has been spent.
         """
         now = self.storage.now(connection)
-        return budget_columns(self.draft.study, seconds, now)
+        settings = {**self.draft.study, "n_trials": self.draft.total_trials}
+        return budget_columns(settings, seconds, now)
 
     def _extend(
         self,
@@ -333,7 +335,7 @@ class _Opening:
     ) -> None:
         """Take over the new budgets; a larger one reopens a finished study."""
         new = self.document
-        n_trials = max(self.draft.study["n_trials"], 1)
+        n_trials = self.draft.total_trials
         session = {
             "command": new.plain["command"],
             "n_trials": n_trials,

@@ -26,7 +26,6 @@ from dlsearch.records.models import (
     TrialRecord,
 )
 from dlsearch.records.silence import silent_attempts
-from dlsearch.sampling.seeds import trial_seed
 from dlsearch.storage.trial_index import is_feasible
 from dlsearch.study.seen import SEEN
 from dlsearch.study.states import (
@@ -183,7 +182,7 @@ def _trial_record(study: Study, trial: FrozenTrial, attempts: Sequence[Attempt])
         started=iso_time(attempts[0].started) if attempts else None,
         ended=iso_time(ended),
         seconds=seconds_of(attempts) if attempts else None,
-        seed=trial_seed(study.seed, trial.number),
+        seed=study.seed_of_trial(trial.number),
         duplicate_of=trial.user_attrs.get(DUPLICATE),
         default=bool(trial.user_attrs.get("default")),
         enqueued=bool(trial.user_attrs.get("enqueued")),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from dlsearch.core.types import ConfigTree
+    from dlsearch.sampling.arm_study import ArmStudy
     from dlsearch.space.space import Space
 
 __all__ = [
@@ -87,6 +88,7 @@ def build_sampler(
     study_seed: int,
     number: int,
     directions: Sequence[str] = ("maximize",),
+    arm: ArmStudy | None = None,
 ) -> BaseSampler:
     """A new sampler for the trial `number`.
 
@@ -96,10 +98,23 @@ def build_sampler(
         study_seed: The study's seed.
         number: The trial that will be asked for.
         directions: The study's directions.
+        arm: The trial's, in a comparison: the sampler sees that alone, and is seeded by the number
+            within it.
 
     Raises:
         ConfigError: The config is wrong, or does not fit the space or the directions.
     """
+    if arm is not None:
+        from dlsearch.sampling.arm_study import ArmSampler
+
+        inner = build_sampler(
+            cfg_node,
+            space=arm.arms.space_of(space, arm.place),
+            study_seed=study_seed,
+            number=arm.arms.number_within(number),
+            directions=directions,
+        )
+        return ArmSampler(inner, arm, space)
     node = read_node(cfg_node, "sampler")
     check_sampler(node, directions, space)
     forbid_unpickling(node)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from optuna.pruners import _filter_study
 from optuna.pruners._successive_halving import (
     _completed_rung_key,
     _estimate_min_resource,
@@ -109,6 +110,14 @@ def bracket_of(
 ) -> int:
     """The bracket of a trial."""
     return pruner._get_bracket_id(study, trial)
+
+
+def show_bracket(
+    study: Study,
+    trial: FrozenTrial,
+) -> Study:
+    """What a sampler sees of a study: with a Hyperband, the trials of the trial's bracket."""
+    return _filter_study(study, trial)
 
 
 def halving_of(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-    from dlsearch.core.types import JsonObject, Params
+    from dlsearch.core.types import JsonObject, Params, ParamValue
 
 __all__ = ["MISSING", "Dimension", "Space"]
 
@@ -109,6 +109,31 @@ class Space:
         dims = resolve_conditions(list(dimensions), {}, lambda key: MISSING)
         ordered = order_by_parents(dims)
         return dataclasses.replace(self, dimensions=tuple(ordered))
+
+    def fix(
+        self,
+        name: str,
+        value: ParamValue,
+    ) -> Space:
+        """The space that is left where one choice has this value.
+
+        Args:
+            name: The choice, which exists in every trial.
+            value: One of its values.
+        """
+        left = []
+        gone: set[str] = set()
+        for dim in self.dimensions:
+            if dim.name == name:
+                continue
+            conditions = dict(dim.when or {})
+            allowed = conditions.pop(name, None)
+            is_excluded = allowed is not None and not is_allowed(value, allowed)
+            if is_excluded or gone.intersection(conditions):
+                gone.add(dim.name)
+                continue
+            left.append(dataclasses.replace(dim, when=conditions or None))
+        return dataclasses.replace(self, dimensions=tuple(left))
 
     def __getitem__(self, name: str) -> Dimension:
         """The dimension called `name`."""

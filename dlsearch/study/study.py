@@ -26,6 +26,8 @@ from dlsearch.core.bounded import IN_DATABASE, parse_json
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.names import check_name
 from dlsearch.core.versions import is_compared
+from dlsearch.sampling.arm_study import ArmSampler, ArmStudies
+from dlsearch.sampling.arms import Arms
 from dlsearch.sampling.factory import build_pruner, build_sampler, goes_by_others
 from dlsearch.sampling.seeds import trial_seed
 from dlsearch.space.space import Space
@@ -127,8 +129,10 @@ class Study:
         self.space = Space.from_json(self.typed.space)
         self.seed = self.typed.seed
         self.directions = self.typed.directions
-        self._load(storage.optuna)
         settings = self.typed.study_settings
+        #: What is compared; None where nothing is.
+        self.arms = Arms.of_study(self.space, settings)
+        self._load(storage.optuna)
         #: How long its workers wait while the database cannot be reached; studies of earlier
         #: versions say nothing.
         self.patience_s = (
@@ -160,13 +164,19 @@ class Study:
         self.optuna = optuna.load_study(study_name=self.name, storage=storage)
         self.id = storage.get_study_id_from_name(self.name)
         self.optuna.sampler = _NOBODY
-        self.optuna.pruner = build_pruner(
+        self.optuna.pruner = self._build_pruner()
+        self._arm_studies: ArmStudies | None = None
+        if self.arms is not None:
+            self._arm_studies = ArmStudies(storage, self.name, self.arms, self._build_pruner)
+        self._index = TrialIndex()
+        self._void = False
+
+    def _build_pruner(self) -> optuna.pruners.BasePruner:
+        return build_pruner(
             self.typed.pruner,
             max_epochs=self.typed.max_epochs,
             direction=self.directions[0],
         )
-        self._index = TrialIndex()
-        self._void = False
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -378,7 +388,8 @@ class Study:
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """A fresh one, seeded by the trial's number.
 
-        A reloaded seeded sampler would propose the same points again.
+        A reloaded seeded sampler would propose the same points again. In a comparison it sees the
+        trial's arm alone.
         """
         return build_sampler(
             self.typed.sampler,
@@ -386,7 +397,14 @@ class Study:
             study_seed=self.seed,
             number=number,
             directions=self.directions,
+            arm=None if self._arm_studies is None else self._arm_studies.of(number),
         )
+
+    def seed_of_trial(self, number: int) -> int:
+        """The seed with which a trial trains; arms of a comparison have the same seeds."""
+        if self.arms is not None:
+            number = self.arms.number_within(number)
+        return trial_seed(self.seed, number)
 
     def _withdraw(
         self,
@@ -426,7 +444,7 @@ class Study:
             return None, None if self._is_over(budget, *limits) else self._next(holder, budget)
         if taken.budget.finished:  # it is not, any more
             update_row(self.storage, self.name, finished=False)
-        seed = trial_seed(self.seed, taken.number)
+        seed = self.seed_of_trial(taken.number)
         claim = Claim(
             AttemptKind.TRIAL,
             taken.number,
@@ -579,7 +597,10 @@ class Study:
     @functools.cached_property
     def _is_sampler_told(self) -> bool:
         """Whether the sampler has something to do at the end of a trial."""
-        method = type(self._sampler(0)).after_trial
+        sampler = self._sampler(0)
+        if isinstance(sampler, ArmSampler):
+            sampler = sampler.inner
+        method = type(sampler).after_trial
         if method is optuna.samplers.TPESampler.after_trial:
             return "constraints_func" in self.typed.sampler
         return method is not optuna.samplers.BaseSampler.after_trial
@@ -645,11 +666,17 @@ class Study:
         trial.intermediate_values[epoch] = float(value)
         if self._notes.has_verdicts(self.optuna) and not self._index.seen:
             self._look()
-        prune = bool(self.optuna.pruner.prune(self.optuna, trial))
+        prune = self._judge(trial)
         still = self.storage.optuna.still()
         self._notes.note_verdict(self.optuna, still, claim.token, epoch, stop=prune)
         del self._reporting[claim.token]
         return prune
+
+    def _judge(self, trial: FrozenTrial) -> bool:
+        """Whether the pruner says that a trial is to stop; of a comparison, that of its arm."""
+        if self._arm_studies is not None:
+            return self._arm_studies.of(trial.number).prune(trial)
+        return bool(self.optuna.pruner.prune(self.optuna, trial))
 
     def finish(self, claim: Claim, result: Result | Mapping[str, Any]) -> bool:
         """Record the end of an attempt.

@@ -151,6 +151,7 @@ def _draw(report: ReplayReport, asks: Sequence[_Ask]) -> Iterator[tuple[_Ask, Pr
             study_seed=study["seed"],
             number=number,
             directions=study["directions"],
+            arm=recorded.open_arm(number, pruner),
         )
         try:
             trials = recorded.see(ask.seen)

@@ -19,6 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.types import JsonObject
+from dlsearch.sampling.arm_study import ArmStudy
+from dlsearch.sampling.arms import Arms
 from dlsearch.space.space import Space
 from dlsearch.study.states import RecordedTrialState
 
@@ -196,6 +198,9 @@ class RecordedStudy:
         self.name = study["name"]
         self.space = Space.from_json(study["space"])
         self._config = study["config"]
+        self._arms = Arms.of_study(self.space, self._config["study"])
+        #: Of a comparison, the pruner of each arm, which keeps what it has measured.
+        self._arm_pruners: dict[int, BasePruner] = {}
         self._storage = RecordedStorage(self.name, study["directions"])
         self._base = [self._rebuild(row) for row in rows]
         #: Numbers of the trials that had not ended when the record was read.
@@ -205,6 +210,24 @@ class RecordedStudy:
                 self._unfinished.add(trial.number)
 
     # -- asking ------------------------------------------------------------------------------------
+    def open_arm(
+        self,
+        number: int,
+        pruner: BasePruner | None,
+    ) -> ArmStudy | None:
+        """The arm of a trial, of which nothing is read yet; None where nothing is compared.
+
+        Args:
+            number: The trial's.
+            pruner: As the study's was made; each arm keeps a copy of its own.
+        """
+        if self._arms is None:
+            return None
+        place = self._arms.place_of(number)
+        if place not in self._arm_pruners:
+            self._arm_pruners[place] = copy.deepcopy(pruner or NopPruner())
+        return ArmStudy(self._storage, self.name, self._arms, place, self._arm_pruners[place])
+
     def propose(
         self,
         number: int,
@@ -256,9 +279,12 @@ class RecordedStudy:
         Args:
             own: The trial with what it has reported; what the pruner notes is added to it.
             trials: What the pruner sees.
-            pruner: The pruner.
+            pruner: The pruner; of a comparison, what that of each arm is copied from.
         """
         self._storage.show(trials, own)
+        arm = self.open_arm(own.number, pruner)
+        if arm is not None:
+            return arm.prune(self._storage.get_trial(own.number))
         study = self._open(RandomSampler(seed=0), pruner)
         return bool(pruner.prune(study, self._storage.get_trial(own.number)))
 

@@ -488,3 +488,36 @@ def test_no_confirmation_where_none_is_wanted_or_the_objectives_are_several(tmp_
     assert rounds.claim(holder()) is None
     assert rounds.done()
     assert read_record(study).to_json()["finalization"] is None
+
+
+def test_the_best_of_every_arm_is_confirmed_on_the_same_seeds(tmp_path):
+    """Whatever `top` and `racing` say, and however far an arm is behind."""
+    compared = draft(
+        3,
+        study={"confirm": {**SETTINGS, "racing": True, "seeds": 4}, "compare": "model.dropout"},
+    )
+    study = opened(tmp_path, compared)
+    search(study, values=(0.1, 0.9, 0.5, 0.3, 0.8, 0.5, 0.2, 0.7, 0.4))
+    claims = confirm(study, score=lambda claim: 0.9 - 0.3 * claim.finalist.params["model.dropout"])
+    round_ = Rounds(study).last()
+    assert [each.trial_number for each in round_.field] == [3, 1, 2]  # of two equals the first
+    assert [each.params["model.dropout"] for each in round_.field] == [0.0, 0.25, 0.5]
+    assert not any(each.default for each in round_.field)
+    trained = [(c.finalist.trial_number, c.seed) for c in claims if c.kind == "confirm"]
+    seeds = [replica_seed(0, 1, replica) for replica in range(4)]
+    assert sorted(trained) == sorted((number, seed) for number in (1, 2, 3) for seed in seeds)
+    assert round_.race.winner == 0
+    assert round_.document["scored"]
+    assert Rounds(study).done()
+    assert read_record(study).to_json()["finalization"]["top"] == 1
+    study.storage.close()
+
+
+def test_an_arm_without_a_result_is_not_confirmed(tmp_path):
+    study = opened(tmp_path, draft(2, study={"compare": "model.dropout"}))
+    while (claim := study.claim(holder())) is not None:
+        lost = claim.params["model.dropout"] == 0.25
+        study.finish(claim, failed("nan") if lost else complete(0.5))
+    confirm(study)
+    assert [each.trial_number for each in Rounds(study).last().field] == [0, 2]
+    study.storage.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import sys
 
@@ -11,8 +13,11 @@ from omegaconf import OmegaConf
 from dlsearch.config.compose import compose_config, hydra_groups
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.names import check_name
+from dlsearch.planning.comparison import first_trials
 from dlsearch.planning.draft import make_draft
-from dlsearch.planning.open_study import document_of, drift
+from dlsearch.planning.open_study import check_drift, document_of, drift
+from dlsearch.sampling.arms import Arms
+from dlsearch.storage.database import StudyRow
 from dlsearch.study.trial_config import trial_config
 
 
@@ -153,3 +158,78 @@ def test_nothing_heavy_is_imported(words):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "0 []", done.stderr
+
+
+COMPARISON = ["model=mlp,lenet", "data=mnist", "study.compare=model", "study.n_trials=5"]
+
+
+def test_a_comparison_gives_every_arm_the_budget():
+    draft = make(*COMPARISON, "model.depth=choice(1,2)", "study.enqueue=[{optimizer.lr: 0.01}]")
+    assert draft.arms == Arms("model", ("mlp", "lenet"))
+    assert draft.total_trials == 10
+    assert draft.study["confirm"]["top"] == 1
+    assert draft.study["confirm"]["racing"] is False
+    assert "compares model: mlp, lenet; trials of each: 5, in all: 10" in draft.notices
+    first = first_trials(draft)
+    assert [trial.params["model"] for trial in first] == ["mlp", "lenet"] * 2
+    assert [trial.origin for trial in first] == ["default"] * 2 + ["enqueued"] * 2
+    assert [trial.params.get("model.depth") for trial in first[:2]] == [2, None]
+    assert [trial.params["optimizer.lr"] for trial in first[2:]] == [0.01, 0.01]
+
+
+def test_an_arm_whose_default_lies_outside_keeps_all_from_beginning_with_theirs():
+    draft = make(*COMPARISON, "model.widths=choice([32],[64])", "model.dropout=interval(0.1,0.2)")
+    assert draft.arm_defaults == first_trials(draft) == []
+    assert any("model.dropout" in notice for notice in draft.notices)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "what"),
+    [
+        (["study.compare=modell"], "study.compare", "model"),
+        (["study.compare=optimizer.lr"], "study.compare", "no choice"),
+        (["model=mlp"], "study.compare", "not searched"),
+        (["optimizer.lr=choice(0.1)", "study.compare=optimizer.lr"], "study.compare", "one option"),
+        (
+            ["model.widths=choice([32],[64])", "study.compare=model.widths"],
+            "study.compare",
+            "only under some values of model",
+        ),
+        (["sampler=grid", "space=none"], "study.compare", "grid"),
+        (["sampler=qmc"], "study.compare", "sampler=tpe"),
+        (["sampler=nsga2"], "study.compare", "generations"),
+        (["study.target=0.9"], "study.target", "all"),
+        (
+            ["study.objective=[val/accuracy,val/loss]", "study.direction=[maximize,minimize]"],
+            "study.compare",
+            "one objective",
+        ),
+        (["study.enqueue=[{model: mlp}]"], "study.enqueue[0].model", "every arm"),
+        (["study.enqueue=[{optimizer.lr: 5}]"], "study.enqueue[0].optimizer.lr", "outside"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(overrides, key, what):
+    with pytest.raises(ConfigError, match=what) as caught:
+        make(*COMPARISON, *overrides)
+    assert caught.value.key == key
+
+
+def test_a_comparison_stays_one_and_a_plain_study_too():
+    """A trial's number says its arm, so that even allow_drift does not change what is compared."""
+    row = StudyRow(name="s", document="")
+    kinds = {
+        "plain": make(*COMPARISON, "study.compare=null", "study.name=s"),
+        "compared": make(*COMPARISON, "study.name=s"),
+        "more": make(*COMPARISON, "model=mlp,lenet,svm", "study.name=s"),
+    }
+    known = {"provenance": {}, "sha": {"env": "e", "code": "c"}}
+    documents = {name: document_of(draft, {}, known) for name, draft in kinds.items()}
+    for old, new in itertools.permutations(documents, 2):
+        row.document = json.dumps(documents[old].plain)
+        with pytest.raises(ConfigError, match="cannot go on") as caught:
+            check_drift(row, documents[new], allow=True)
+        assert caught.value.key == "study.compare"
+    for name, document in documents.items():
+        row.document = json.dumps(document.plain)
+        check_drift(row, document, allow=False)
+        assert ("compare" in document.fixed["study"]) == (name != "plain")

@@ -11,6 +11,7 @@ import pytest
 
 from dlsearch.planning.draft import Draft
 from dlsearch.planning.open_study import document_of, open_study
+from dlsearch.sampling.arms import Arms
 from dlsearch.space.space import Space
 from dlsearch.storage.attempts import Holder
 from dlsearch.storage.database import Storage
@@ -47,7 +48,9 @@ def draft(n_trials: int = 10, *, space: list[str] | None = None, **changes: Any)
         "name": "s", "config": config, "options": {}, "space": found, "objectives": ["val/accuracy"],
         "directions": ["maximize"], "enqueue": [], "default": None, "choices": {"data": "none"}, "overrides": [],
     }  # fmt: skip
-    return Draft(**{**fields, **changes})
+    made = Draft(**{**fields, **changes})
+    made.arms = Arms.of_study(made.space, study)
+    return made
 
 
 @functools.cache

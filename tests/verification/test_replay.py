@@ -190,6 +190,24 @@ def test_so_are_those_of_other_pruners(search, pruner):
     assert draw_again(report).differs == []
 
 
+@pytest.mark.parametrize(
+    ("sampler", "pruner"),
+    [(TPE, MEDIAN), (TPE, HALVING), (CMAES, None), (TPE, HYPERBAND)],
+    ids=["median", "halving", "cmaes", "hyperband"],
+)
+def test_so_are_those_of_a_comparison(search, sampler, pruner):
+    """Each arm by what was seen of its own trials."""
+    compared = {"compare": "model.dropout"}
+    report = search(1 if sampler is CMAES else 3, 8, sampler=sampler, pruner=pruner, study=compared)
+    assert len(report["replay"]) == 24
+    found = draw_again(report)
+    assert (found.why_not, found.differs, found.drawn) == (None, [], 24)
+    if pruner is not None:
+        verdicts = judge_again(report)
+        assert (verdicts.why_not, verdicts.differs) == (None, [])
+        assert verdicts.judged > 8
+
+
 def test_a_changed_parameter_is_found(report):
     changed = copy.deepcopy(report)
     row = next(row for row in changed["replay"][6:] if row["state"] == "complete")

@@ -161,7 +161,7 @@ def describe(overrides: list[str], config_dirs: list[str]) -> SearchPlan:
     if not draft.directions:
         raise ConfigError("study.direction", "expected maximize or minimize")
     confirmations = _count_confirmations(draft)
-    n_trials = draft.study["n_trials"]
+    n_trials = draft.total_trials
     size = draft.space.size()
     notices = list(draft.notices)
     if reason:
@@ -233,7 +233,8 @@ def _count_confirmations(draft: Draft) -> int:
     if not draft.study["finalize"] or len(draft.directions) != 1:
         return 0
     confirm = draft.study["confirm"]
-    configurations = confirm["top"] + 1  # the default one is trained again as well
+    # the default one is trained again as well; of a comparison, the best of every arm
+    configurations = confirm["top"] + 1 if draft.arms is None else len(draft.arms)
     return int(configurations * confirm["seeds"] + confirm["refit"])
 
 
