@@ -188,7 +188,7 @@ def test_an_arm_whose_default_lies_outside_keeps_all_from_beginning_with_theirs(
     [
         (["study.compare=modell"], "study.compare", "model"),
         (["study.compare=optimizer.lr"], "study.compare", "no choice"),
-        (["model=mlp"], "study.compare", "not searched"),
+        (["study.compare=optimizer"], "study.compare", "not searched"),
         (["optimizer.lr=choice(0.1)", "study.compare=optimizer.lr"], "study.compare", "one option"),
         (
             ["model.widths=choice([32],[64])", "study.compare=model.widths"],
@@ -220,7 +220,7 @@ def test_a_comparison_stays_one_and_a_plain_study_too():
     kinds = {
         "plain": make(*COMPARISON, "study.compare=null", "study.name=s"),
         "compared": make(*COMPARISON, "study.name=s"),
-        "more": make(*COMPARISON, "model=mlp,lenet,svm", "study.name=s"),
+        "more": make("model=mlp,lenet,linear", *COMPARISON[1:], "study.name=s"),
     }
     known = {"provenance": {}, "sha": {"env": "e", "code": "c"}}
     documents = {name: document_of(draft, {}, known) for name, draft in kinds.items()}
