@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlsearch.report.facts.arms import read_arms, write_option
 from dlsearch.report.study import CheckRow, TrialState
 
 if TYPE_CHECKING:
     from dlsearch.report.study import Finalist, Finalization, LedgerRow, View
+    from dlsearch.sampling.arms import Arms
 
 #: What is found wrong by one check, at most, that the report lists.
 MOST_FOUND = 5
@@ -159,10 +161,17 @@ def _check_round(view: View) -> Iterator[_Check]:
         "The seeds of the confirmation are distinct, and no trial of the search had one.",
         [*_find_repeated_seeds(final), *_find_used_seeds(view, final)],
     )
-    yield (
-        "The default configuration is among the finalists and was never dropped.",
-        _find_lost_default(final),
-    )
+    arms = read_arms(view.study)
+    if arms is None:
+        yield (
+            "The default configuration is among the finalists and was never dropped.",
+            _find_lost_default(final),
+        )
+    else:
+        yield (
+            "The best trial of every option that is compared is among the finalists, on all seeds.",
+            _find_lost_arms(view, final, arms),
+        )
     if final.state == "complete":
         yield (
             "Of the finalists that had all seeds, the winner has the best mean.",
@@ -196,6 +205,21 @@ def _find_used_seeds(view: View, final: Finalization) -> list[str]:
         for trial in view.trials
         if trial.seed in fresh
     ]
+
+
+def _find_lost_arms(view: View, final: Finalization, arms: Arms) -> list[str]:
+    """The options whose best trial is no finalist, or was dropped."""
+    confirmed = {each.trial_number for each in final.configurations if each.dropped_after is None}
+    lost = []
+    for place, option in enumerate(arms.options):
+        scored = [t for t in view.trials if t.scored and arms.place_of(t.number) == place]
+        if not scored:
+            continue
+        sign = view.objective.sign
+        best = max(scored, key=lambda trial: (sign * trial.values[0], -trial.number))
+        if best.number not in confirmed:
+            lost.append(f"trial {best.number} of {arms.key}={write_option(option)} is not")
+    return lost
 
 
 def _find_lost_default(final: Finalization) -> list[str]:

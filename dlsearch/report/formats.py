@@ -19,6 +19,9 @@ NONE = "–"
 _SMALLEST_PLAIN = 1e-3
 _LARGEST_PLAIN = 1e6
 
+# A smaller p value is not written out.
+_LEAST_P = 0.001
+
 # From these seconds on, a duration is written without decimals, in minutes, in hours.
 _WHOLE_SECONDS = 10
 _MINUTES = 120
@@ -109,6 +112,13 @@ def interval(ends: Sequence[float] | None, percent: bool) -> str:
     low, high = (score(end, percent) for end in ends)
     without_unit = low.removesuffix(f"{THIN}%")
     return f"{without_unit} to {high}"
+
+
+def p_value(p: float | None) -> str:
+    """Write a p value with two digits, and never as zero."""
+    if p is None:
+        return NONE
+    return f"< {_LEAST_P}" if p < _LEAST_P else f"{p:.2g}"
 
 
 def probability(p: float | None) -> str:

@@ -97,6 +97,7 @@ def environment(*, markdown: bool) -> jinja2.Environment:
         "interval": formats.interval,
         "prob": formats.probability,
         "bare": difference_without_unit,
+        "p_value": formats.p_value,
         "spread": format_spread,
         "rate": is_rate,
         "items_by": rows_by_key,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dlsearch.report.facts.arms_claim import write_arms_headline, write_arms_sentences
 from dlsearch.report.facts.contents import (
+    ArmsFacts,
     Claim,
     Comparison,
     Confirmation,
@@ -29,6 +31,12 @@ _STATES_IN_WORDS = {
     "running": "still running",
     "failed": "over without a result",
 }
+
+#: Whatever the winner has that the default has not, it had a search besides.
+_UNSEARCHED = (
+    "The default configuration was not searched: the difference is the gain of the search, and of"
+    " no single choice in it."
+)
 
 _NO_RESULT = "No trial was completed: the study has no result."
 
@@ -60,6 +68,9 @@ def _describe_outcome(findings: Findings) -> _Outcome:
     if len(findings["objectives"]) > 1:
         return _Outcome(_describe_front(findings))
     confirmation = findings["confirmation"]
+    arms = findings["arms"]
+    if arms is not None:
+        return _describe_comparison(findings, arms)
     winner = find_winner(confirmation)
     if confirmation is not None and winner is not None and winner["n"]:
         return _describe_confirmed(findings["objectives"][0], confirmation, winner)
@@ -72,6 +83,18 @@ def _describe_outcome(findings: Findings) -> _Outcome:
             f"The confirmation over fresh seeds is not complete ({plural(done, 'training')} done):"
             " the score is the best of the search, hence optimistic."
         )
+    return outcome
+
+
+def _describe_comparison(findings: Findings, arms: ArmsFacts) -> _Outcome:
+    """What came out of a comparison; it has no gain over a default configuration."""
+    objective = findings["objectives"][0]
+    confirmation = findings["confirmation"]
+    headline = write_arms_headline(arms, confirmation, objective)
+    outcome = _Outcome(headline)
+    outcome.sentences += write_arms_sentences(arms, confirmation, objective)
+    if confirmation is not None and find_winner(confirmation) is None:
+        outcome.sentences.append("The confirmation over fresh seeds is not complete.")
     return outcome
 
 
@@ -171,7 +194,10 @@ def _compare_with_default(
     gain = against["mean"]
     headline = subject + _word_gain(gain, default_mean, percent)
     comparison = _word_comparison(against, "the default configuration", percent)
-    return _Outcome(headline, gain=gain, sentences=[comparison])
+    outcome = _Outcome(headline, gain=gain, sentences=[comparison])
+    if gain > 0:
+        outcome.sentences.append(_UNSEARCHED)
+    return outcome
 
 
 def _capitalise(text: str) -> str:
@@ -270,7 +296,10 @@ def _compare_with_default_trial(
         )
         return _Outcome(f"{subject}.", sentences=[unscored])
     comparison = _word_gain(gain, default["values"][0], objective["percent"])
-    return _Outcome(f"{subject}{comparison}", gain)
+    outcome = _Outcome(f"{subject}{comparison}", gain)
+    if gain > 0:
+        outcome.sentences.append(_UNSEARCHED)
+    return outcome
 
 
 def _word_resolution(resolution: Resolution, gain: float | None) -> str:

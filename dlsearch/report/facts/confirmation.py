@@ -146,6 +146,7 @@ def _describe_finalist(
     return {
         **estimate,
         "name": _name_finalist(finalist),
+        "arm": None,
         "trial_number": finalist.trial_number,
         "default": finalist.default,
         "winner": finalist.winner,

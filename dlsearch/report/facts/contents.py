@@ -266,9 +266,10 @@ class Ends(TypedDict):
 
 
 class FinalistRow(MeanEstimate):
-    """A finalist, with the estimate of its mean over fresh seeds."""
+    """A finalist, with the estimate of its mean over fresh seeds; `arm` is its option's name."""
 
     name: str
+    arm: str | None
     trial_number: int | None
     default: bool
     winner: bool
@@ -316,6 +317,38 @@ class Confirmation(TypedDict):
     checkpoint: str | None
     scoring_error: str | None
     device_seconds: float | None
+
+
+class ArmRow(TypedDict):
+    """An arm of a comparison; `finalist` is its place in the confirmation, if it was confirmed.
+
+    `ended` trials of it are over, `completed` of these with a score.
+    """
+
+    option: str
+    ended: int
+    completed: int
+    device_seconds: float
+    finalist: int | None
+
+
+class ArmPair(Comparison):
+    """Two arms, by their places: `of` has the better mean.
+
+    `p` is of the two-sided paired t test, `holm` the same corrected for the number of pairs.
+    """
+
+    p: float | None
+    holm: float | None
+
+
+class ArmsFacts(TypedDict):
+    """A comparison: the options of `key`, each after a search of `asked` trials, and all pairs."""
+
+    key: str
+    asked: int
+    arms: list[ArmRow]
+    pairs: list[ArmPair]
 
 
 class Optimism(TypedDict):
@@ -564,6 +597,7 @@ class Findings(TypedDict):
     resolution: Resolution | None
     test: TestFacts
     confirmation: Confirmation | None
+    arms: ArmsFacts | None
     optimism: Optimism | None
     breaches: list[BreachRow]
     data: DataFacts | None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.report.facts import test_set
+from dlsearch.report.facts.arms import describe_arms, name_arms, read_arms
 from dlsearch.report.facts.checklist import answer_checklist
 from dlsearch.report.facts.claim import write_claim
 from dlsearch.report.facts.command import reproduce
@@ -79,6 +80,8 @@ def build_report(view: View) -> Report:
 def collect_findings(view: View) -> Findings:
     """Compute all that the sentences of the report rest on."""
     confirmation = describe_confirmation(view)
+    arms = read_arms(view.study)
+    name_arms(confirmation, arms)
     ranked = rank_trials(view)
     leaders = [trial for trial in ranked[:LEADERS] if _has_curve(trial)]
     return {
@@ -88,7 +91,8 @@ def collect_findings(view: View) -> Findings:
         "trials": [describe_trial(trial) for trial in view.trials],
         "best": _number_of(view.best),
         "winner": _number_of(view.winner),
-        "default": _number_of(view.default),
+        # each arm has a default configuration of its own, and none is compared with it
+        "default": _number_of(view.default) if arms is None else None,
         "won": _describe_won(view, confirmation),
         "pareto": view.pareto,
         "top": [trial.number for trial in ranked[:TOP]],
@@ -102,6 +106,7 @@ def collect_findings(view: View) -> Findings:
         "resolution": resolve_validation(view),
         "test": test_set.describe_test(view),
         "confirmation": confirmation,
+        "arms": describe_arms(view, confirmation, arms),
         "optimism": measure_optimism(view, confirmation),
         "breaches": test_set.list_breaches(view),
         "data": describe_data(view.document.data),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dlsearch.confirmation.racing import ERROR_RATE
 from dlsearch.report.facts.contents import (
     Accounting,
+    ArmsFacts,
     Confirmation,
     FinalistRow,
     Findings,
@@ -37,6 +38,7 @@ def list_limits(findings: Findings, document: StudyDocument) -> list[str]:
         *_limit_outcomes(findings),
         *_limit_state(document),
         *_limit_attempts(findings),
+        *_limit_options(findings),
         *_limit_test(findings),
         *_limit_data(findings),
         *_limit_repetition(document),
@@ -60,7 +62,11 @@ def _limit_confirmation(findings: Findings) -> Iterator[str]:
         )
         return
     yield from _limit_mean(winner)
-    yield from _limit_selection(confirmation, findings["objectives"][0]["percent"])
+    yield from _limit_selection(
+        confirmation,
+        findings["arms"],
+        findings["objectives"][0]["percent"],
+    )
     yield from _limit_seeds(confirmation)
     yield (
         "All replicas share one split of the data: the spread holds the seeds of training, not the"
@@ -83,10 +89,14 @@ def _limit_mean(winner: FinalistRow) -> Iterator[str]:
         yield f"There is no bootstrap interval of the winner's mean: {winner['why_not']}."
 
 
-def _limit_selection(confirmation: Confirmation, percent: bool) -> Iterator[str]:
+def _limit_selection(
+    confirmation: Confirmation,
+    arms: ArmsFacts | None,
+    percent: bool,
+) -> Iterator[str]:
     """What choosing the winner by the replicas does to its mean."""
     n_finalists = len(confirmation["finalists"])
-    if n_finalists > 1:
+    if n_finalists > 1 and arms is None:
         yield (
             f"The winner was chosen among {n_finalists} configurations by the same replicas that"
             " its mean is of, so that this mean is slightly optimistic as well, and so are the"
@@ -169,6 +179,26 @@ def _limit_search(findings: Findings) -> Iterator[str]:
             " distributions and importances describe where it looked, and no expected-best curve is"
             " given."
         )
+
+
+def _limit_options(findings: Findings) -> Iterator[str]:
+    """That a search compares no options: those that others depend on, and config groups."""
+    if findings["arms"] is not None:
+        yield (
+            "A difference between arms is of the option together with what its search chose: after"
+            " another budget, or on another split, it may be another one."
+        )
+        return
+    space = findings["study"].get("space") or []
+    parents = {name for dim in space for name in (dim.get("when") or {})}
+    for dim in space:
+        is_option = bool(dim.get("is_group")) or dim["name"] in parents
+        if is_option and len(dim.get("choices") or ()) > 1:
+            yield (
+                f"The search compares no options of {dim['name']}: they had unequal numbers of"
+                f" trials, and other settings beside them. study.compare={dim['name']} gives each a"
+                " search of its own."
+            )
 
 
 def _limit_outcomes(findings: Findings) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.report.figures.canvas import ACCENT, FAINT, MUTED, PAPER
+from dlsearch.report.formats import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,8 @@ BAND_LOOK: Look = {
 MARK_WIDTH = 0.008
 #: Distance of marks that are set below one another, of a row of one.
 LINE_DISTANCE = 0.11
+#: Letters of an option's name.
+MOST_LETTERS = 20
 #: Share by which a range is wider than the replicas, of which each one counts.
 PAD_SHARE = 0.07
 
@@ -36,8 +39,10 @@ def colour_of(finalist: FinalistRow) -> str:
 
 
 def short_name(finalist: FinalistRow) -> str:
-    """How a figure names a finalist: ``trial 17``, ``default (0)``."""
+    """How a figure names a finalist: ``trial 17``, ``default (0)``; of a comparison its option."""
     number = finalist["trial_number"]
+    if finalist["arm"] is not None:
+        return short(finalist["arm"], MOST_LETTERS)
     if finalist["default"]:
         return "default" if number is None else f"default ({number})"
     return "no trial" if number is None else f"trial {number}"
