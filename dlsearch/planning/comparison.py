@@ -12,7 +12,7 @@ from dlsearch.config.compose import resolve
 from dlsearch.config.moved import current_name
 from dlsearch.confirmation.racing import LIMIT
 from dlsearch.core.errors import ConfigError
-from dlsearch.sampling.arms import KEY, Arms
+from dlsearch.sampling.arms import KEY, Arms, write_option
 from dlsearch.sampling.factory import goes_by_others
 from dlsearch.space.space import Space
 from dlsearch.study.trial_config import trial_config
@@ -100,9 +100,8 @@ def plan_arms(draft: Draft) -> None:
     if arms is None:
         return
     draft.config["study"]["confirm"] |= {"top": 1, "racing": False}
-    listed = ", ".join(map(str, arms.options))
     draft.notices.append(
-        f"compares {arms.key}: {listed}; "
+        f"compares {arms.key}: {arms.listed}; "
         f"trials of each: {draft.study['n_trials']}, in all: {draft.total_trials}"
     )
 
@@ -162,8 +161,7 @@ def _arms_of(document: StudyDocument) -> Arms | None:
 def _say(arms: Arms | None) -> str:
     if arms is None:
         return "compares nothing"
-    listed = ", ".join(map(str, arms.options))
-    return f"compares {arms.key} ({listed})"
+    return f"compares {arms.key} ({arms.listed})"
 
 
 # -- defaults --------------------------------------------------------------------------------------
@@ -180,8 +178,8 @@ def set_arm_defaults(draft: Draft) -> None:
         if outside:
             listed = ", ".join(f"{name}={values[name]}" for name in outside)
             draft.notices.append(
-                f"no arm runs its default configuration first: with {arms.key}={option}, "
-                f"{listed} lies outside the search space"
+                "no arm runs its default configuration first: with "
+                f"{arms.key}={write_option(option)}, {listed} lies outside the search space"
             )
             return
         found.append({arms.key: option, **values})

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.report.facts.arms import read_arms, write_option
+from dlsearch.report.facts.arms import read_arms
 from dlsearch.report.study import CheckRow, TrialState
+from dlsearch.sampling.arms import Arms, write_option
 
 if TYPE_CHECKING:
     from dlsearch.report.study import Finalist, Finalization, LedgerRow, View
-    from dlsearch.sampling.arms import Arms
 
 #: What is found wrong by one check, at most, that the report lists.
 MOST_FOUND = 5

@@ -16,12 +16,21 @@ from typing import TYPE_CHECKING, Any
 from dlsearch.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from dlsearch.core.types import Params, ParamValue
+    from dlsearch.core.types import ParamValue
     from dlsearch.space.space import Space
 
 #: A comparison has at least so many arms.
 FEWEST_ARMS = 2
 KEY = "study.compare"
+
+
+def write_option(option: Any) -> str:
+    """An option as a config has it: ``null``, ``true``, ``study:lenet_mnist``, ``0.25``."""
+    if option is None:
+        return "null"
+    if isinstance(option, bool):
+        return str(option).lower()
+    return str(option)
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,11 @@ class Arms:
                 f"compare {parents}, or fix it",
             )
         if len(dim.choices) < FEWEST_ARMS:
+            only = write_option(dim.choices[0])
             raise ConfigError(
                 KEY,
-                f"{key} has one option alone, {dim.choices[0]}",
-                f"{key}='choice({dim.choices[0]}, …)'",
+                f"{key} has one option alone, {only}",
+                f"{key}='choice({only}, …)'",
             )
         return cls(key, tuple(dim.choices))
 
@@ -89,14 +99,10 @@ class Arms:
         """A trial's number within its arm, from 0."""
         return number // len(self.options)
 
-    def place_of_params(self, params: Params) -> int | None:
-        """The arm of a configuration; None where it says none."""
-        if self.key not in params:
-            return None
-        value = params[self.key]
-        if value not in self.options:
-            return None
-        return self.options.index(value)
+    @property
+    def listed(self) -> str:
+        """The options, as a config has them."""
+        return ", ".join(map(write_option, self.options))
 
     def space_of(
         self,

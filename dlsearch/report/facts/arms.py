@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.report.facts.intervals import compare_pairs
-from dlsearch.report.formats import number
 from dlsearch.report.study import TrialState
-from dlsearch.sampling.arms import Arms
+from dlsearch.sampling.arms import Arms, write_option
 
 if TYPE_CHECKING:
     from dlsearch.report.facts.contents import ArmPair, ArmRow, ArmsFacts, Confirmation, FinalistRow
@@ -27,11 +26,6 @@ def read_arms(study: Mapping[str, Any]) -> Arms | None:
         if key is not None and dim["name"] == key and dim.get("choices"):
             return Arms(key, tuple(dim["choices"]))
     return None
-
-
-def write_option(option: Any) -> str:
-    """An option as the config has it: ``null``, ``true``, ``study:lenet_mnist``, ``0.25``."""
-    return "null" if option is None else number(option)
 
 
 def name_arms(
