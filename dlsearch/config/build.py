@@ -43,12 +43,20 @@ ALLOWED: tuple[str, ...] = (
     "torchvision.ops",
     "torchmetrics",
     "pytorch_lightning.callbacks",
+    "pytorch_lightning.loggers",
+    "pytorch_lightning.plugins",
+    "pytorch_lightning.profilers",
     "optuna.samplers",
     "optuna.pruners",
 )
-#: Within those, but out of reach: they generate code from the names in a net and run it, or load
-#: what a path names.
+#: Within those, but out of reach: they generate code from the names in a net and run it, load
+#: what a path names, or send what they are given elsewhere.
 DENIED: tuple[str, ...] = (
+    "pytorch_lightning.loggers.comet",
+    "pytorch_lightning.loggers.litlogger",
+    "pytorch_lightning.loggers.mlflow",
+    "pytorch_lightning.loggers.neptune",
+    "pytorch_lightning.loggers.wandb",
     "torch.nn.cpp",
     "torch.nn.parallel",
     "torchvision.models.feature_extraction",
@@ -68,6 +76,9 @@ BASES = frozenset(
         "optuna.samplers.nsgaii._crossovers._base.BaseCrossover",
         "pytorch_lightning.callbacks.callback.Callback",
         "pytorch_lightning.core.datamodule.LightningDataModule",
+        "pytorch_lightning.loggers.logger.Logger",
+        "pytorch_lightning.plugins.precision.precision.Precision",
+        "pytorch_lightning.profilers.profiler.Profiler",
         "torch.nn.modules.module.Module",
         "torch.optim.lr_scheduler.LRScheduler",
         "torch.optim.optimizer.Optimizer",
@@ -103,7 +114,19 @@ HARMLESS = frozenset(
 #: Modules all of whose public functions compute, and touch nothing else.
 _OF_NUMBERS = ("torch.nn.functional", "torch.nn.init")
 #: The config groups of which something is built.
-GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "sampler", "pruner")
+GROUPS = (
+    "model",
+    "task",
+    "data",
+    "optimizer",
+    "scheduler",
+    "callbacks",
+    "logger",
+    "sampler",
+    "pruner",
+)
+#: Arguments of Lightning's Trainer that a node with a ``_target_`` may describe.
+BUILT_ARGUMENTS = ("profiler", "plugins", "strategy")
 _SPECIAL = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
 
 
@@ -144,6 +167,9 @@ def check_groups(
     """
     check_expansion(dict(_to_plain(config)))
     nodes = {group: config.get(group) for group in GROUPS}
+    trainer = config.get("trainer") or {}
+    for argument in BUILT_ARGUMENTS:
+        nodes[f"trainer.{argument}"] = trainer.get(argument)
     for group, found in (options or {}).items():
         for option, node in found.items():
             nodes[f"{group}={option}"] = node

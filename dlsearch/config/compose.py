@@ -17,6 +17,7 @@ from yaml import MarkedYAMLError
 
 from dlsearch.config.guard import check_folder, guarded_composition
 from dlsearch.config.register import register
+from dlsearch.config.trainer_arguments import refusal_of
 from dlsearch.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def explain(error: Exception) -> ConfigError:
         if missing is not None:
             return missing
     key = _find_key(text)
+    refusal = refusal_of(key)
+    if refusal is not None:
+        return refusal
     if "not in struct" in text or re.search(r"Key '.*' not in '", text):
         return _explain_unknown_key(key, cause)
     hint = "see dlsearch --cfg job" if "not in 'Frame'" in text else ""

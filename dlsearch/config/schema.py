@@ -10,6 +10,8 @@ from typing import Any, Dict, List, Optional  # OmegaConf reads these annotation
 
 from omegaconf import MISSING
 
+from dlsearch.config.trainer_arguments import TrainerConfig
+
 
 @dataclass
 class ConfirmConfig:
@@ -133,28 +135,6 @@ class TrackingConfig:
 
 
 @dataclass
-class TrainerConfig:
-    """Arguments of ``pytorch_lightning.Trainer``; see its documentation."""
-
-    max_epochs: Optional[int] = 10  # null: trainer.max_steps says how long
-    max_steps: Optional[int] = None
-    accelerator: str = "auto"
-    devices: Any = 1
-    precision: Any = "32-true"
-    gradient_clip_val: Optional[float] = None
-    gradient_clip_algorithm: Optional[str] = None
-    accumulate_grad_batches: int = 1
-    log_every_n_steps: int = 50
-    deterministic: Any = True
-    # null: trainer.val_check_interval counts batches over epochs
-    check_val_every_n_epoch: Optional[int] = 1
-    val_check_interval: Any = None
-    limit_train_batches: Any = None
-    limit_val_batches: Any = None
-    overfit_batches: Any = 0.0
-
-
-@dataclass
 class Frame:
     """The top level."""
 
@@ -170,6 +150,7 @@ class Frame:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     callbacks: Any = None
+    logger: Any = None  # loggers of Lightning's beside our own, by names of yours
     data: Any = None
     model: Any = None
     task: Any = None

@@ -394,7 +394,7 @@ def check_built(
         ) from error
     described = data.describe() if data is not None and hasattr(data, "describe") else {}
     model = _describe_model(cfg, task)
-    model |= {"kind": kind_of(task), "progress_unit": unit_of(task)}
+    model |= {"kind": kind_of(task), "progress_unit": unit_of(task, cfg.trainer)}
     return {"data": described, "model": model, **moved}
 
 

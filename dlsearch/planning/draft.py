@@ -20,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlsearch.config.build import check_groups
 from dlsearch.config.compose import explain, key_paths, resolve, seconds
-from dlsearch.config.progress import training_length
+from dlsearch.config.progress import ProgressUnit, training_length
+from dlsearch.config.trainer_arguments import check_trainer
 from dlsearch.confirmation.racing import LIMIT
 from dlsearch.core import masking
 from dlsearch.core.bounded import parse_yaml, read_text
@@ -305,11 +306,29 @@ def _container(cfg: DictConfig) -> ConfigTree:
     try:
         plain = OmegaConf.to_container(copy, resolve=False, enum_to_str=True)
         assert isinstance(plain, dict)
+        _count_resources_in_steps(copy)
         for part in ("paths", "study", "sampler", "pruner", "allow_targets", "tracking"):
             plain[part] = resolve(copy, part)
     except OmegaConfBaseException as error:
         raise explain(error) from error
     return {str(key): value for key, value in plain.items()}
+
+
+def _count_resources_in_steps(cfg: DictConfig) -> None:
+    """Where a training has a length in steps, a pruner's resource is that, and not its epochs."""
+    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(trainer, dict)
+    if trainer.get("max_steps") is None:
+        return
+    if training_length(trainer).unit is not ProgressUnit.STEP:
+        return
+    node = cfg.pruner
+    while OmegaConf.is_dict(node):
+        raw = OmegaConf.to_container(node, resolve=False)
+        assert isinstance(raw, dict)
+        if raw.get("max_resource") == "${trainer.max_epochs}":
+            node.max_resource = "${trainer.max_steps}"
+        node = node.get("wrapped_pruner")
 
 
 def _options(
@@ -508,6 +527,7 @@ def _check_budgets(draft: Draft) -> None:
 
 
 def _check_machine(config: Mapping[str, Any]) -> None:
+    check_trainer(config["trainer"])
     training_length(config["trainer"])  # raises where it is below 1
     lease_s = config["worker"]["lease_s"]
     if lease_s < 2:

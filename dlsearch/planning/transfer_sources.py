@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from omegaconf import OmegaConf
 
 from dlsearch.config.compose import resolve
+from dlsearch.config.progress import epochs_of
 from dlsearch.config.transfer import settings, source
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.processes import process_tag
@@ -102,7 +103,7 @@ def check_node(
     if found["weights"] is not None:
         names.insert(0, found["weights"])
     for name in names:
-        settings({**found, "weights": name}, config["trainer"]["max_epochs"])
+        settings({**found, "weights": name}, epochs_of(config["trainer"]))
     if names:
         return
     for key, idle in _IDLE.items():

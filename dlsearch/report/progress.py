@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dlsearch.config.progress import ProgressUnit
+from dlsearch.config.progress import ProgressUnit, training_length
+from dlsearch.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +23,10 @@ def progress_unit(study: Mapping[str, Any]) -> ProgressUnit:
     for unit in ProgressUnit:
         if named == unit:
             return unit
-    trainer = _trainer_of(study)
-    is_in_steps = trainer.get("max_epochs") is None and trainer.get("max_steps") is not None
-    return ProgressUnit.STEP if is_in_steps else ProgressUnit.EPOCH
+    try:
+        return training_length(_trainer_of(study)).unit
+    except ConfigError:
+        return ProgressUnit.EPOCH
 
 
 def training_limit(study: Mapping[str, Any]) -> Any:
@@ -35,9 +37,11 @@ def training_limit(study: Mapping[str, Any]) -> Any:
     """
     trainer = _trainer_of(study)
     unit = progress_unit(study)
-    if unit is ProgressUnit.EPISODE:
+    try:
+        length = training_length(trainer)
+    except ConfigError:
         return None
-    return trainer.get(f"max_{unit}s")
+    return length.amount if length.unit is unit else None
 
 
 def _trainer_of(study: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,24 +12,21 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.plugins.precision import MixedPrecision, Precision
-from pytorch_lightning.utilities import GradClipAlgorithmType
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from dlsearch.config.build import build, locate
-from dlsearch.config.compose import resolve
-from dlsearch.config.foreign import is_inside_one
 from dlsearch.config.moved import current_name
-from dlsearch.core import permission
 from dlsearch.core.errors import ConfigError
 from dlsearch.tracking.logger import JournalLogger
 from dlsearch.training import determinism
 from dlsearch.training.failures import first_line
 from dlsearch.training.lean_loop import make_lean
+from dlsearch.training.trainer.arguments import build_loggers, check_strategy, trainer_settings
+from dlsearch.training.trainer.places import check_places
+from dlsearch.training.trainer.precision import let_clip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch.optim import Optimizer
+    from collections.abc import Callable, Mapping
 
     from dlsearch.core.types import ConfigTree
     from dlsearch.training.run import Run
@@ -39,10 +34,6 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 _OUR_EARLY_STOPPING = "dlsearch.training.callbacks.EarlyStopping"
-#: Arguments of Lightning's callbacks that name what is written.
-_PLACES = ("dirpath", "exclude_batches_path")
-#: Arguments of Lightning's Trainer of which null says something: validation by batches, not epochs.
-_NULL_MEANS = ("check_val_every_n_epoch",)
 #: Warnings of Lightning's own making, or known and meant.
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
@@ -154,7 +145,7 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
 
     Those that watch a metric watch the objective unless they name another.
     """
-    callbacks: list[pl.Callback] = []
+    callbacks: dict[str, pl.Callback] = {}
     for name, node in (cfg.callbacks or {}).items():
         if node is None:
             continue
@@ -163,8 +154,9 @@ def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:
         is_early_stopping = isinstance(callback, pl.callbacks.EarlyStopping)
         if run.refit_epochs is not None and is_early_stopping:
             continue
-        callbacks.append(callback)
-    return callbacks
+        callbacks[f"callbacks.{name}"] = callback
+    check_state_keys(callbacks)
+    return list(callbacks.values())
 
 
 def _build_callback(
@@ -177,7 +169,7 @@ def _build_callback(
     defaults: ConfigTree = {}
     if current_name(str(target)) == _OUR_EARLY_STOPPING:
         defaults = _watch_objective(node, run)
-    _check_places(node, key, cfg)
+    check_places(node, key, cfg)
     callback = build(node, key, **defaults)
     if not isinstance(callback, pl.Callback):
         raise ConfigError(f"{key}._target_", f"{target!r} makes no callback")
@@ -194,31 +186,26 @@ def _watch_objective(node: DictConfig, run: Run) -> ConfigTree:
     return {name: value for name, value in usual.items() if name not in node}
 
 
-def _check_places(node: DictConfig, key: str, cfg: DictConfig) -> None:
-    """Refuse a callback of a library that writes elsewhere.
+def check_state_keys(callbacks: Mapping[str, pl.Callback]) -> None:
+    """Check that checkpoints can tell the states of callbacks apart.
 
-    That is, elsewhere than below the store or the working folder.
+    Args:
+        callbacks: By the key of the config at which each stands.
+
+    Raises:
+        ConfigError: Two of them have one state key, as two of one class that watch one metric.
     """
-    if not str(node.get("_target_")).startswith("pytorch_lightning."):
-        return
-    roots = [Path.cwd(), Path(resolve(cfg, "paths.store")), *permission.folders()]
-    for name in _PLACES:
-        value = node.get(name)
-        if value is None:
+    seen: dict[str, str] = {}
+    for name, callback in callbacks.items():
+        if not is_overridden("state_dict", callback, parent=pl.Callback):
             continue
-        if not is_inside_one(Path(str(value)), roots):
+        other = seen.setdefault(callback.state_key, name)
+        if other != name:
             raise ConfigError(
-                f"{key}.{name}",
-                f"{str(value)!r} lies outside the working folder and the store",
-                "leave it out: the run's folder;"
-                " or allow_paths in [tool.dlsearch] of pyproject.toml",
+                name,
+                f"a checkpoint cannot tell it from {other}: both are {callback.state_key}",
+                f"{name}=null, or another monitor or mode for one of them",
             )
-    if os.sep in str(node.get("filename") or ""):
-        raise ConfigError(
-            f"{key}.filename",
-            "expected a name, not a path",
-            "best-{epoch}",
-        )
 
 
 def build_trainer(
@@ -228,9 +215,10 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer for small steps.
 
-    It has no sanity check, no summary, no checkpointing but ours, and no bar unless asked.
+    It has no checkpointing but ours, and no sanity check, summary or bar unless asked.
     """
-    settings = _trainer_settings(cfg)
+    settings = trainer_settings(cfg, run)
+    loggers = [JournalLogger(run.journal), *build_loggers(cfg, run)]
     determinism.check(settings.get("deterministic"))
     if run.refit_epochs is not None:
         settings["limit_val_batches"] = 0
@@ -239,49 +227,14 @@ def build_trainer(
     try:
         trainer = pl.Trainer(
             **settings,
-            logger=JournalLogger(run.journal),
+            logger=loggers,
             callbacks=callbacks,
             default_root_dir=run.folder,
             enable_checkpointing=True,
-            enable_progress_bar=run.progress_bar,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError("trainer", first_line(error)) from error
+    check_strategy(trainer)
     make_lean(trainer)
-    _let_clip(trainer)
+    let_clip(trainer)
     return trainer
-
-
-def _let_clip(trainer: pl.Trainer) -> None:
-    """Let gradients of fused optimizers be clipped under bf16-mixed.
-
-    Lightning refuses it for every mixed precision, because a fused optimizer undoes the scaling of
-    gradients itself, after the clip. With bfloat16 nothing is scaled.
-    """
-    plugin = trainer.precision_plugin
-    if type(plugin) is MixedPrecision and plugin.scaler is None:
-        trainer.strategy.precision_plugin = _Bf16Mixed("bf16-mixed", plugin.device)
-
-
-class _Bf16Mixed(MixedPrecision):
-    """Lightning's, without the check that is about scaled gradients."""
-
-    def clip_gradients(
-        self,
-        optimizer: Optimizer,
-        clip_val: float = 0.0,
-        gradient_clip_algorithm: GradClipAlgorithmType = GradClipAlgorithmType.NORM,
-    ) -> None:
-        """Clip as in full precision."""
-        Precision.clip_gradients(self, optimizer, clip_val, gradient_clip_algorithm)
-
-
-def _trainer_settings(cfg: DictConfig) -> ConfigTree:
-    """The arguments of Lightning's Trainer that the config gives."""
-    settings: ConfigTree = {}
-    for name, value in resolve(cfg, "trainer").items():
-        if value is not None or name in _NULL_MEANS:
-            settings[name] = value
-    return settings

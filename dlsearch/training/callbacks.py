@@ -130,12 +130,14 @@ class RunCallback(Checkpoint):
 
     Args:
         run: Its folder, journal, objectives and hooks.
+        unit: What its progress is counted in; None where the task says it.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, unit: ProgressUnit | None = None) -> None:
         """Nothing is written before the first report."""
         super().__init__()
         self.run = run
+        self._given_unit = unit
         self.folder = run.folder / "ckpt"
         self.resumption = checkpoints.Resumption()
         self.pruned = False
@@ -194,6 +196,7 @@ class RunCallback(Checkpoint):
             raise Interrupted
         if self._unit is not ProgressUnit.EPOCH:
             self._end_batch_of_steps(trainer, pl_module)
+            self._validate_at_last_step(trainer)
         self._batch_ended = time.perf_counter()
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
@@ -209,7 +212,7 @@ class RunCallback(Checkpoint):
         stage: str,
     ) -> None:
         """Look up in what the task counts its progress."""
-        self._unit = unit_of(pl_module)
+        self._unit = self._given_unit or unit_of(pl_module)
 
     def on_validation_end(
         self,
@@ -219,7 +222,7 @@ class RunCallback(Checkpoint):
         """Note that there are fresh validation metrics; by steps, report them at once."""
         self._validated = not trainer.sanity_checking
         if self._validated and self._unit is not ProgressUnit.EPOCH:
-            position = completed_units(trainer, pl_module) - 1
+            position = completed_units(trainer, pl_module, self._unit) - 1
             self._report_progress(trainer, position, _metrics_of(trainer))
             self.run.journal.flush()
 
@@ -255,10 +258,10 @@ class RunCallback(Checkpoint):
         task: pl.LightningModule,
     ) -> None:
         """After a batch of a task that counts in steps or episodes."""
-        completed = completed_units(trainer, task)
+        completed = completed_units(trainer, task, self._unit)
         if self.run.refit_epochs is not None:
             if completed >= self.run.refit_epochs:
-                trainer.should_stop = True
+                _end_training(trainer)
             return
         # its logger connector sets it
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -273,6 +276,15 @@ class RunCallback(Checkpoint):
             self._report_progress(trainer, completed - 1, metrics)
             self.run.journal.flush()
 
+    def _validate_at_last_step(self, trainer: pl.Trainer) -> None:
+        """Have a training validated that ends within its first epoch, before any validation.
+
+        Lightning validates where a training is asked to stop, and not where its steps are done.
+        """
+        is_last = 0 < trainer.max_steps <= trainer.global_step
+        if is_last and trainer.enable_validation and not self.history:
+            _end_training(trainer)
+
     def _end_epoch_of_refit(
         self,
         trainer: pl.Trainer,
@@ -285,7 +297,7 @@ class RunCallback(Checkpoint):
         if self._unit is ProgressUnit.EPOCH:
             completed = trainer.current_epoch + 1
         else:
-            completed = completed_units(trainer, task)
+            completed = completed_units(trainer, task, self._unit)
         position = completed - 1
         self.best = BestPoint(
             value=None,
@@ -296,7 +308,7 @@ class RunCallback(Checkpoint):
         )
         assert self.run.refit_epochs is not None
         if completed >= self.run.refit_epochs:
-            trainer.should_stop = True
+            _end_training(trainer)
         self._keep_checkpoint(trainer, position, metrics)
 
     def _report_progress(
@@ -324,14 +336,14 @@ class RunCallback(Checkpoint):
         self._keep_checkpoint(trainer, position, metrics)
         if self.run.report(position, step, metrics):
             self.pruned = True
-            trainer.should_stop = True
+            _end_training(trainer)
 
     def _check_finite(self, trainer: pl.Trainer, metrics: dict[str, float]) -> bool:
         """Stop a training whose objective or loss is not finite; whether this is one."""
         self.failure = _not_finite(metrics, self.run.objectives)
         if self.failure is None:
             return False
-        trainer.should_stop = True
+        _end_training(trainer)
         return True
 
     def _keep_checkpoint(
@@ -436,9 +448,19 @@ class RunCallback(Checkpoint):
             return
         restore_rng(self._rng_to_restore)
         self._rng_to_restore = None
-        self.resumed_epoch = completed_units(trainer, pl_module)
+        self.resumed_epoch = completed_units(trainer, pl_module, self._unit)
         # Lightning would train one more epoch, and then stop
-        trainer.should_stop = self._stopped or self.pruned
+        if self._stopped or self.pruned:
+            _end_training(trainer)
+        else:
+            trainer.should_stop = False
+
+
+def _end_training(trainer: pl.Trainer) -> None:
+    """Let this epoch, or this batch, be the last, whatever ``min_epochs`` and ``min_steps`` say."""
+    trainer.should_stop = True
+    trainer.fit_loop.min_epochs = None
+    trainer.fit_loop.epoch_loop.min_steps = None
 
 
 def _metrics_of(trainer: pl.Trainer) -> dict[str, float]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from omegaconf import DictConfig
 
+    from dlsearch.config.progress import ProgressUnit
     from dlsearch.training.loading import StateDict
 
 
@@ -70,6 +71,12 @@ class _Training:
     keeper: RunCallback
     micro: MicroBatches
     n_params: int
+    unit: ProgressUnit
+
+    @property
+    def completed(self) -> int:
+        """Units of progress so far."""
+        return completed_units(self.trainer, self.task, self.unit)
 
 
 def _prepare(cfg: DictConfig, run: Run, seal: Seal) -> _Training:
@@ -84,7 +91,8 @@ def _prepare(cfg: DictConfig, run: Run, seal: Seal) -> _Training:
     if data is None:
         seal.watch(task)
     transferring = transfer.begin(cfg, task)
-    keeper = RunCallback(run)
+    unit = unit_of(task, cfg.trainer)
+    keeper = RunCallback(run, unit)
     micro = MicroBatches(run.micro_batches)
     callbacks = [*transferring, *build_callbacks(cfg, run), micro, keeper]
     trainer = build_trainer(cfg, run, callbacks)
@@ -93,7 +101,7 @@ def _prepare(cfg: DictConfig, run: Run, seal: Seal) -> _Training:
     resumption = keeper.resumption.to_json()
     run.began({"micro_batches": run.micro_batches, "resumption": resumption})
     run.journal.metrics({"model/n_params": n_params}, 0)
-    return _Training(run, task, data, trainer, keeper, micro, n_params)
+    return _Training(run, task, data, trainer, keeper, micro, n_params, unit)
 
 
 def _train(training: _Training) -> FitResult:
@@ -138,7 +146,7 @@ def _result_of(training: _Training) -> FitResult:
     """What a training came to that Lightning has ended."""
     run = training.run
     keeper = training.keeper
-    completed = completed_units(training.trainer, training.task)
+    completed = training.completed
     # Nothing is left to train, and so to log, where a kill came between the last checkpoint and the
     # result.
     logged = {name: float(value) for name, value in training.trainer.callback_metrics.items()}
@@ -157,7 +165,7 @@ def _result_of(training: _Training) -> FitResult:
     if run.refit_epochs is not None and keeper.failure is None:
         result.state = "complete"
     elif keeper.failure:
-        result.error = f"{keeper.failure} after {unit_of(training.task)} {completed}"
+        result.error = f"{keeper.failure} after {training.unit} {completed}"
     elif keeper.pruned:
         result.state = "pruned"
     elif best is None:
@@ -201,7 +209,7 @@ def _failed_result(
         "failed",
         reason,
         first_line(error),
-        epochs=completed_units(training.trainer, training.task),
+        epochs=training.completed,
         n_params=training.n_params,
     )
 
@@ -241,7 +249,7 @@ def _note_course(result: FitResult, training: _Training) -> None:
     result.history = keeper.history
     result.micro_batches = training.micro.count
     result.resumption = keeper.resumption.to_json()
-    result.progress_unit = unit_of(training.task)
+    result.progress_unit = training.unit
 
 
 def _log_end(run: Run, result: FitResult, step: int) -> None:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from dlsearch.config.compose import resolve
+from dlsearch.config.progress import epochs_of
 from dlsearch.config.transfer import LAST, LOADED, Rule, Settings, settings
 from dlsearch.core.errors import ConfigError
 from dlsearch.training import weights
@@ -97,7 +98,7 @@ def read_settings(cfg: DictConfig) -> Settings | None:
     """
     if OmegaConf.select(cfg, "transfer.weights") is None:
         return None
-    return settings(resolve(cfg, "transfer"), cfg.trainer.max_epochs)
+    return settings(resolve(cfg, "transfer"), epochs_of(cfg.trainer))
 
 
 def net_of(task: pl.LightningModule) -> nn.Module:

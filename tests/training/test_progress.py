@@ -160,8 +160,9 @@ def test_a_module_with_its_own_loaders_is_scored_on_its_test_set(tmp_path, confi
 
 def test_a_length_in_steps_is_needed_for_progress_in_steps(config):
     check_length(config(), Line())
+    check_length(config("trainer.max_epochs=3"), Line())
     with pytest.raises(ConfigError, match=r"trainer\.max_steps.*Line counts its progress in these"):
-        check_length(config("trainer.max_epochs=3"), Line())
+        check_length(config("trainer.max_epochs=3", "trainer.max_steps=null"), Line())
 
 
 def test_episodes_must_be_counted_by_the_task(config):
@@ -177,6 +178,11 @@ def test_episodes_must_be_counted_by_the_task(config):
 @pytest.mark.parametrize(
     ("trainer", "length"),
     [
+        ({"max_epochs": 3, "max_steps": 9, "max_time": None}, (9, "step", "trainer.max_steps")),
+        ({"max_epochs": 3, "max_steps": -1}, (3, "epoch", "trainer.max_epochs")),
+        ({"max_epochs": -1, "max_steps": 9}, (9, "step", "trainer.max_steps")),
+        ({"max_epochs": 3, "max_steps": 9, "fast_dev_run": 2}, (1, "epoch", "trainer.max_epochs")),
+        # of a study of an earlier version, whose reports are counted in epochs
         ({"max_epochs": 3, "max_steps": 9}, (3, "epoch", "trainer.max_epochs")),
         ({"max_epochs": 3}, (3, "epoch", "trainer.max_epochs")),
         ({"max_epochs": None, "max_steps": 9}, (9, "step", "trainer.max_steps")),
@@ -191,7 +197,12 @@ def test_the_length_of_a_training(trainer, length):
     ("trainer", "said"),
     [
         ({"max_epochs": 0}, r"trainer\.max_epochs: expected at least 1, got 0"),
-        ({"max_epochs": None, "max_steps": -1}, r"trainer\.max_steps: expected at least 1, got -1"),
+        ({"max_epochs": None, "max_steps": 0}, r"trainer\.max_steps: expected at least 1, got 0"),
+        ({"max_epochs": None, "max_steps": -1}, r"trainer\.max_epochs: expected a number"),
+        (
+            {"max_epochs": -1, "max_time": "00:01:00:00"},
+            r"trainer\.max_epochs: expected a number .*trainer\.max_epochs=1000 beside",
+        ),
         ({"max_epochs": None, "max_steps": None}, r"trainer\.max_epochs: expected a number"),
     ],
 )

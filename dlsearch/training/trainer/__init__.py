@@ -1,0 +1,1 @@
+"""Lightning's Trainer, made of the config section of that name."""
