@@ -20,9 +20,9 @@ from dlsearch.storage.location import exists, mask
 from dlsearch.study.trial_config import trial_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from dlsearch.execution.forkserver import ForkServer
+    from dlsearch.execution.forkserver import Child, ForkServer
     from dlsearch.study.study import Study
     from dlsearch.study.trial_secrets import TrialSecrets
 
@@ -79,8 +79,17 @@ def _missing(url: str, name: str) -> str | None:
     return None if found else f"there is no study {name!r} yet"
 
 
-def describe(server: ForkServer, payload: Mapping[str, Any]) -> dict[str, Any]:
+def describe(
+    server: ForkServer,
+    payload: Mapping[str, Any],
+    listen: Callable[[Child], None] | None = None,
+) -> dict[str, Any]:
     """Build what `payload` names once, in a child of the fork server, and describe it.
+
+    Args:
+        server: A fork server.
+        payload: A :class:`dlsearch.execution.messages.PreflightPayload`.
+        listen: Listens to what the child says after its description.
 
     Raises:
         ConfigError: Something cannot be built, or the data are not there.
@@ -94,9 +103,13 @@ def describe(server: ForkServer, payload: Mapping[str, Any]) -> dict[str, Any]:
         )
     except OSError as error:
         raise RuntimeError("the fork server died while importing; its message is above") from error
-    found = child.channel.receive()
-    code = child.reap()
-    child.close()
+    try:
+        found = child.channel.receive()
+        if listen is not None and found is not None and "error" not in found:
+            listen(child)
+        code = child.reap()
+    finally:
+        child.close()
     if found is None:
         raise RuntimeError(f"the check of the configuration ended with exit status {code}")
     if "error" in found:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlsearch.app.prepare import keep_share_of_study
 from dlsearch.planning import transfer_sources
+from dlsearch.planning.draft import keep_goals_of_study
 from dlsearch.storage.location import exists
 from dlsearch.study.documents import study_document
 
@@ -35,7 +36,9 @@ class OpenedStudy:
 
 
 def find_existing_study(prepared: Prepared) -> StudyRow | None:
-    """The study's row, where the study exists; its trials keep the threads that they had.
+    """The study's row, where the study exists.
+
+    Its trials keep the threads that they had, and the study its goals.
 
     Raises:
         ConfigError: It has another number of threads than is asked for.
@@ -50,7 +53,9 @@ def find_existing_study(prepared: Prepared) -> StudyRow | None:
     row = storage.surely(lambda: read_row(storage, prepared.draft.name))
     storage.close()
     if row is not None:
-        keep_share_of_study(prepared, study_document(row.document))
+        document = study_document(row.document)
+        keep_share_of_study(prepared, document)
+        keep_goals_of_study(prepared.draft, document)
     return row
 
 

@@ -1,18 +1,27 @@
-"""The rehearsal: everything that a trial will build is built once, before anything is written."""
+"""The rehearsal: everything that a trial will build is built once, before anything is written.
+
+Of each kind of configuration one batch is trained and validated, by Lightning's own hooks.
+"""
 
 from __future__ import annotations
 
 import importlib
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from dlsearch.app.joining import describe
+from dlsearch.config.compose import resolve
 from dlsearch.config.progress import training_length
 from dlsearch.planning import transfer_sources
+from dlsearch.planning.variations import list_variations
 
 if TYPE_CHECKING:
     from dlsearch.app.prepare import Prepared
+    from dlsearch.core.types import JsonObject
     from dlsearch.execution.forkserver import ForkServer
     from dlsearch.planning.draft import Draft
     from dlsearch.storage.database import StudyRow
@@ -48,7 +57,8 @@ class Rehearsal:
 def rehearse(prepared: Prepared, existing: StudyRow | None, server: ForkServer) -> Rehearsal:
     """Build the sampler, the pruner, and in a child process each representative configuration.
 
-    The fork server imports torch meanwhile; what the search itself needs is imported beside it.
+    There one batch of each is trained and validated, too. The fork server imports torch meanwhile;
+    what the search itself needs is imported beside it.
 
     Args:
         prepared: The search; notices are added to its draft.
@@ -56,7 +66,7 @@ def rehearse(prepared: Prepared, existing: StudyRow | None, server: ForkServer) 
         server: A fork server.
 
     Raises:
-        ConfigError: Something cannot be built, or the data are not there.
+        ConfigError: Something cannot be built, the data are not there, or all trials would fail.
     """
     from dlsearch.core import provenance
 
@@ -72,21 +82,72 @@ def rehearse(prepared: Prepared, existing: StudyRow | None, server: ForkServer) 
         importlib.import_module(module)
     check_proposing(draft)
     sources = _find_weights(prepared, existing)
-    described = describe(
-        server,
-        {
-            "configs": draft.representatives(),
-            "weights": transfer_sources.to_json(sources),
-            "objectives": draft.objectives,
-            "directions": draft.directions,
-        },
-    )
+    payload: JsonObject = {
+        "configs": draft.representatives(),
+        "weights": transfer_sources.to_json(sources),
+        "objectives": draft.objectives,
+        "directions": draft.directions,
+    }
+    if not draft.study["rehearsal"] or _is_known(draft, existing):
+        described = describe(server, payload)
+    else:
+        described = _rehearse_batches(prepared, server, payload)
     nodes = [draft.config["transfer"], *draft.options.get("transfer", {}).values()]
     transferred = transfer_sources.settle(nodes, sources, described.get("weights", {}))
     if transferred:
         origin["provenance"]["weights"] = transferred
     draft.notices += transfer_sources.lines(transferred)
     return Rehearsal(described, origin, transferred)
+
+
+def _is_known(draft: Draft, existing: StudyRow | None) -> bool:
+    """Whether the study exists, and searches the same: its trials have shown what they log."""
+    if existing is None:
+        return False
+    from dlsearch.planning.open_study import is_unchanged
+
+    return is_unchanged(existing, draft)
+
+
+def _rehearse_batches(
+    prepared: Prepared, server: ForkServer, payload: JsonObject
+) -> dict[str, Any]:
+    """Describe the data and the model, and try one batch of each kind of configuration.
+
+    Names of objectives are settled in the draft, and notices added.
+
+    Raises:
+        ConfigError: All trials would fail.
+    """
+    from dlsearch.execution.rehearsal.judging import judge
+    from dlsearch.execution.rehearsal.listening import listen_to
+    from dlsearch.execution.rehearsal.messages import RehearsalPayload, Sight
+
+    draft = prepared.draft
+    variations = list_variations(draft)
+    sights: list[Sight] = []
+    with tempfile.TemporaryDirectory(prefix="dlsearch-rehearsal-") as folder:
+        rehearsal = RehearsalPayload(
+            candidates=variations,
+            objectives=draft.objectives,
+            directions=draft.directions,
+            folder=folder,
+            threads=prepared.share.threads,
+        )
+        described = describe(
+            server,
+            {**payload, "rehearsal": rehearsal.to_json()},
+            lambda child: sights.extend(listen_to(child, draft.rehearsal_timeout)),
+        )
+    judgement = judge(
+        sights,
+        draft.objectives,
+        trainer=resolve(OmegaConf.create(draft.config), "trainer"),
+        candidates=[variation.said for variation in variations],
+    )
+    draft.objectives = judgement.objectives
+    draft.notices += judgement.notices
+    return described
 
 
 def _find_weights(

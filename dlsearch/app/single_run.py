@@ -134,11 +134,12 @@ def _check_config(cfg: DictConfig) -> _PlainRun:
     from dlsearch.config.build import check_groups
     from dlsearch.core.names import check_name, check_project
     from dlsearch.planning import transfer_sources
+    from dlsearch.planning.directions import settle_directions
 
     choices = dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
-    direction = _first(cfg.study.direction)
-    if direction not in ("maximize", "minimize"):
-        raise ConfigError("study.direction", f"expected maximize or minimize, got {direction!r}")
+    objective = _first(cfg.study.objective)
+    given = cfg.study.direction
+    (direction,) = settle_directions(None if given is None else _first(given), [objective])
     check_groups(cfg)
     for group in ("task", "data"):
         if not OmegaConf.is_dict(cfg[group]) or "_target_" not in cfg[group]:
@@ -154,7 +155,7 @@ def _check_config(cfg: DictConfig) -> _PlainRun:
     chosen = choices.get("experiment") or of_groups
     name = check_name(cfg.name or str(chosen).replace("/", "_"))
     transfer_sources.check_node({key: cfg[key] for key in ("transfer", "trainer")})
-    return _PlainRun(cfg, choices, _first(cfg.study.objective), direction, store, name)
+    return _PlainRun(cfg, choices, objective, direction, store, name)
 
 
 def _first(one_or_several: Any) -> str:

@@ -37,7 +37,9 @@ class StudyConfig:
 
     name: Optional[str] = None  # null: the experiment's name, or <model>_<data>
     objective: Any = "val/accuracy"  # a logged metric, or a list of them
-    direction: Any = "maximize"  # or minimize; a list with several objectives
+    # maximize or minimize, or a list with several objectives; null: what their names say
+    # (loss, error, rmse, … are minimized)
+    direction: Any = None
     # the study's total, over all workers and resumptions; of a comparison, each arm's
     n_trials: int = 20
     # a choice that is searched: its options are compared, each after a search of its own
@@ -52,6 +54,9 @@ class StudyConfig:
     max_attempts: int = 3  # how often a trial is tried that was lost, or whose disk was full
     # how often one that ran out of memory is tried again with its batches in twice as many parts
     max_halvings: int = 4
+    # train and validate one batch of each kind of configuration before anything is written
+    rehearsal: bool = True
+    rehearsal_timeout: Optional[str] = "60s"  # and no longer than this
     # confirm the leaders on fresh seeds, and score the winner on the test set, once
     finalize: bool = True
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)

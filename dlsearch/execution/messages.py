@@ -121,12 +121,15 @@ class PreflightPayload:
         weights: Where those lie that they begin with, by source.
         objectives: The metrics that decide.
         directions: ``maximize`` or ``minimize``, for each.
+        rehearsal: What is tried afterwards, as a
+            :class:`dlsearch.execution.rehearsal.messages.RehearsalPayload`; None for nothing.
     """
 
     configs: list[ConfigTree]
     weights: dict[str, JsonObject]
     objectives: list[str]
     directions: list[str]
+    rehearsal: JsonObject | None = None
 
     @classmethod
     def from_json(cls, found: JsonObject) -> PreflightPayload:

@@ -22,6 +22,7 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.disk import is_full
 from dlsearch.core.files.regular import write_text
 from dlsearch.core.masking import mask_known_in, mask_text
+from dlsearch.core.packages import hint_of_missing
 from dlsearch.core.text import (
     clean_line,
     clean_value,
@@ -294,11 +295,11 @@ def _trained(each: TrainedPayload, objective: str) -> Trained:
 def preflight(channel: Channel, payload: JsonObject) -> None:
     """Check configs before anything is written.
 
-    Build each on the meta device, prepare its data, describe both.
+    Build each on the meta device, prepare its data, describe both; then rehearse, where asked.
 
     Args:
         channel: To the driver; receives ``{"data", "model"}`` or ``{"error": [key, expected,
-            hint]}``.
+            hint]}``, and what the rehearsal shows.
         payload: A :class:`dlsearch.execution.messages.PreflightPayload`.
     """
     try:
@@ -320,11 +321,21 @@ def preflight(channel: Channel, payload: JsonObject) -> None:
             if key in found:
                 found[key] = mask_known_in(found[key])
         channel.send(found)
+        if given.rehearsal is not None:
+            _rehearse(channel, given.rehearsal)
     except ConfigError as error:
-        channel.send({"error": [error.key, error.expected, error.hint]})
+        hint = hint_of_missing(error) or error.hint
+        channel.send({"error": [error.key, error.expected, hint]})
     except (Exception, SystemExit) as error:
         _print_traceback(error)
         channel.send({"error": ["config", line_of_error(error), ""]})
+
+
+def _rehearse(channel: Channel, rehearsal: JsonObject) -> None:
+    from dlsearch.execution.rehearsal.messages import RehearsalPayload
+    from dlsearch.execution.rehearsal.trying import try_all
+
+    try_all(channel, RehearsalPayload.from_json(rehearsal))
 
 
 def check_built(
@@ -352,13 +363,11 @@ def check_built(
     Raises:
         ConfigError: Something cannot be built, or the data are not there.
     """
-    import torch
-
     from dlsearch.tracking.journal import Journal
     from dlsearch.training.building import (
+        build_anywhere,
         build_callbacks,
         build_data,
-        build_task,
         build_trainer,
         check_optimizer,
         check_refit,
@@ -367,8 +376,7 @@ def check_built(
     from dlsearch.training.progress import check_length, unit_of
     from dlsearch.training.run import Run
 
-    with torch.device("meta"):
-        task = build_task(cfg)
+    task = build_anywhere(cfg)
     moved = _check_transfer(cfg, task, weights or {})
     check_optimizer(cfg)
     check_length(cfg, task)
@@ -419,8 +427,9 @@ def _check_transfer(
 
 
 def _describe_model(cfg: DictConfig, task: Any) -> JsonObject:
-    trained = [each for each in task.parameters() if each.requires_grad]
-    n_params = sum(each.numel() for each in trained)
+    from dlsearch.training.building import count_parameters
+
+    n_params = count_parameters(task).numbers
     net = getattr(task, "net", None)
     shape = OmegaConf.select(cfg, "data.shape")
     if net is None or shape is None:

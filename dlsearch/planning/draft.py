@@ -35,6 +35,8 @@ from dlsearch.planning.comparison import (
     plan_arms,
     set_arm_defaults,
 )
+from dlsearch.planning.directions import list_contradictions, settle_directions
+from dlsearch.planning.whole_numbers import take_type_of_default
 from dlsearch.sampling.arms import Arms
 from dlsearch.space.space import MISSING, Dimension, Space
 from dlsearch.study.trial_config import lookup, trial_config
@@ -62,6 +64,8 @@ VOLATILE = (
     "study.name",
     "study.storage_patience",
     "study.storage_on_network_fs",
+    "study.rehearsal",
+    "study.rehearsal_timeout",
 )
 GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "trainer")
 
@@ -91,6 +95,7 @@ class Draft:
         argv: The words of the command that opens the study; empty where none was typed.
         arms: What is compared; None where nothing is.
         arm_defaults: The default configuration of each arm; none where they are not run first.
+        has_typed_direction: Whether ``study.direction`` is given; else the objectives' names say.
     """
 
     name: str
@@ -108,6 +113,7 @@ class Draft:
     argv: Sequence[str] = ()
     arms: Arms | None = None
     arm_defaults: list[Params] = field(default_factory=list)
+    has_typed_direction: bool = True
 
     @property
     def total_trials(self) -> int:
@@ -129,6 +135,11 @@ class Draft:
     def trial_timeout(self) -> float | None:
         """Deadline of one attempt, seconds."""
         return seconds(self.study["trial_timeout"], "study.trial_timeout")
+
+    @property
+    def rehearsal_timeout(self) -> float:
+        """How long the rehearsal may take, seconds."""
+        return seconds(self.study["rehearsal_timeout"], "study.rehearsal_timeout") or math.inf
 
     @property
     def command(self) -> str:
@@ -210,7 +221,10 @@ def make_draft(
     for name, nodes in options.items():
         choice = str(base.hydra.runtime.choices.get(name))
         config[name] = nodes.get(choice) or next(iter(nodes.values()))
-    dimensions = [_condition(dim, config, options) for dim in space.dimensions]
+    dimensions = [
+        take_type_of_default(_condition(dim, config, options), _defaults_of(dim, config, options))
+        for dim in space.dimensions
+    ]
     choices = base.hydra.runtime.choices
     draft = Draft(
         name=_name(base),
@@ -376,6 +390,20 @@ def _condition(
     return dim
 
 
+def _defaults_of(
+    dim: Dimension,
+    config: Mapping[str, Any],
+    options: Options,
+) -> list[Any]:
+    """The values that a dimension's key has in the config, and in the options of its group."""
+    group, _, rest = dim.name.partition(".")
+    having = [option for option in options.get(group, {}).values() if rest]
+    found = [lookup(option, rest) for option in having if _has(option or {}, rest)]
+    if not found and _has(config, dim.name):
+        found.append(lookup(config, dim.name))
+    return found
+
+
 def _has(
     node: Mapping[str, Any],
     key: str,
@@ -405,23 +433,38 @@ def _chosen_name(cfg: DictConfig) -> str:
 
 
 def _goals(draft: Draft) -> tuple[list[str], list[str]]:
-    """The metrics of the study, and the direction of each."""
+    """The metrics of the study, and the direction of each, which the config names from now on."""
     objective = draft.study["objective"]
-    direction = draft.study["direction"]
+    given = draft.study["direction"]
     objectives = [objective]
     if isinstance(objective, (list, tuple)):
         objectives = list(objective)
-    directions = [direction] * len(objectives)
-    if isinstance(direction, (list, tuple)):
-        directions = list(direction)
     _check_objectives(objective, objectives)
-    is_known = set(directions) <= {"maximize", "minimize"}
-    if not is_known or len(directions) != len(objectives):
-        raise ConfigError(
-            "study.direction",
-            f"expected maximize or minimize for each objective, got {direction!r}",
-        )
+    directions = settle_directions(given, objectives)
+    if given is None:
+        is_one = len(set(directions)) == 1
+        draft.config["study"]["direction"] = directions[0] if is_one else list(directions)
+    draft.has_typed_direction = given is not None
+    draft.notices += list_contradictions(directions, objectives)
     return objectives, directions
+
+
+def keep_goals_of_study(draft: Draft, document: Mapping[str, Any]) -> None:
+    """Keep what a study that exists has settled, where the command says nothing else.
+
+    That is the names under which its objectives are logged, and the direction of each.
+
+    Args:
+        draft: The search; its goals are changed.
+        document: Of the study.
+    """
+    recorded = document["config"]["study"]
+    if recorded["objective"] != draft.study["objective"]:
+        return
+    draft.objectives = list(document["objectives"])
+    if not draft.has_typed_direction:
+        draft.directions = list(document["directions"])
+        draft.config["study"]["direction"] = recorded["direction"]
 
 
 def _check_objectives(
@@ -524,6 +567,7 @@ def _check_budgets(draft: Draft) -> None:
         raise ConfigError("study.target", f"expected a finite number, got {target}")
     _ = draft.timeout  # raises where it is no time
     _ = draft.trial_timeout
+    _ = draft.rehearsal_timeout
 
 
 def _check_machine(config: Mapping[str, Any]) -> None:

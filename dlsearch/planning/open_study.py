@@ -184,6 +184,17 @@ def _differences(
     return [prefix.rstrip(".")]
 
 
+def is_unchanged(row: StudyRow, draft: Draft) -> bool:
+    """Whether a study has the config, the options and the space of a draft.
+
+    Where its document is of an earlier version it counts as changed.
+    """
+    there = StudyDocument.from_text(row.document).digests
+    config = digest(draft.fixed())
+    space = digest([draft.space.digest(), draft.options])
+    return bool(there["config"] == config and there["space"] == space)
+
+
 def check_drift(
     row: StudyRow,
     document: StudyDocument,

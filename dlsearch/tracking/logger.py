@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import Logger
 
+from dlsearch.console.terminal import warn
+from dlsearch.tracking.missing import Experiment, Missing
+
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
@@ -30,6 +33,8 @@ class JournalLogger(Logger):
         self._journal = journal
         #: Whether rows are left out: those of a step that has written its own already
         self.muted = False
+        #: What was asked for that other loggers have, in the order in which it was first asked for
+        self.missing_calls: list[str] = []
 
     @property
     def name(self) -> str:
@@ -47,9 +52,34 @@ class JournalLogger(Logger):
         return str(self._journal.path.parent)
 
     @property
-    def experiment(self) -> Journal:
-        """The journal, for code that asks a logger for what lies behind it."""
-        return self._journal
+    def log_dir(self) -> str:
+        """The run's folder, under the name that TensorBoard's and CSV's loggers give it."""
+        return self.save_dir
+
+    @property
+    def root_dir(self) -> str:
+        """The run's folder."""
+        return self.save_dir
+
+    @property
+    def experiment(self) -> Experiment:
+        """The journal, for code that asks a logger for what lies behind it.
+
+        What the experiments of other loggers can do, and a journal cannot, does nothing.
+        """
+        return Experiment(self._journal, self._miss)
+
+    def __getattr__(self, name: str) -> Missing:
+        """What other loggers have, and this one has not, as ``watch`` or ``log_image``."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._miss(name)
+
+    def _miss(self, name: str) -> Missing:
+        if name not in self.missing_calls:
+            self.missing_calls.append(name)
+            warn(f"logger.{name} is of another logger: here it does nothing", prefix="")
+        return Missing(name)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row at the trainer's global step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import warnings
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,6 +27,8 @@ from dlsearch.training.trainer.precision import let_clip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from pytorch_lightning.loggers import Logger
 
     from dlsearch.core.types import ConfigTree
     from dlsearch.training.run import Run
@@ -111,6 +113,20 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
         return task
 
     return _build_named("task", make)
+
+
+def build_anywhere(cfg: DictConfig) -> pl.LightningModule:
+    """The task on the meta device, or on the CPU where its constructor needs real tensors.
+
+    Raises:
+        ConfigError: It cannot be built there either.
+    """
+    try:
+        with torch.device("meta"):
+            return build_task(cfg)
+    except Exception:  # of user code
+        seed_everything(cfg.seed)
+        return build_task(cfg)
 
 
 def check_optimizer(cfg: DictConfig) -> None:
@@ -208,17 +224,55 @@ def check_state_keys(callbacks: Mapping[str, pl.Callback]) -> None:
             )
 
 
+class ParameterCount(NamedTuple):
+    """What a module trains.
+
+    Args:
+        numbers: How many numbers.
+        lazy: How many of its parameters have no shape yet: those of lazy layers get theirs from the
+            first batch.
+    """
+
+    numbers: int
+    lazy: int
+
+
+def count_parameters(module: torch.nn.Module) -> ParameterCount:
+    """Count what a module trains."""
+    numbers = 0
+    lazy = 0
+    for parameter in module.parameters():
+        if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
+            lazy += 1
+        elif parameter.requires_grad:
+            numbers += parameter.numel()
+    return ParameterCount(numbers, lazy)
+
+
 def build_trainer(
     cfg: DictConfig,
     run: Run,
     callbacks: list[pl.Callback],
+    *,
+    logger: JournalLogger | None = None,
 ) -> pl.Trainer:
     """A Trainer for small steps.
 
     It has no checkpointing but ours, and no sanity check, summary or bar unless asked.
+
+    Args:
+        cfg: Its arguments are under ``trainer``.
+        run: Its folder and journal.
+        callbacks: All of them.
+        logger: Takes the place of those that write into the run's journal and elsewhere.
+
+    Raises:
+        ConfigError: Lightning refuses an argument.
     """
     settings = trainer_settings(cfg, run)
-    loggers = [JournalLogger(run.journal), *build_loggers(cfg, run)]
+    loggers: list[Logger] = [] if logger is None else [logger]
+    if logger is None:
+        loggers = [JournalLogger(run.journal), *build_loggers(cfg, run)]
     determinism.check(settings.get("deterministic"))
     if run.refit_epochs is not None:
         settings["limit_val_batches"] = 0

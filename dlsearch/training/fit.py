@@ -19,6 +19,7 @@ from dlsearch.training.building import (
     build_data,
     build_task,
     build_trainer,
+    count_parameters,
     include_validation,
     seed_everything,
 )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlsearch.config.progress import ProgressUnit
+    from dlsearch.training.building import ParameterCount
     from dlsearch.training.loading import StateDict
 
 
@@ -70,13 +72,20 @@ class _Training:
     trainer: pl.Trainer
     keeper: RunCallback
     micro: MicroBatches
-    n_params: int
+    counted: ParameterCount
     unit: ProgressUnit
 
     @property
     def completed(self) -> int:
         """Units of progress so far."""
         return completed_units(self.trainer, self.task, self.unit)
+
+    @property
+    def n_params(self) -> int:
+        """How many numbers it trains; of lazy layers as many as there are by now."""
+        if self.counted.lazy == 0:
+            return self.counted.numbers
+        return count_parameters(self.task).numbers
 
 
 def _prepare(cfg: DictConfig, run: Run, seal: Seal) -> _Training:
@@ -97,11 +106,12 @@ def _prepare(cfg: DictConfig, run: Run, seal: Seal) -> _Training:
     callbacks = [*transferring, *build_callbacks(cfg, run), micro, keeper]
     trainer = build_trainer(cfg, run, callbacks)
     keeper.resumption = checkpoints.resume(keeper.folder)
-    n_params = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    counted = count_parameters(task)
     resumption = keeper.resumption.to_json()
     run.began({"micro_batches": run.micro_batches, "resumption": resumption})
-    run.journal.metrics({"model/n_params": n_params}, 0)
-    return _Training(run, task, data, trainer, keeper, micro, n_params, unit)
+    if counted.lazy == 0:
+        run.journal.metrics({"model/n_params": counted.numbers}, 0)
+    return _Training(run, task, data, trainer, keeper, micro, counted, unit)
 
 
 def _train(training: _Training) -> FitResult:

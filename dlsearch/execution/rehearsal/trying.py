@@ -1,0 +1,322 @@
+"""The rehearsal's own side: a child process tries configurations, one after another.
+
+Everything is the trial's: Lightning's hooks, the config's callbacks, the seal of the test set, the
+real data. Only epochs are short, and what is written goes into a folder that is removed.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import os
+import signal
+import sys
+import textwrap
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from dlsearch.core.errors import ConfigError
+from dlsearch.core.packages import hint_of_missing
+from dlsearch.core.text import clean_value, line_of_error, place_of_error
+from dlsearch.core.threads import limit_threads
+from dlsearch.execution.rehearsal.messages import Fault, RehearsalPayload, Sight
+from dlsearch.execution.rehearsal.watching import Ending, Listener, ListeningLogger
+from dlsearch.planning.variations import Variation, VariationKind
+from dlsearch.tracking.journal import Journal
+from dlsearch.training.building import (
+    build_anywhere,
+    build_callbacks,
+    build_data,
+    build_task,
+    build_trainer,
+    check_optimizer,
+    count_parameters,
+    seed_everything,
+)
+from dlsearch.training.failures import is_out_of_memory
+from dlsearch.training.loading import load_strictly
+from dlsearch.training.progress import unit_of
+from dlsearch.training.run import Run
+from dlsearch.training.test_guard import Seal
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from dlsearch.execution.forkserver import Channel
+
+#: After so many seconds no further configuration, and no further epoch, is begun.
+ENOUGH_S = 5.0
+#: What is trained and validated where one batch alone made an epoch's end fail: a metric may need
+#: two classes.
+_MORE_BATCHES = 20
+#: Weights beyond this are not saved and loaded in a rehearsal.
+_MOST_SAVED_BYTES = 1 << 30
+#: Configurations that fail, one after the other, before it is believed that all do.
+_MOST_FAILURES = 3
+#: Arguments of Lightning's Trainer that would make a short training long, or leave its end out.
+_LEFT_OUT = ("val_check_interval", "max_time", "min_epochs", "min_steps", "fast_dev_run")
+#: Arguments of Lightning's callbacks that name a place where they write.
+_PLACES = ("dirpath",)
+
+#: Names and shapes of a net's parameters.
+Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass
+class _Attempts:
+    """What the candidates so far have shown.
+
+    Args:
+        payload: The driver's.
+        started: By the monotonic clock.
+        shapes: Of the nets that have been trained.
+        failed: How many failed, while all did.
+    """
+
+    payload: RehearsalPayload
+    started: float
+    shapes: set[Shapes] = field(default_factory=set)
+    failed: int | None = 0
+
+    def note(self, sight: Sight) -> None:
+        """Count what has failed, until one can be trained."""
+        if sight.fault is None and sight.was_trained:
+            self.failed = None
+        elif sight.fault is not None and self.failed is not None:
+            self.failed += 1
+
+    @property
+    def looks_for_success(self) -> bool:
+        """Whether a few others are trained because the default cannot be."""
+        return self.failed is not None and 0 < self.failed <= _MOST_FAILURES
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further configuration is begun."""
+        return time.monotonic() - self.started > ENOUGH_S
+
+
+def try_all(channel: Channel, payload: RehearsalPayload) -> None:
+    """Try each candidate while there is time, and send what it showed.
+
+    Args:
+        channel: To the driver. The end of the messages is an empty one.
+        payload: What is tried.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends it
+    _silence(Path(payload.folder) / "said.txt")
+    if payload.threads is not None:
+        limit_threads(payload.threads)
+    attempts = _Attempts(payload, time.monotonic())
+    for candidate in payload.candidates:
+        is_default = candidate.kind == VariationKind.DEFAULT
+        if attempts.is_over and not is_default:
+            break
+        sight = _try(candidate, attempts)
+        attempts.note(sight)
+        channel.send(clean_value(sight.to_json()))
+    channel.send({})
+
+
+def _silence(path: Path) -> None:
+    """What user code prints is no output of the command."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    warnings.simplefilter("ignore")
+
+
+def _try(candidate: Variation, attempts: _Attempts) -> Sight:
+    started = time.monotonic()
+    sight = Sight(candidate.kind, candidate.said, candidate.key)
+    try:
+        cfg = OmegaConf.create(candidate.config)
+        trains = candidate.trains or attempts.looks_for_success
+        if _has_new_shapes(cfg, attempts) or trains:
+            _train(cfg, sight, attempts)
+    except (Exception, SystemExit) as error:
+        sight.fault = _fault_of(error, candidate)
+    sight.seconds = time.monotonic() - started
+    return sight
+
+
+def _fault_of(error: BaseException, candidate: Variation) -> Fault:
+    """An exception in one line, with the place in the user's code."""
+    place = place_of_error(error, candidate.config.get("allow_targets") or [])
+    at = "" if place is None else f" ({place})"
+    hint = hint_of_missing(error) or candidate.hint
+    if isinstance(error, ConfigError):
+        return Fault(error.key, f"{error.expected}{at}", hint or error.hint)
+    return Fault(
+        candidate.key or "task",
+        f"{line_of_error(error)}{at}",
+        hint,
+        is_of_memory=isinstance(error, Exception) and is_out_of_memory(error),
+    )
+
+
+# -- building --------------------------------------------------------------------------------------
+def _has_new_shapes(cfg: DictConfig, attempts: _Attempts) -> bool:
+    """Build, and compare the net's shapes with those of the nets that have been trained."""
+    task = build_anywhere(cfg)
+    check_optimizer(cfg)
+    build_data(cfg)
+    return _shapes_of(task) not in attempts.shapes
+
+
+def _shapes_of(task: pl.LightningModule) -> Shapes:
+    found = []
+    for name, parameter in task.named_parameters():
+        is_lazy = isinstance(parameter, torch.nn.parameter.UninitializedParameter)
+        found.append((name, () if is_lazy else tuple(parameter.shape)))
+    return tuple(found)
+
+
+# -- training --------------------------------------------------------------------------------------
+def _train(cfg: DictConfig, sight: Sight, attempts: _Attempts) -> None:
+    """Train and validate a batch.
+
+    More of them where an epoch's end fails on one, as metrics of few samples do.
+    """
+    attempt = _Training(cfg, sight, attempts, batches=1)
+    try:
+        attempt.run()
+    except Exception as error:
+        if not attempt.listener.trained or attempts.is_over or is_out_of_memory(error):
+            raise
+        _Training(cfg, sight, attempts, batches=_MORE_BATCHES).run()
+
+
+class _Training:
+    """One training of a batch, or of a few.
+
+    Args:
+        cfg: The candidate's.
+        sight: What it shows; completed here.
+        attempts: The folder, the objectives and the time.
+        batches: Of an epoch.
+    """
+
+    def __init__(self, cfg: DictConfig, sight: Sight, attempts: _Attempts, *, batches: int) -> None:
+        self.folder = Path(attempts.payload.folder)
+        self.objectives = attempts.payload.objectives
+        self.listener = Listener(batches)
+        self._sight = sight
+        self._attempts = attempts
+        self._cfg = _shorten(cfg, self.folder, batches)
+        journal = Journal(self.folder / "journal.jsonl")
+        self._run = Run(self.folder, journal, self.objectives, attempts.payload.directions)
+        self._logger = ListeningLogger(journal)
+
+    def run(self) -> None:
+        """Train, and complete the sight.
+
+        Raises:
+            Exception: What the user's code raises, or Lightning of it.
+        """
+        cfg = self._cfg
+        sight = self._sight
+        with Seal(self.folder) as seal:
+            seed_everything(cfg.seed)
+            data = build_data(cfg)
+            task = build_task(cfg)
+            seal.watch(task if data is None else data)
+            self._attempts.shapes.add(_shapes_of(task))
+            saved = self.folder / "rehearsed.ckpt"
+            n_bytes = 4 * count_parameters(task).numbers
+            ending = Ending(
+                self.objectives,
+                saved if n_bytes < _MOST_SAVED_BYTES else None,
+                self._attempts.started + ENOUGH_S,
+            )
+            callbacks = [self.listener, *build_callbacks(cfg, self._run), ending]
+            trainer = build_trainer(cfg, self._run, callbacks, logger=self._logger)
+            try:
+                sight.n_lazy = count_parameters(task).lazy
+                trainer.fit(task, datamodule=data, weights_only=False)
+            finally:
+                self._note(ending, trainer, task)
+            if saved.is_file():
+                _load(task, saved)
+            sight.not_validated = "" if sight.is_validated else _why_not_validated(trainer, task)
+
+    def _note(self, ending: Ending, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Complete the sight with all that was seen, also where the training failed."""
+        sight = self._sight
+        reported = ending.reported | set(trainer.callback_metrics)
+        sight.was_trained = True
+        sight.epochs = self.listener.epochs
+        sight.most_epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+        sight.logged = sorted(self.listener.logged, key=lambda each: (each.name, each.stage))
+        sight.reported = sorted(reported)
+        called = {each.name for each in sight.logged}
+        sight.in_logger = sorted(
+            name
+            for name in self._logger.names - reported
+            if name not in called and name.removesuffix("_step") not in called
+        )
+        sight.missing_calls = self._logger.missing_calls
+        sight.is_validated = ending.is_validated
+        sight.named_in_code = [
+            name for name in self.objectives if name not in reported and _is_in_code(name, task)
+        ]
+        sight.progress_unit = unit_of(task)
+        sight.n_params = count_parameters(task).numbers
+        sight.train_batches = self.listener.train_batches
+
+
+def _shorten(cfg: DictConfig, folder: Path, batches: int) -> DictConfig:
+    """The candidate's config with a short validation, and with callbacks that write to `folder`."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        trainer = cfg.trainer
+        for name in _LEFT_OUT:
+            if trainer.get(name) is not None:
+                trainer[name] = None
+        trainer.check_val_every_n_epoch = 1
+        if trainer.get("limit_val_batches") != 0:
+            trainer.limit_val_batches = 1 if batches == 1 else 1.0
+        for node in (cfg.get("callbacks") or {}).values():
+            for name in _PLACES:
+                if node is not None and node.get(name) is not None:
+                    node[name] = str(folder / "callbacks")
+    return cfg
+
+
+def _load(task: pl.LightningModule, path: Path) -> None:
+    """Load the weights that this process has just saved, strictly."""
+    saved = torch.load(path, map_location="cpu", weights_only=False)
+    load_strictly(task, saved["state_dict"])
+
+
+def _why_not_validated(trainer: pl.Trainer, task: pl.LightningModule) -> str:
+    if not is_overridden("validation_step", task):
+        return f"{type(task).__name__} has no validation_step"
+    if trainer.limit_val_batches == 0:
+        return "trainer.limit_val_batches is 0"
+    data = trainer.datamodule  # type: ignore[attr-defined]  # the data connector sets it
+    owner = task if data is None else data
+    return f"{type(owner).__name__}.val_dataloader gives no batch"
+
+
+def _is_in_code(name: str, task: pl.LightningModule) -> bool:
+    """Whether a metric's name stands as a text in the code of the task's class or its bases."""
+    for each in type(task).__mro__:
+        if each.__module__.partition(".")[0] in ("pytorch_lightning", "torch", "builtins"):
+            continue
+        with contextlib.suppress(OSError, TypeError, SyntaxError, ValueError):
+            tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and node.value == name:
+                    return True
+    return False
