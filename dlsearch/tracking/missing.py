@@ -86,3 +86,11 @@ class Experiment:
             raise AttributeError(name)
         found = getattr(self._journal, name, None)
         return self._miss(f"experiment.{name}") if found is None else found
+
+    def __getitem__(self, _: Any) -> Missing:
+        """Nothing: a journal has no places of its own."""
+        return self._miss("experiment[…]")
+
+    def __setitem__(self, _: Any, __: Any) -> None:
+        """Nothing."""
+        self._miss("experiment[…]")

@@ -213,7 +213,7 @@ class _Training:
         self.listener = Listener(batches)
         self._sight = sight
         self._attempts = attempts
-        self._cfg = _shorten(cfg, self.folder, batches)
+        self._cfg = _shorten(cfg, batches)
         journal = Journal(self.folder / "journal.jsonl")
         self._run = Run(self.folder, journal, self.objectives, attempts.payload.directions)
         self._logger = ListeningLogger(journal)
@@ -275,8 +275,11 @@ class _Training:
         sight.train_batches = self.listener.train_batches
 
 
-def _shorten(cfg: DictConfig, folder: Path, batches: int) -> DictConfig:
-    """The candidate's config with a short validation, and with callbacks that write to `folder`."""
+def _shorten(cfg: DictConfig, batches: int) -> DictConfig:
+    """The candidate's config with a short validation.
+
+    Its callbacks write into the trainer's folder.
+    """
     cfg = cfg.copy()
     with open_dict(cfg):
         trainer = cfg.trainer
@@ -288,8 +291,8 @@ def _shorten(cfg: DictConfig, folder: Path, batches: int) -> DictConfig:
             trainer.limit_val_batches = 1 if batches == 1 else 1.0
         for node in (cfg.get("callbacks") or {}).values():
             for name in _PLACES:
-                if node is not None and node.get(name) is not None:
-                    node[name] = str(folder / "callbacks")
+                if node is not None and name in node:
+                    node.pop(name)
     return cfg
 
 
