@@ -6,7 +6,7 @@ Commands and imports are wall seconds of a fresh process, start to exit. The stu
 runs three small trials from an empty store. Its first step counts from the start of the process.
 That of its later trials counts from their claim (the first row of a trial's journal, written when
 it is claimed and before its process is forked) to the row that its first step writes, after forward
-pass and loss.
+pass and loss. The same study without its rehearsal tells what that costs.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return took
 
 
-def study(data_set: str, environment: dict[str, str]) -> dict[str, float]:
+def study(
+    data_set: str, environment: dict[str, str], *, rehearsal: bool = True
+) -> dict[str, float]:
     """One small study: seconds to its first step, and from claim to first step of its second and third trials."""
     model, train, val = SIZES[data_set]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -74,6 +76,7 @@ def study(data_set: str, environment: dict[str, str]) -> dict[str, float]:
             DLSEARCH, "-m", f"model={model}", f"data={data_set}", "study.name=startup", "study.n_trials=3",
             "sampler=random", "study.finalize=false", "trainer.max_epochs=1", "trainer.accelerator=cpu",
             f"data.train_size={train}", f"data.val_size={val}", "hydra.launcher.workers=1", f"paths.store={store}",
+            f"study.rehearsal={str(rehearsal).lower()}",
         ]  # fmt: skip
         t0 = time.time()
         whole = timed(command, environment)
@@ -121,6 +124,9 @@ def main() -> None:
             }
         if given.only != "commands":
             values |= study(given.data_set, environment)
+            name = "study, process start to first training step"
+            without = study(given.data_set, environment, rehearsal=False)
+            values[f"{name}, without rehearsal"] = without[name]
         if turn:
             for name, value in values.items():
                 found.setdefault(name, []).append(value)

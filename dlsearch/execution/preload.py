@@ -14,7 +14,11 @@ _BUILT = ("model", "task", "data", "optimizer", "scheduler", "callbacks")
 
 def preload(configs: Iterable[Any]) -> list[str]:
     """The modules that a study's trials import: ours, and those of every ``_target_``."""
-    found = ["dlsearch.training.fit", "dlsearch.execution.trial_main"]
+    found = [
+        "dlsearch.training.fit",
+        "dlsearch.execution.trial_main",
+        "dlsearch.execution.rehearsal.trying",
+    ]
 
     def visit(node: Any) -> None:
         if isinstance(node, Mapping):

@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parents[2]
 #: costs.
 FAST = {"PYTHONDONTWRITEBYTECODE": ""}
 
-#: The smallest trial that trains: a softmax regression on 64 digits for one epoch.
+#: The smallest trial that trains: a softmax regression on 64 digits for one epoch. What one batch
+#: tells of it beforehand is known: tests/execution/test_rehearsal.py is about that.
 TINY = [
     "model=linear", "space.model.dropout=null", "space.data.batch_size=null", "data.batch_size=32",
     "data.train_size=64", "data.val_size=64", "trainer.max_epochs=1", "trainer.accelerator=cpu", "study.finalize=false",
-    "tracking.enabled=false", "tracking.system_metrics_s=null",
+    "tracking.enabled=false", "tracking.system_metrics_s=null", "study.rehearsal=false",
 ]  # fmt: skip
 
 

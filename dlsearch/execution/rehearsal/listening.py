@@ -25,7 +25,7 @@ def listen_to(child: Child, timeout_s: float) -> list[Sight]:
     try:
         while _has_word(child, until):
             message = child.channel.receive()
-            if not message:  # it is through, or has died
+            if not message or "error" in message:  # it is through, has died, or cannot go on
                 return sights
             sights.append(Sight.from_json(message))
     except BaseException:

@@ -142,7 +142,7 @@ def _try(candidate: Variation, attempts: _Attempts) -> Sight:
     try:
         cfg = OmegaConf.create(candidate.config)
         trains = candidate.trains or attempts.looks_for_success
-        if _has_new_shapes(cfg, attempts) or trains:
+        if _has_new_shapes(cfg, candidate.key, attempts) or trains:
             _train(cfg, sight, attempts)
     except (Exception, SystemExit) as error:
         sight.fault = _fault_of(error, candidate)
@@ -166,12 +166,20 @@ def _fault_of(error: BaseException, candidate: Variation) -> Fault:
 
 
 # -- building --------------------------------------------------------------------------------------
-def _has_new_shapes(cfg: DictConfig, attempts: _Attempts) -> bool:
-    """Build, and compare the net's shapes with those of the nets that have been trained."""
-    task = build_anywhere(cfg)
-    check_optimizer(cfg)
+def _has_new_shapes(cfg: DictConfig, key: str, attempts: _Attempts) -> bool:
+    """Build what a key may change, and compare the net's shapes with those that have been trained.
+
+    Nothing is built of the default: that is trained.
+    """
+    if not key:
+        return True
+    if key.startswith("optimizer."):
+        check_optimizer(cfg)
+        return False
     build_data(cfg)
-    return _shapes_of(task) not in attempts.shapes
+    if key == "data.batch_size":
+        return False
+    return _shapes_of(build_anywhere(cfg)) not in attempts.shapes
 
 
 def _shapes_of(task: pl.LightningModule) -> Shapes:
