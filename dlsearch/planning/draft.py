@@ -330,8 +330,7 @@ def _container(cfg: DictConfig) -> ConfigTree:
 
 def _count_resources_in_steps(cfg: DictConfig) -> None:
     """Where a training has a length in steps, a pruner's resource is that, and not its epochs."""
-    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
-    assert isinstance(trainer, dict)
+    trainer: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     if trainer.get("max_steps") is None:
         return
     if training_length(trainer).unit is not ProgressUnit.STEP:
