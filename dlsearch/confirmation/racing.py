@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +26,17 @@ ERROR_RATE = 0.05
 LIMIT = 998
 #: Seeds that every finalist gets before any is compared.
 LEAST_SEEDS = 2
+
+#: The rule of rounds that name none: a spread is none only where it is exactly zero, and means are
+#: equal only where their last bits are.
+FIRST_RULE = 1
+#: The rule of new rounds: what float32 arithmetic leaves open is no spread, and parts no means.
+RULE = 2
+#: What rounding can leave in a difference of two differences, relative to the largest value: each
+#: of the four values is off by at most half a unit in the last of the 24 places of a float32.
+_RESOLUTION = 2.0**-22
+#: Values between this and one may be one minus a share, and so are rounded as one is.
+_LEAST_SHARE = 2.0**-10
 
 #: Values of one finalist's replicas: None where it failed or was lost for good, absent where it is
 #: not known yet.
@@ -160,6 +171,7 @@ def race(
     *,
     maximize: bool,
     racing: bool,
+    rule: int = RULE,
 ) -> Race:
     """Decide what a round still has to run, and its winner where that is nothing.
 
@@ -174,14 +186,19 @@ def race(
     to the better search score, then to the lower trial number. Only where no finalist is without
     failures, the winner is among those with the fewest.
 
+    Scores are means of float32, so that equal differences of counts differ in their last bits. What
+    that leaves open is no spread: as long as the differences of two finalists are equal, nothing is
+    concluded from them. Means that lie no further apart are tied.
+
     Args:
         field: The finalists.
         values: What is known of each.
         n_seeds: Replicas of each.
         maximize: Whether more is better.
         racing: Whether finalists are dropped.
+        rule: :data:`RULE`, or :data:`FIRST_RULE` for a round that was opened under it.
     """
-    contest = _Contest(field, values, n_seeds, maximize)
+    contest = _Contest(field, values, n_seeds, maximize, rule)
     looks = range(LEAST_SEEDS, n_seeds) if racing else range(0)
     dropped, tier = _drop_beaten(contest, looks)
     missing = _list_missing(contest, dropped, tier)
@@ -208,17 +225,27 @@ class _Contest:
         values: What is known of each.
         n_seeds: Replicas of each.
         maximize: Whether more is better.
+        rule: Which rule decides on ties.
     """
 
     field: Sequence[Finalist]
     values: Sequence[Values]
     n_seeds: int
     maximize: bool
+    rule: int
 
     @property
     def sign(self) -> float:
         """What a value is multiplied with, so that more is better."""
         return _sign_of(self.maximize)
+
+    def resolution(self, rows: Iterable[Sequence[float]]) -> float:
+        """What rounding leaves open of a difference of such values."""
+        if self.rule == FIRST_RULE:
+            return 0.0
+        largest = max(abs(value) for row in rows for value in row)
+        is_share = _LEAST_SHARE <= largest < 1.0
+        return _RESOLUTION * (1.0 if is_share else largest)
 
     def alive(self, dropped: Mapping[int, int]) -> list[int]:
         """The finalists that are not dropped."""
@@ -365,11 +392,9 @@ def _find_beaten(
     if not clean:
         return []
 
-    def rank(finalist: int) -> tuple[float, ...]:
-        total = math.fsum(clean[finalist])
-        return -total, *_rank(field[finalist], contest.sign)
-
-    leader = min(clean, key=rank)
+    resolution = contest.resolution(clean.values())
+    means = {finalist: _mean_of(values) for finalist, values in clean.items()}
+    leader = _find_leader(contest, means, resolution)
     rivals = [f for f in alive if f != leader and not field[f].default]
     beaten = [f for f in rivals if f not in clean]
     contenders = [f for f in rivals if f in clean]
@@ -380,6 +405,8 @@ def _find_beaten(
     threshold = ERROR_RATE / (comparisons * n_rivals)
     for finalist in contenders:
         lead, spread = _compare_pairs(clean[leader], clean[finalist], residual)
+        if spread <= resolution:  # the differences are equal: nothing is known about chance
+            continue
         if chance(lead, spread, residual.degrees, seeds, contest.n_seeds) < threshold:
             beaten.append(finalist)
     return sorted(beaten)
@@ -473,27 +500,46 @@ def _rank(
     return score, number
 
 
+def _find_leader(
+    contest: _Contest,
+    means: Mapping[int, float],
+    resolution: float,
+) -> int:
+    """The finalist with the best mean; of those that are tied with it, the first by rank.
+
+    Args:
+        contest: The contest.
+        means: Of each finalist; more is better.
+        resolution: Means that differ by no more are tied.
+    """
+    best = max(means.values())
+    tied = [finalist for finalist, average in means.items() if best - average <= resolution]
+    return min(tied, key=lambda finalist: (_rank(contest.field[finalist], contest.sign), finalist))
+
+
 def _find_best(
     contest: _Contest,
     dropped: Mapping[int, int],
 ) -> int | None:
     """The winner among those that are not dropped; None where none has a value."""
-    order = []
+    rows: dict[int, list[float]] = {}
+    failures: dict[int, int] = {}
     for finalist in contest.alive(dropped):
-        values = contest.values[finalist]
-        average = mean(values)
-        if average is None:
-            continue
-        failures = sum(value is None for value in values.values())
-        score = -contest.sign * average
-        ties = _rank(contest.field[finalist], contest.sign)
-        order.append((failures, score, *ties, finalist))
-    if not order:
+        values = contest.values[finalist].values()
+        known = [contest.sign * value for value in values if value is not None]
+        if known:
+            rows[finalist] = known
+            failures[finalist] = len(values) - len(known)
+    if not rows:
         return None
-    return min(order)[-1]
+    fewest = min(failures.values())
+    means = {f: _mean_of(row) for f, row in rows.items() if failures[f] == fewest}
+    return _find_leader(contest, means, contest.resolution(rows.values()))
 
 
 __all__ = [
+    "FIRST_RULE",
+    "RULE",
     "Candidate",
     "Finalist",
     "Part",

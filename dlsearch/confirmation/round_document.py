@@ -39,6 +39,8 @@ class RoundDocument(TypedDict):
 
     ``choice`` is there once the winner is chosen, ``given_up`` where a scoring was given up: the
     last attempt at it that does not count. ``scored`` is true once the test set has been scored.
+    ``rule`` is the rule of racing that decides, :data:`dlsearch.confirmation.racing.FIRST_RULE`
+    where there is none.
     """
 
     top: int
@@ -48,6 +50,7 @@ class RoundDocument(TypedDict):
     finalists: list[FinalistEntry]
     scored: bool
     refit_seed: int
+    rule: NotRequired[int]
     choice: NotRequired[Choice]
     given_up: NotRequired[int]
 
@@ -91,10 +94,12 @@ class WantedRound:
     Args:
         settings: How it is run.
         finalists: Who is trained again.
+        rule: The rule of racing.
     """
 
     settings: ConfirmSettings
     finalists: list[Finalist]
+    rule: int = racing.RULE
 
     def to_document(
         self,
@@ -116,6 +121,7 @@ class WantedRound:
             finalists=entries,
             scored=False,
             refit_seed=refit_seed,
+            rule=self.rule,
         )
 
     def is_covered_by(self, document: RoundDocument) -> bool:
@@ -129,6 +135,11 @@ class WantedRound:
             return False
         has_seeds = len(document["seeds"]) >= int(self.settings.seeds)
         return has_seeds and document["refit"] >= self.settings.refit
+
+
+def rule_of(document: RoundDocument) -> int:
+    """The rule of racing that decides a round; rounds of earlier versions name none."""
+    return document.get("rule", racing.FIRST_RULE)
 
 
 def _entry_of(finalist: Finalist) -> FinalistEntry:

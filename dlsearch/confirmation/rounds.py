@@ -24,6 +24,7 @@ from dlsearch.confirmation.round_document import (
     ConfirmSettings,
     RoundDocument,
     WantedRound,
+    rule_of,
 )
 from dlsearch.core.bounded import IN_DATABASE, parse_json
 from dlsearch.sampling.seeds import refit_seed, replica_seed
@@ -356,6 +357,7 @@ class Rounds:
             len(found.seeds),
             maximize=self.maximize,
             racing=found.document["racing"],
+            rule=rule_of(found.document),
         )
 
     def done(self) -> bool:
@@ -452,7 +454,7 @@ class Rounds:
             defaults=defaults,
             with_default=with_default,
         )
-        return WantedRound(settings, finalists)
+        return WantedRound(settings, finalists, self.study.typed.racing_rule or racing.RULE)
 
     def _candidate_of(self, trial: FrozenTrial) -> Candidate:
         return Candidate(

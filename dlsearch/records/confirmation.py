@@ -50,6 +50,7 @@ def confirmation_record(study: Study, now: Round) -> ConfirmationRecord:
         checkpoint=None if kept is None else f"{kept_folder(study, now)}/ckpt/best.ckpt",
         scoring_error=now.scoring_error,
         refit_run=refit,
+        rule=document.get("rule"),
     )
 
 

@@ -352,6 +352,7 @@ class ConfirmationRecord(JsonModel):
         checkpoint: Of the model that is kept, relative to the store.
         scoring_error: Why the winner has no test score.
         refit_run: The training on train + validation, where it has begun.
+        rule: The rule of racing; None for the first one.
     """
 
     round: int
@@ -366,6 +367,7 @@ class ConfirmationRecord(JsonModel):
     checkpoint: str | None
     scoring_error: str | None
     refit_run: ReplicaRecord | None = field(metadata=LEFT_OUT_IF_NONE)
+    rule: int | None = field(metadata=LEFT_OUT_IF_NONE)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
     "uuid": (str,),
     "seed": (int,),
+    "racing_rule": (int, type(None)),
 }
 _NEEDED = ("config", "space", "objectives", "directions", "uuid")
 _LISTS_OF_TEXT = ("objectives", "directions", "allow_targets", "overrides")
@@ -61,6 +62,7 @@ class StudyDocument:
         fixed: The config without what may change between sessions.
         sessions: The later commands that went on with the study: what they were, and what they
             changed.
+        racing_rule: The rule of racing of the study that this one repeats; None for the newest.
     """
 
     plain: JsonObject
@@ -78,6 +80,7 @@ class StudyDocument:
     digests: Mapping[str, str]
     fixed: ConfigTree
     sessions: list[JsonObject]
+    racing_rule: int | None
 
     @classmethod
     def from_json(cls, plain: JsonObject) -> StudyDocument:
@@ -98,6 +101,7 @@ class StudyDocument:
             digests=plain.get("sha") or {},
             fixed=plain.get("fixed") or {},
             sessions=plain.get("sessions") or [],
+            racing_rule=plain.get("racing_rule"),
         )
 
     @classmethod

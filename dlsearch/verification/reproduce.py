@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from dlsearch.config.build import check_groups
+from dlsearch.confirmation.racing import FIRST_RULE
 from dlsearch.core import permission, provenance
 from dlsearch.core.errors import ConfigError
 from dlsearch.space.space import Space
@@ -197,12 +198,22 @@ def document_of(report: ReplayReport, threads: int | None = None) -> JsonObject:
         "fixed": config,
         "provenance": here["provenance"],
         "threads": here["provenance"]["threads"],
+        "racing_rule": _recorded_rule(report),
         "sha": {**study["sha"], **provenance.origin(tuple(config["allow_targets"]))},
     }
     reported: Mapping[str, Any] = study
     for key in _TAKEN_OVER:
         document[key] = reported[key]
     return document
+
+
+def _recorded_rule(report: ReplayReport) -> int | None:
+    """The rule by which finalists were dropped; None without a confirmation."""
+    finalization = report["again"].get("finalization")
+    if finalization is None:
+        return None
+    rule: int = finalization.get("rule", FIRST_RULE)
+    return rule
 
 
 def _recorded_threads(row: ReplayRow) -> int | None:

@@ -10,6 +10,7 @@ from scipy import stats
 
 from dlsearch.confirmation.racing import (
     ERROR_RATE,
+    FIRST_RULE,
     Candidate,
     Finalist,
     chance,
@@ -152,7 +153,7 @@ def test_where_all_have_failures_the_fewest_decide():
 
 
 def test_those_that_were_dropped_come_back_when_all_that_are_left_fail():
-    good, bad = [0.90, 0.901, 0.9], [0.50, 0.501]
+    good, bad = [0.90, 0.901, 0.9], [0.50, 0.502]
     values = rows([*good, 0.9, None], bad, [0.3, 0.301, None, 0.3, 0.3])
     finals = field(2)
     now = race(finals, values, 5, maximize=True, racing=True)
@@ -213,6 +214,12 @@ def simulate(rng, gaps, noise, shared, n_seeds=5):
         + rng.normal(0, noise, (k, n_seeds))
         + rng.normal(0, shared, n_seeds)
     )
+    return run(scores)
+
+
+def run(scores):
+    """A race on scores, a row each finalist, of which the last is the default configuration's."""
+    k, n_seeds = scores.shape
     finals = field(k - 1)
     full = race(
         finals, [dict(enumerate(row)) for row in scores], n_seeds, maximize=True, racing=False
@@ -230,6 +237,84 @@ def test_racing_rarely_drops_the_one_that_would_have_won():
     n, wrong = 1500, 0
     for _ in range(n):
         raced, full, _, _ = simulate(rng, [0.0, 0.0, 0.0, 0.1], 0.002, 0.002)
+        wrong += raced != full
+    assert wrong / n < ERROR_RATE
+
+
+# -- counts of examples as means of float32 ----------------------------------------------------------------------
+def as_float32(counts, n_examples):
+    """Accuracies, as a metric in single precision gives them."""
+    return (np.asarray(counts) / n_examples).astype(np.float32).astype(float).tolist()
+
+
+#: Three finalists of lenet_mnist: of 10,000 examples the second has 10 fewer right on either seed.
+LENET = [as_float32(counts, 10_000) for counts in ([9917, 9919], [9907, 9909], [9906, 9906])]
+
+
+def test_equal_differences_of_counts_are_no_spread():
+    leads = [first - second for first, second in zip(LENET[0], LENET[1], strict=True)]
+    assert leads[0] != leads[1], "in their last bits"
+    finals = [*field(2, default=False), Finalist(0, True, {}, 0.99)]
+    assert race(finals, rows(*LENET), 5, maximize=True, racing=True).dropped == {}
+
+
+def test_a_round_that_began_under_the_first_rule_is_decided_by_it():
+    finals = [*field(2, default=False), Finalist(0, True, {}, 0.99)]
+    now = race(finals, rows(*LENET), 5, maximize=True, racing=True, rule=FIRST_RULE)
+    assert now.dropped == {1: 2}
+
+
+def test_means_of_equal_counts_are_tied_whatever_their_last_bits():
+    counts = [[9917, 9919, 9915], [9916, 9916, 9919]]  # 29,751 right of each
+    values = rows(*(as_float32(row, 10_000) for row in counts))
+    assert mean(values[0]) != mean(values[1]), "in their last bits"
+    for better in (0, 1):
+        finals = [Finalist(n, False, {"n": n}, 0.9 + 0.01 * (n == better)) for n in range(2)]
+        assert race(finals, values, 3, maximize=True, racing=False).winner == better
+
+
+def written_otherwise(counts, n_examples):
+    """The same scores as other programs write them, and whether more of them is better."""
+    exact = np.asarray(counts) / n_examples
+    single = exact.astype(np.float32)
+    yield exact, True
+    yield single, True
+    yield np.float32(100) * single, True
+    yield np.float32(1) - single, False
+    yield single - np.float32(0.5), True
+
+
+def test_rounding_to_float32_changes_no_verdict():
+    """Nor does a shift or a scale in single precision: all of them have many ties."""
+    rng = np.random.default_rng(5)
+    dropped = 0
+    for _ in range(400):
+        n_examples = int(rng.choice([100, 1000, 10_000, 60_000]))
+        seeds = int(rng.integers(2, 5))
+        counts = np.round(0.97 * n_examples) + rng.integers(0, 4, (4, seeds))
+        counts[1:3] -= rng.integers(0, 12, (2, 1))
+        verdicts = []
+        for scores, maximize in written_otherwise(counts, n_examples):
+            values = rows(*scores.astype(float).tolist())
+            finals = [Finalist(n, n == 3, {"n": n}, None) for n in range(4)]
+            verdicts.append(race(finals, values, 5, maximize=maximize, racing=True).dropped)
+        assert all(verdict == verdicts[0] for verdict in verdicts), (counts, verdicts)
+        dropped += bool(verdicts[0])
+    assert dropped > 20, "or nothing was shown"
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.6, 2.0])
+def test_racing_rarely_errs_on_counts_that_are_often_equal(noise):
+    """Equal finalists whose counts vary by about one example."""
+    rng = np.random.default_rng(11)
+    n = 400
+    wrong = 0
+    for _ in range(n):
+        shared = rng.normal(9900, 3, 5)
+        counts = np.round(shared + rng.normal(0, noise, (4, 5)))
+        counts[3] -= 500
+        scores = np.asarray([as_float32(row, 10_000) for row in counts])
+        raced, full, _, _ = run(scores)
         wrong += raced != full
     assert wrong / n < ERROR_RATE
 

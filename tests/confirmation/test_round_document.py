@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from dlsearch.confirmation.round_document import ConfirmSettings, WantedRound
+from dlsearch.confirmation.racing import FIRST_RULE, RULE
+from dlsearch.confirmation.round_document import ConfirmSettings, WantedRound, rule_of
 from dlsearch.study.models import Finalist
 
 FINALISTS = [
@@ -26,8 +27,15 @@ def test_the_keys_are_written_as_they_always_were():
         '{"top": 3, "seeds": [100, 101], "racing": true, "refit": false, "finalists": '
         '[{"trial_number": 4, "default": false, "params": {"optimizer.lr": 0.01}, '
         '"search_value": 0.9}, {"trial_number": null, "default": true, "params": '
-        '{"optimizer.lr": 0.001}, "search_value": null}], "scored": false, "refit_seed": 9}'
+        '{"optimizer.lr": 0.001}, "search_value": null}], "scored": false, "refit_seed": 9, "rule": 2}'
     )
+
+
+def test_a_round_of_an_earlier_version_follows_the_first_rule():
+    document = document_of()
+    assert rule_of(document) == RULE
+    del document["rule"]
+    assert rule_of(document) == FIRST_RULE
 
 
 @pytest.mark.parametrize("study", [{}, {"confirm": None}, {"confirm": {}}])

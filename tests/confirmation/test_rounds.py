@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -12,7 +13,7 @@ from dlsearch.confirmation.rounds import Rounds
 from dlsearch.records.record import read_record
 from dlsearch.records.status import read_status
 from dlsearch.sampling.seeds import replica_seed
-from dlsearch.storage.database import RoundRow, Storage
+from dlsearch.storage.database import RoundRow, Storage, StudyRow
 from dlsearch.study.study import Study
 from tests.study.studies import complete, draft, failed, holder, opened
 
@@ -299,7 +300,8 @@ def test_racing_runs_fewer_replicas(tmp_path):
     search(study, (0.5, 0.7, 0.9, 0.6, 0.8, 0.1))
     level = {2: 0.9, 4: 0.5, 1: 0.4, 0: 0.1}
     claims = confirm(
-        study, lambda c: level[c.finalist.trial_number] + c.seed % 7 / 1000 + c.replica % 2 / 500
+        study,
+        lambda c: level[c.finalist.trial_number] * (1 + c.replica % 2 / 500) + c.seed % 7 / 1000,
     )
     found = read_record(study).to_json()["finalization"]["configurations"]
     assert [(c["trial_number"], c["dropped_after"], len(c["replicas"])) for c in found] == [
@@ -307,6 +309,48 @@ def test_racing_runs_fewer_replicas(tmp_path):
     ]  # fmt: skip
     assert len(claims) == 14 + 1
     assert read_status(study).to_json()["confirmation"]["planned"] == 14
+
+
+#: Of 10,000 examples, by trial and replica: trial 4 has 10 fewer right than trial 2 on every seed.
+COUNTS = {2: (9917, 9919), 4: (9907, 9909), 1: (9906, 9911), 0: (9900, 9900)}
+
+
+def share_right(claim):
+    count = COUNTS[claim.finalist.trial_number][claim.replica % 2]
+    return float(np.float32(count / 10_000))
+
+
+def test_a_round_of_an_earlier_version_goes_on_by_its_rule(tmp_path):
+    study = opened(tmp_path, given(6, top=3, seeds=5, racing=True))
+    search(study, (0.5, 0.7, 0.9, 0.6, 0.8, 0.1))
+    rounds = Rounds(study)
+    claim = rounds.claim(holder("w0"))
+    document = rounds.last().document
+    assert document.pop("rule") == 2
+    with study.storage.engine.begin() as connection:
+        connection.execute(sa.update(RoundRow).values(document=json.dumps(document)))
+    assert study.finish(claim, done(share_right(claim)))
+    confirm(study, share_right)
+    found = read_record(study).to_json()["finalization"]
+    assert "rule" not in found
+    dropped = {c["trial_number"]: c["dropped_after"] for c in found["configurations"]}
+    assert dropped[4] == 2, "equal differences, but for their last bits, were a spread"
+
+
+def test_a_study_that_repeats_another_has_its_rule(tmp_path):
+    opened(tmp_path, given(6, top=3, seeds=5, racing=True)).storage.close()
+    storage = Storage(f"sqlite:///{tmp_path / 'dlsearch.db'}")
+    with storage.engine.begin() as connection:
+        document = json.loads(connection.execute(sa.select(StudyRow.document)).scalar_one())
+        document["racing_rule"] = 1
+        connection.execute(sa.update(StudyRow).values(document=json.dumps(document)))
+    study = Study(storage, "s")
+    search(study, (0.5, 0.7, 0.9, 0.6, 0.8, 0.1))
+    confirm(study, share_right)
+    found = read_record(study).to_json()["finalization"]
+    assert found["rule"] == 1
+    assert {c["trial_number"]: c["dropped_after"] for c in found["configurations"]}[4] == 2
+    storage.close()
 
 
 def test_the_default_configuration_where_no_trial_ran_it(tmp_path):

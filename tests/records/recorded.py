@@ -124,8 +124,10 @@ def end_part(study: Study, rounds: Rounds, claim: ConfirmClaim) -> None:
     elif claim.finalist.trial_number == 0 and claim.replica == 1:
         study.finish(claim, failed("oom"))
     else:
-        base = {2: 0.80, 1: 0.85}.get(claim.finalist.trial_number, 0.5)
-        study.finish(claim, trained(base + (claim.replica or 0) / 1000))
+        base, step = {2: (0.80, 0.002), 1: (0.85, 0.001)}.get(
+            claim.finalist.trial_number, (0.5, 0.001)
+        )
+        study.finish(claim, trained(base + step * (claim.replica or 0)))
 
 
 def confirm_study(study: Study, _store: Path) -> None:

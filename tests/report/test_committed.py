@@ -50,4 +50,5 @@ def test_make_experiments_makes_studies_that_are_named_like_their_experiments() 
 def test_it_can_be_run_again(folder: Path) -> None:
     report = report_file.load(folder / "report.json")
     document = reproduce.document_of(report)
+    assert document["racing_rule"] == 1, "all of them began before there was another"
     assert preload([document["config"]])[2:], "its nets are admitted"
