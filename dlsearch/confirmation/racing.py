@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from dlsearch.confirmation.rounding import measure_resolution
 from dlsearch.study.models import Finalist
 
 if TYPE_CHECKING:
@@ -32,11 +33,6 @@ LEAST_SEEDS = 2
 FIRST_RULE = 1
 #: The rule of new rounds: what float32 arithmetic leaves open is no spread, and parts no means.
 RULE = 2
-#: What rounding can leave in a difference of two differences, relative to the largest value: each
-#: of the four values is off by at most half a unit in the last of the 24 places of a float32.
-_RESOLUTION = 2.0**-22
-#: Values between this and one may be one minus a share, and so are rounded as one is.
-_LEAST_SHARE = 2.0**-10
 
 #: Values of one finalist's replicas: None where it failed or was lost for good, absent where it is
 #: not known yet.
@@ -243,9 +239,7 @@ class _Contest:
         """What rounding leaves open of a difference of such values."""
         if self.rule == FIRST_RULE:
             return 0.0
-        largest = max(abs(value) for row in rows for value in row)
-        is_share = _LEAST_SHARE <= largest < 1.0
-        return _RESOLUTION * (1.0 if is_share else largest)
+        return measure_resolution(value for row in rows for value in row)
 
     def alive(self, dropped: Mapping[int, int]) -> list[int]:
         """The finalists that are not dropped."""

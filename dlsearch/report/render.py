@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.report import formats
+from dlsearch.report.facts.intervals import ENOUGH_FOR_BOOTSTRAP, quote_interval
 from dlsearch.report.figures.kinds import kind_of_evaluation
 from dlsearch.report.load import is_rate
 from dlsearch.report.markup import csp_digest, draw_page, template_environment
@@ -95,6 +96,7 @@ def environment(*, markdown: bool) -> jinja2.Environment:
         "plural": formats.plural,
         "listed": formats.listed,
         "interval": formats.interval,
+        "quoted": quote_interval,
         "prob": formats.probability,
         "bare": difference_without_unit,
         "p_value": formats.p_value,
@@ -107,6 +109,7 @@ def environment(*, markdown: bool) -> jinja2.Environment:
         "code": code_span,
         "fence": code_block,
     }
+    env.globals["enough_for_bootstrap"] = ENOUGH_FOR_BOOTSTRAP
     return env
 
 

@@ -66,6 +66,36 @@ def test_studies_that_overlap_are_not_told_apart() -> None:
     assert facts["verdict"]["headline"] == "alpha and beta are not told apart"
 
 
+def test_three_trainings_each_call_none_better() -> None:
+    seeds = [11, 22, 33]
+    facts = compare(
+        [a(confirmed=GOOD[:3], seeds=seeds), b(confirmed=[0.91, 0.92, 0.914], seeds=seeds)]
+    )
+    assert facts["pairs"][0]["holm"] < 0.05
+    assert facts["verdict"]["headline"] == (
+        "alpha has the better mean by 4.03 points; 3 trainings each are too few to call it better"
+    )
+
+
+def test_tests_that_disagree_call_none_better() -> None:
+    """One pair of six lies far off: the t-test hardly minds, the permutation test does."""
+    low = [0.900, 0.901, 0.902, 0.903, 0.904, 0.905]
+    leads = [0.010, 0.012, 0.011, 0.009, 0.010, -0.0005]
+    seeds = [1, 2, 3, 4, 5, 6]
+    high = [score + lead for score, lead in zip(low, leads, strict=True)]
+    facts = compare([a(confirmed=high, seeds=seeds), b(confirmed=low, seeds=seeds)])
+    (pair,) = facts["pairs"]
+    assert pair["holm"] < 0.05 < pair["confirmed"]["permutation_p"]
+    assert facts["verdict"]["headline"].endswith("points; the tests disagree")
+
+
+def test_what_is_quoted_are_students_intervals() -> None:
+    facts = compare([a(), b()])
+    low, high = facts["pairs"][0]["confirmed"]["student"]
+    sentence = facts["verdict"]["sentences"][0]
+    assert f"95 % interval +{100 * low:.2f} to +{100 * high:.2f} points (Student's t)" in sentence
+
+
 def test_three_studies_are_corrected_by_holm() -> None:
     third = study_record("gamma", scores=SCORES, confirmed=[0.94, 0.96, 0.96, 0.95, 0.945])
     facts = compare([a(), b(), third])

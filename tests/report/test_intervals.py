@@ -171,6 +171,60 @@ def test_equal_differences_have_no_probability_though_their_last_bits_differ() -
     assert found["mean"] == pytest.approx(0.01)
 
 
+#: Of 10,000 examples, as a metric in single precision gives them: ten more right on either seed.
+LEADER = [float(np.float32(count / 10_000)) for count in (9917, 9919)]
+BEHIND = [float(np.float32(count / 10_000)) for count in (9907, 9909)]
+
+
+def test_equal_differences_of_counts_are_equal() -> None:
+    assert LEADER[0] - BEHIND[0] != LEADER[1] - BEHIND[1], "in their last bits"
+    found = stats.compare_pairs(LEADER, BEHIND, maximize=True)
+    assert found["why_not"] == "all 2 values are equal"
+    assert found["student"] is None
+    assert found["probability"] is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [10, 20, 30],  # resamples that hold each once have the very mean
+        [5, 5, 8, 12, 20],
+        [-3, 0, 4, 11],
+    ],
+)
+def test_resamples_that_are_tied_with_the_mean_count_by_half(values: list[int]) -> None:
+    """However the last bits of the same counts lie."""
+    exact = [count / 10_000 for count in values]
+    scores = [float(np.float32(0.9 + value)) for value in exact]
+    base = [float(np.float32(0.9))] * len(values)
+    found = stats.compare_pairs(scores, base, maximize=True)
+    assert found["interval"] == pytest.approx(stats.estimate_mean(exact)["interval"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "method"),
+    [(2, "Student's t"), (3, "Student's t"), (20, "Student's t"), (50, "BCa bootstrap")],
+)
+def test_the_interval_that_is_quoted_goes_by_the_number_of_values(n: int, method: str) -> None:
+    estimate = stats.estimate_mean(np.random.default_rng(n).normal(size=n).tolist())
+    quoted = stats.quote_interval(estimate)
+    assert quoted is not None
+    assert quoted.method == method
+    assert quoted.ends == estimate["student" if method == "Student's t" else "interval"]
+
+
+def test_nothing_is_quoted_where_there_is_no_spread() -> None:
+    for values in ([], [0.5], [0.5, 0.5, 0.5]):
+        assert stats.quote_interval(stats.estimate_mean(values)) is None
+    assert stats.quote_interval(None) is None
+
+
+def test_two_samples_are_quoted_by_welch() -> None:
+    quoted = stats.quote_interval(stats.estimate_difference([1.0, 2.0, 4.0], [0.0, 1.0, 1.5]))
+    assert quoted is not None
+    assert quoted.method == "Welch's t"
+
+
 def test_the_order_of_the_values_changes_no_bit() -> None:
     values = [0.9905, 0.9911, 0.9899, 0.991, 0.9903]
     assert stats.estimate_mean(values) == stats.estimate_mean(values[::-1])

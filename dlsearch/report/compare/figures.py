@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlsearch.report.compare.models import BudgetCurve
+from dlsearch.report.facts.intervals import quote_interval
 from dlsearch.report.figures.axes import (
     Range,
     objective_label,
@@ -17,7 +18,7 @@ from dlsearch.report.figures.axes import (
 from dlsearch.report.figures.canvas import ACCENT, BAD, INK, MUTED, new_figure
 from dlsearch.report.figures.marks import draw_mark
 from dlsearch.report.figures.plate import NARROW, WIDE, Plate, PlateSize, is_spacious
-from dlsearch.report.formats import score, short
+from dlsearch.report.formats import listed, score, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ def draw_confirmed(comparison: Comparison) -> Plate | None:
         title="Confirmed scores",
         caption=(
             "Rings: each winner's trainings on fresh seeds; bar and band: their mean and its 95 %"
-            " interval (BCa bootstrap); cross: the best score of the search."
+            f" interval ({_methods_of(rows)}); cross: the best score of the search."
         ),
         alt=f"Confirmed means of {objective['name']}: {', '.join(means)}.",
         wide=_draw_rows(
@@ -111,11 +112,23 @@ def draw_confirmed(comparison: Comparison) -> Plate | None:
     )
 
 
+def _ends_of(row: _Row) -> Sequence[float]:
+    """Of the interval that is quoted; none where there is none."""
+    quoted = quote_interval(row.confirmed)
+    return () if quoted is None else quoted.ends
+
+
+def _methods_of(rows: Sequence[_Row]) -> str:
+    quoted = [quote_interval(row.confirmed) for row in rows]
+    methods = {each.method for each in quoted if each is not None}
+    return listed(sorted(methods)) if methods else "where there is one"
+
+
 def _range_of_rows(rows: Sequence[_Row]) -> Range:
     values: list[float] = []
     for row in rows:
         values += row.confirmed["values"]
-        values += row.confirmed["interval"] or ()
+        values += _ends_of(row)
         if row.best is not None:
             values.append(row.best["value"])
     return padded_range(values, PAD_SHARE)
@@ -151,9 +164,10 @@ def _draw_rows(
 
 def _draw_row(ax: Axes, row: _Row, y: int) -> None:
     confirmed = row.confirmed
-    if confirmed["interval"] is not None:
+    ends = _ends_of(row)
+    if ends:
         ax.plot(
-            confirmed["interval"],
+            ends,
             [y, y],
             color=ACCENT,
             lw=5,

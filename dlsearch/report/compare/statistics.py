@@ -9,6 +9,7 @@ import math
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any, Literal
 
+from dlsearch.confirmation.rounding import measure_resolution
 from dlsearch.report.facts import intervals
 from dlsearch.report.facts.intervals import wilson
 
@@ -138,9 +139,18 @@ def _permutation_p(
     import numpy as np
     from scipy.stats import permutation_test
 
+    observed = abs(_difference_of_means(*samples))
+    resolution = measure_resolution(value for sample in samples for value in sample)
+
+    def difference_of_means(*drawn: Any, axis: int = -1) -> Any:
+        """Of an assignment; rounding makes none more or less extreme than what was observed."""
+        found = _difference_of_means(*drawn, axis=axis)
+        is_tied = np.abs(np.abs(found) - observed) <= resolution
+        return np.where(is_tied, np.copysign(observed, found), found)
+
     result = permutation_test(
         samples,
-        _difference_of_means,
+        difference_of_means,
         permutation_type=kind,
         vectorized=True,
         n_resamples=np.inf if exact else RESAMPLES,

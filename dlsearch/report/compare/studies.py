@@ -33,7 +33,7 @@ def describe_study(record: Mapping[str, Any], v: View) -> ComparedStudy:
     """What a comparison says of one study."""
     sampler = v.study.get("sampler") or {}
     maximize = v.objectives[0].maximize
-    independent = statistics.independent(sampler)
+    independent = statistics.independent(sampler, len(v.trials))
     scores = _scores_paid_for(v)
     device_seconds = _device_seconds(v)
     expected = []

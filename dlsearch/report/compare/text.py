@@ -9,6 +9,7 @@ from dlsearch.console.terminal import console as make_console
 from dlsearch.console.terminal import shown
 from dlsearch.report.compare.models import BudgetCurve
 from dlsearch.report.compare.words import p_value
+from dlsearch.report.facts.intervals import quote_interval
 from dlsearch.report.formats import NONE, THIN, difference, number, plural, score, short
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def _score_rows(studies: Sequence[ComparedStudy], percent: bool) -> list[Overvie
 
     def write_interval(study: ComparedStudy) -> str:
         confirmed = study["confirmed"]
-        return NONE if confirmed is None else format_interval(confirmed["interval"], percent)
+        quoted = quote_interval(confirmed)
+        return NONE if quoted is None else format_interval(quoted.ends, percent)
 
     def write_drop(study: ComparedStudy) -> str:
         if study["confirmed"] is None or study["best"] is None:
@@ -229,9 +231,10 @@ def pair_row(pair: ComparedPair, percent: bool) -> list[str]:
 def _score_cells(found: TestedDifference | None, holm: float | None, percent: bool) -> list[str]:
     if found is None:
         return [NONE] * _COLUMNS_OF_SCORES
+    quoted = quote_interval(found)
     return [
         difference(found["difference"], percent),
-        format_difference_interval(found["interval"], percent),
+        NONE if quoted is None else format_difference_interval(quoted.ends, percent),
         found["test"],
         _bare_p(found["p"]),
         _bare_p(holm),

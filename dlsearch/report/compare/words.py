@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlsearch.report.compare.models import DataVerdict
+from dlsearch.report.facts.intervals import quote_interval
 from dlsearch.report.formats import difference, listed, number, plural, score
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: A smallest p above this is said.
 COARSE_P = 0.01
+#: Trainings of each study below which none is called better, whatever the test says.
+FEWEST_TO_CALL = 5
 _UNIT = " points"
 
 
@@ -98,16 +101,36 @@ def _headline_of_pair(pair: ComparedPair, objective: ObjectiveFacts, level: floa
         return f"{pair['a']} and {pair['b']} are not told apart"
     other = pair["b"] if better == pair["a"] else pair["a"]
     size = difference(abs(confirmed["difference"]), objective["percent"]).lstrip("+")
+    if not _has_enough(confirmed):
+        trainings = plural(min(confirmed["n"]), "training")
+        few = f"{trainings} each are too few to call it better"
+        return f"{better} has the better mean by {size}; {few}"
+    if not _tests_agree(confirmed, level):
+        return f"{better} has the better mean by {size}; the tests disagree"
     return f"{better} is better than {other} by {size}"
+
+
+def _is_better(pair: ComparedPair, level: float) -> bool:
+    """Whether one of the two may be called better than the other."""
+    confirmed = pair["confirmed"]
+    holm = pair["holm"]
+    if confirmed is None or holm is None or holm >= level:
+        return False
+    return _has_enough(confirmed) and _tests_agree(confirmed, level)
+
+
+def _has_enough(confirmed: TestedDifference) -> bool:
+    return min(confirmed["n"]) >= FEWEST_TO_CALL
+
+
+def _tests_agree(confirmed: TestedDifference, level: float) -> bool:
+    """Whether the permutation test finds a difference too, as far as so few values let it."""
+    return confirmed["permutation_p"] <= max(level, confirmed["smallest_p"])
 
 
 def _headline_of_many(comparison: Comparison, confirmed: Sequence[ComparedPair]) -> str:
     level = comparison["level"]
-    distinct: list[ComparedPair] = []
-    for pair in confirmed:
-        holm = pair["holm"]
-        if holm is not None and holm < level:
-            distinct.append(pair)
+    distinct = [pair for pair in confirmed if _is_better(pair, level)]
     lead = _best_confirmed(comparison)
     beaten = [pair for pair in distinct if pair["better"] == lead]
     if len(beaten) == len(comparison["studies"]) - 1:
@@ -162,11 +185,12 @@ def _trainings_in_words(found: TestedDifference) -> str:
 
 
 def _interval_in_words(found: TestedDifference, percent: bool) -> str:
-    if found["interval"] is None:
+    quoted = quote_interval(found)
+    if quoted is None:
         return ""
-    low, high = (difference(end, percent) for end in found["interval"])
+    low, high = (difference(end, percent) for end in quoted.ends)
     bare_low = low.removesuffix(_UNIT)
-    return f", 95 % interval {bare_low} to {high} ({found['method']})"
+    return f", 95 % interval {bare_low} to {high} ({quoted.method})"
 
 
 def _smallest_p_in_words(found: TestedDifference) -> str:
@@ -220,12 +244,12 @@ def _confirmation_warnings(comparison: Comparison) -> Iterator[str]:
             " score is optimistic."
         )
     for name, confirmed in _confirmed_means(studies):
-        if confirmed["interval"] is None:
-            yield f"No bootstrap interval of {name}'s mean: {confirmed['why_not']}."
+        if quote_interval(confirmed) is None:
+            yield f"No interval of {name}'s mean: {confirmed['why_not']}."
     for pair in comparison["pairs"]:
         tested = pair["confirmed"]
-        if tested is not None and tested["interval"] is None:
-            yield f"No bootstrap interval of {_names_of(pair)}: {tested['why_not']}."
+        if tested is not None and quote_interval(tested) is None:
+            yield f"No interval of {_names_of(pair)}: {tested['why_not']}."
 
 
 def _study_warnings(studies: Sequence[ComparedStudy]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from dlsearch.report.facts.contents import (
     TrialRow,
     find_winner,
 )
+from dlsearch.report.facts.intervals import quote_interval
 from dlsearch.report.facts.kinds.registry import word_score
 from dlsearch.report.formats import THIN, difference, interval, listed, plural, probability, score
 from dlsearch.report.study import TrialState
@@ -142,11 +143,12 @@ def _word_mean(objective: ObjectiveRow, winner: FinalistRow) -> str:
     """What the winner reached, with its interval."""
     percent = objective["percent"]
     seeds = plural(winner["n"], "fresh seed")
-    extent = interval(winner["interval"] or winner["student"], percent)
+    quoted = quote_interval(winner)
     mean = score(winner["mean"], percent)
     reached = f"reached {objective['name']} {mean}"
-    if extent:
-        return f"{reached} (95{THIN}% interval {extent}, n = {seeds})"
+    if quoted is not None:
+        extent = interval(quoted.ends, percent)
+        return f"{reached} (95{THIN}% interval {extent}, {quoted.method}, n = {seeds})"
     return f"{reached} (mean of {seeds})"
 
 
@@ -229,11 +231,11 @@ def _word_comparison(comparison: Comparison, other: str, percent: bool) -> str:
     seeds = plural(n, "seed")
     text = f"Against {other} it is better on {comparison['better']} of {seeds}"
     text += f", by {difference(comparison['mean'], percent)} on average"
-    extent = comparison["interval"] or comparison["student"]
-    if extent:
-        low = difference(extent[0], percent, bare=True)
-        high = difference(extent[1], percent)
-        text += f" (95{THIN}% interval {low} to {high})"
+    quoted = quote_interval(comparison)
+    if quoted is not None:
+        low = difference(quoted.ends[0], percent, bare=True)
+        high = difference(quoted.ends[1], percent)
+        text += f" (95{THIN}% interval {low} to {high}, {quoted.method})"
     if comparison["probability"] is not None:
         chance = probability(comparison["probability"])
         text += f"; the probability that its mean is better is {chance}"

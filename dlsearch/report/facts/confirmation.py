@@ -18,7 +18,7 @@ from dlsearch.report.facts.contents import (
     ReplicaRow,
     find_winner,
 )
-from dlsearch.report.facts.intervals import compare_pairs, estimate_mean
+from dlsearch.report.facts.intervals import compare_pairs, estimate_mean, quote_interval
 from dlsearch.report.facts.trials import describe_attempt
 from dlsearch.report.progress import training_limit
 
@@ -93,11 +93,12 @@ def measure_optimism(view: View, confirmation: Confirmation | None) -> Optimism 
     best = view.best.values[0]
     finalists = confirmation["finalists"]
     drops = [finalist["optimism"] for finalist in finalists]
+    quoted = quote_interval(winner)
     return {
         "best": best,
         "number": view.best.number,
         "mean": winner["mean"],
-        "interval": winner["interval"],
+        "interval": None if quoted is None else quoted.ends,
         "drop": sign * (best - winner["mean"]),
         "of_best": _drop_of_best(finalists, view.best.number, best, sign),
         "drops": [drop for drop in drops if drop is not None],

@@ -38,7 +38,7 @@ def describe_course(view: View) -> Course:
         "median": statistics.median(values) if values else None,
         "spread": [],
         "quarters": [],
-        "independent": independent(view.document.sampler),
+        "independent": independent(view.document.sampler, len(view.trials)),
         "expected_best": [],
     }
     if view.multi:

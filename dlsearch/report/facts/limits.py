@@ -16,14 +16,12 @@ from dlsearch.report.facts.contents import (
     TestFacts,
     find_winner,
 )
+from dlsearch.report.facts.intervals import ENOUGH_FOR_BOOTSTRAP
 from dlsearch.report.formats import difference, listed, number, plural, probability, score
 from dlsearch.report.study import TrialState
 
 if TYPE_CHECKING:
     from dlsearch.report.study import Provenance, StudyDocument
-
-#: Values below which a bootstrap interval is said to be too narrow.
-FEW_VALUES = 20
 
 #: Below this probability of a better mean, the winner is said to be uncertain.
 CERTAIN = 0.95
@@ -77,10 +75,10 @@ def _limit_confirmation(findings: Findings) -> Iterator[str]:
 def _limit_mean(winner: FinalistRow) -> Iterator[str]:
     if winner["n"]:
         text = f"The winner's mean rests on {plural(winner['n'], 'seed')}"
-        if winner["n"] < FEW_VALUES:
+        if winner["n"] < ENOUGH_FOR_BOOTSTRAP:
             text += (
-                ": bootstrap intervals of so few values are too narrow; Student's, beside them,"
-                " suppose normal values."
+                ": bootstrap intervals of so few values are too narrow; Student's, which are"
+                " quoted, suppose normal values."
             )
         else:
             text += "."

@@ -140,9 +140,17 @@ def _quantile(ordered: NDArray[Any], cumulative: NDArray[Any], level: float) -> 
     return float(ordered[index])
 
 
-def independent(sampler: Mapping[str, Any] | None) -> bool:
-    """Whether the sampler proposes trials without looking at earlier results."""
+def independent(sampler: Mapping[str, Any] | None, trials: int | None = None) -> bool:
+    """Whether the trials were proposed without looking at earlier results.
+
+    Args:
+        sampler: Its config; one that adapts draws its first ``n_startup_trials`` at random.
+        trials: How many there were; None for more than those.
+    """
     settings = sampler or {}
+    startup = settings.get("n_startup_trials")
+    if trials is not None and isinstance(startup, int) and trials <= startup:
+        return True
     target = settings.get("_target_") or settings.get("name") or ""
     class_name = str(target).rsplit(".", 1)[-1]
     lower = class_name.lower()

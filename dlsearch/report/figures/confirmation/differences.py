@@ -13,6 +13,7 @@ from dlsearch.report.figures.confirmation.rows import (
     draw_mean_line,
     draw_rings,
     draw_row_line,
+    quoted_ends,
     short_name,
 )
 from dlsearch.report.figures.plate import HALF, Plate
@@ -73,7 +74,7 @@ def _range_shown(data: _Differences) -> Range:
     values = [0.0]
     for row in data.rows:
         values += data.scaled(row["differences"])
-        values += data.scaled(row["interval"])
+        values += data.scaled(quoted_ends(row))
     return padded_range(values, PAD_SHARE)
 
 
@@ -119,7 +120,7 @@ def _draw_row(
     shown: Range,
 ) -> None:
     draw_row_line(ax, y)
-    ends = row["interval"] or row["student"]
+    ends = quoted_ends(row)
     if ends:
         clamped = [shown.clamp(end) for end in data.scaled(ends)]
         draw_band(

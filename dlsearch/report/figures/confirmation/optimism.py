@@ -17,6 +17,7 @@ from dlsearch.report.figures.confirmation.rows import (
     PAD_SHARE,
     colour_of,
     mean_of,
+    quoted_ends,
     short_name,
 )
 from dlsearch.report.figures.marks import draw_mark, write_note
@@ -69,7 +70,7 @@ def _range_shown(rows: Sequence[FinalistRow]) -> Range:
     values: list[float] = []
     for row in rows:
         values += [_search_value(row), mean_of(row)]
-        values += row["interval"] or ()
+        values += quoted_ends(row)
     return padded_range(values, PAD_SHARE)
 
 
@@ -122,10 +123,11 @@ def _draw_finalist(ax: Axes, row: FinalistRow) -> None:
         mew=0.6,
         zorder=5,
     )
-    if row["interval"] and (is_winner or row["default"]):
+    ends = quoted_ends(row)
+    if ends and (is_winner or row["default"]):
         ax.plot(
             [1, 1],
-            row["interval"],
+            ends,
             color=colour,
             zorder=2,
             **BAND_LOOK,

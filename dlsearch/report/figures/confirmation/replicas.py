@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dlsearch.report.facts.intervals import quote_interval
 from dlsearch.report.figures.axes import (
     Range,
     objective_label,
@@ -21,6 +22,7 @@ from dlsearch.report.figures.confirmation.rows import (
     draw_rings,
     draw_row_line,
     mean_of,
+    quoted_ends,
     replica_scores,
     short_name,
 )
@@ -81,7 +83,7 @@ def _range_shown(rows: Sequence[FinalistRow]) -> Range:
     values: list[float] = []
     for row in rows:
         values += replica_scores(row)
-        values += row["interval"] or ()
+        values += quoted_ends(row)
         if row["search_value"] is not None:
             values.append(row["search_value"])
     return padded_range(values, PAD_SHARE)
@@ -127,7 +129,7 @@ def _draw_row(
 ) -> None:
     colour = colour_of(row)
     draw_row_line(ax, y)
-    ends = row["interval"] or row["student"]
+    ends = quoted_ends(row)
     if ends:
         draw_band(
             ax,
@@ -234,8 +236,8 @@ def _caption(rows: Sequence[FinalistRow]) -> str:
 
 
 def _interval_in_words(rows: Sequence[FinalistRow]) -> str:
-    with_interval = [row for row in rows if row["interval"] or row["student"]]
-    methods = sorted({row["method"] or "Student" for row in with_interval})
+    quoted = [quote_interval(row) for row in rows]
+    methods = sorted({each.method for each in quoted if each is not None})
     if methods:
         return f"95 % interval ({listed(methods)})."
     return "interval, where there is one."
@@ -250,6 +252,7 @@ def _row_in_words(row: FinalistRow, percent: bool) -> str:
     mean = score(row["mean"], percent)
     replicas = plural(row["n"], "replica")
     text = f"{short_name(row)}: mean {mean} of {replicas}"
-    if row["interval"]:
-        text += f", interval {interval(row['interval'], percent)}"
+    ends = quoted_ends(row)
+    if ends:
+        text += f", interval {interval(ends, percent)}"
     return f"{text}."

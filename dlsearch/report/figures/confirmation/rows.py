@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dlsearch.report.facts.intervals import quote_interval
 from dlsearch.report.figures.canvas import ACCENT, FAINT, MUTED, PAPER
 from dlsearch.report.formats import short
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from dlsearch.report.facts.contents import FinalistRow
-    from dlsearch.report.facts.intervals import Interval
+    from dlsearch.report.facts.intervals import Interval, MeanEstimate
     from dlsearch.report.figures.axes import Range
     from dlsearch.report.figures.marks import Look, Place
 
@@ -144,3 +145,9 @@ def draw_mean_line(
         lw=2.2,
         zorder=5,
     )
+
+
+def quoted_ends(row: MeanEstimate) -> Interval | tuple[()]:
+    """Both ends of the interval that is quoted of an estimate; none where it has none."""
+    quoted = quote_interval(row)
+    return () if quoted is None else quoted.ends
