@@ -490,6 +490,40 @@ def test_seeds_that_racing_left_out_are_called_unlikely_to_matter(record: Record
     assert "could not" not in limits
 
 
+def test_a_finalist_that_was_dropped_on_equal_differences_is_named(record: Record) -> None:
+    final = record["finalization"]
+    winner = next(c for c in final["configurations"] if c["winner"])
+    dropped = next(c for c in final["configurations"] if c["dropped_after"])
+    for mine, theirs in zip(winner["replicas"], dropped["replicas"], strict=False):
+        theirs["value"] = mine["value"] - 0.01
+        theirs["values"] = [theirs["value"]]
+    limits = " ".join(facts(view(record))["limits"])
+    assert f"dropped trial {dropped['trial_number']} on equal differences to the winner" in limits
+
+
+def test_a_short_search_is_called_one_unless_it_is_the_whole_space(make_record: Any) -> None:
+    record = make_record(4)
+    said = "The search had 4 trials: which configuration won says little"
+    assert said in " ".join(facts(view(record))["limits"])
+    record["study"]["sampler"] = {"_target_": "dlsearch.sampling.factory.grid"}
+    assert said not in " ".join(facts(view(record))["limits"])
+    assert said not in " ".join(facts(view(make_record(24)))["limits"])
+
+
+def test_a_gain_whose_interval_holds_zero_is_not_called_better(record: Record) -> None:
+    final = record["finalization"]
+    winner = next(c for c in final["configurations"] if c["winner"])
+    default = next(c for c in final["configurations"] if c["default"])
+    leads = (0.01, -0.008, 0.011, -0.009, 0.002)
+    for lead, mine, other in zip(leads, winner["replicas"], default["replicas"], strict=False):
+        other["value"] = mine["value"] - lead
+        other["values"] = [other["value"]]
+    claim = facts(view(record))["claim"]
+    assert claim["gain"] > 0
+    assert "points better than the default configuration" in claim["headline"]
+    assert claim["headline"].endswith(", which is not told from no difference.")
+
+
 @pytest.mark.storm
 def test_a_thousand_trials_stay_below_three_megabytes(make_record: Any, tmp_path: Path) -> None:
     index = build(make_record(1000, slots=16), tmp_path / "big")

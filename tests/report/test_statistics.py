@@ -64,6 +64,14 @@ def test_which_samplers_draw_independently(target: str | None, free: bool) -> No
     assert stats.independent({"_target_": target}) is free
 
 
+def test_a_sampler_that_adapts_draws_its_first_trials_at_random() -> None:
+    sampler = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 10}
+    assert stats.independent(sampler, 4)
+    assert stats.independent(sampler, 10)
+    assert not stats.independent(sampler, 11)
+    assert not stats.independent(sampler)
+
+
 def test_importances_find_the_parameter_that_matters(
     make_record: Callable[..., dict[str, Any]],
 ) -> None:

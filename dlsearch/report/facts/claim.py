@@ -194,7 +194,7 @@ def _compare_with_default(
         return _Outcome(f"{subject}.", sentences=[no_gain])
     percent = objective["percent"]
     gain = against["mean"]
-    headline = subject + _word_gain(gain, default_mean, percent)
+    headline = subject + _word_confirmed_gain(against, default_mean, percent)
     comparison = _word_comparison(against, "the default configuration", percent)
     outcome = _Outcome(headline, gain=gain, sentences=[comparison])
     if gain > 0:
@@ -213,6 +213,18 @@ def _word_gain(gain: float, default_value: float, percent: bool) -> str:
         amount = difference(gain, percent).lstrip("+")
         return f", {amount} better than {default}."
     return f", no better than {default}."
+
+
+def _word_confirmed_gain(against: Comparison, default_mean: float, percent: bool) -> str:
+    """The same for means over seeds: whether their difference is told from none."""
+    gain = against["mean"]
+    quoted = quote_interval(against)
+    assert gain is not None
+    if gain <= 0 or quoted is None or quoted.ends[0] > 0:
+        return _word_gain(gain, default_mean, percent)
+    amount = difference(gain, percent).lstrip("+")
+    default = f"the default configuration ({score(default_mean, percent)})"
+    return f", on average {amount} better than {default}, which is not told from no difference."
 
 
 def _find_other_runner_up(confirmation: Confirmation) -> FinalistRow | None:

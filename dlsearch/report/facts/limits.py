@@ -9,6 +9,7 @@ from dlsearch.confirmation.racing import ERROR_RATE
 from dlsearch.report.facts.contents import (
     Accounting,
     ArmsFacts,
+    Comparison,
     Confirmation,
     FinalistRow,
     Findings,
@@ -17,11 +18,15 @@ from dlsearch.report.facts.contents import (
     find_winner,
 )
 from dlsearch.report.facts.intervals import ENOUGH_FOR_BOOTSTRAP
+from dlsearch.report.facts.statistics import is_exhaustive
 from dlsearch.report.formats import difference, listed, number, plural, probability, score
 from dlsearch.report.study import TrialState
 
 if TYPE_CHECKING:
     from dlsearch.report.study import Provenance, StudyDocument
+
+#: Trials below which a search is said to be short, unless they are the whole space.
+FEWEST_TRIALS = 10
 
 #: Below this probability of a better mean, the winner is said to be uncertain.
 CERTAIN = 0.95
@@ -122,9 +127,26 @@ def _limit_seeds(confirmation: Confirmation) -> Iterator[str]:
             "Racing left out seeds that were unlikely to change the result (a chance of at most"
             f" {100 * ERROR_RATE:.0f} % in all): {listed(dropped)}; their means are of fewer seeds."
         )
+    equal = [
+        confirmation["finalists"][comparison["with"]]["name"]
+        for comparison in confirmation["comparisons"]
+        if _is_dropped_without_spread(confirmation, comparison)
+    ]
+    if equal:
+        yield (
+            f"Racing dropped {listed(equal)} on equal differences to the winner, by a rule that"
+            " took what rounding left open of them for their spread; new studies conclude nothing"
+            " from such differences."
+        )
     failed = sum(finalist["failed"] for finalist in confirmation["finalists"])
     if failed:
         yield f"{plural(failed, 'replica')} did not complete; the means are of those that did."
+
+
+def _is_dropped_without_spread(confirmation: Confirmation, comparison: Comparison) -> bool:
+    """Whether a finalist was dropped though its differences are equal, but for rounding."""
+    other = confirmation["finalists"][comparison["with"]]
+    return other["dropped_after"] is not None and not other["failed"] and comparison["sd"] == 0
 
 
 # -- the search -----------------------------------------------------------------------------------
@@ -170,6 +192,12 @@ def _limit_search(findings: Findings) -> Iterator[str]:
         yield (
             f"The best value lies at the edge of its range for {listed(edges)}: a wider range may"
             " hold a better one."
+        )
+    n_trials = len(findings["trials"])
+    if n_trials < FEWEST_TRIALS and not is_exhaustive(findings["study"].get("sampler")):
+        yield (
+            f"The search had {plural(n_trials, 'trial')}: which configuration won says little of"
+            " what a longer search would find."
         )
     if not findings["course"]["independent"] and len(findings["trials"]) > 1:
         yield (

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Classes of Optuna's samplers whose trials do not depend on earlier results.
 INDEPENDENT = ("random", "qmc", "grid", "bruteforce")
+#: Those of them that go through all points.
+EXHAUSTIVE = ("grid", "bruteforce")
 
 
 class Span(NamedTuple):
@@ -140,6 +142,20 @@ def _quantile(ordered: NDArray[Any], cumulative: NDArray[Any], level: float) -> 
     return float(ordered[index])
 
 
+def is_exhaustive(sampler: Mapping[str, Any] | None) -> bool:
+    """Whether the sampler goes through all points of the space."""
+    return _is_one_of(sampler, EXHAUSTIVE)
+
+
+def _is_one_of(sampler: Mapping[str, Any] | None, words: Sequence[str]) -> bool:
+    """Whether the name of a sampler's class, or of what makes it, has one of these words."""
+    settings = sampler or {}
+    target = settings.get("_target_") or settings.get("name") or ""
+    class_name = str(target).rsplit(".", 1)[-1]
+    lower = class_name.lower()
+    return any(word in lower for word in words)
+
+
 def independent(sampler: Mapping[str, Any] | None, trials: int | None = None) -> bool:
     """Whether the trials were proposed without looking at earlier results.
 
@@ -151,10 +167,7 @@ def independent(sampler: Mapping[str, Any] | None, trials: int | None = None) ->
     startup = settings.get("n_startup_trials")
     if trials is not None and isinstance(startup, int) and trials <= startup:
         return True
-    target = settings.get("_target_") or settings.get("name") or ""
-    class_name = str(target).rsplit(".", 1)[-1]
-    lower = class_name.lower()
-    return any(word in lower for word in INDEPENDENT)
+    return _is_one_of(settings, INDEPENDENT)
 
 
 def choice(value: Any) -> str | int | float | bool | None:
