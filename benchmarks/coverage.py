@@ -140,11 +140,15 @@ def measure_proportions(p: float, n: int, draws: int) -> list[Row]:
     """Intervals of a test accuracy on `n` examples, and of the difference of two."""
     rng = np.random.default_rng(n)
     q = p - 0.01
-    found: dict[str, list[bool]] = {"Wilson": [], "Clopper and Pearson": [], "Newcombe": []}
+    names = ("Wilson", "Clopper and Pearson", "Newcombe", "equal scores not told apart")
+    found: dict[str, list[bool]] = {name: [] for name in names}
     for right, other in rng.binomial(n, [p, q], (draws, 2)).tolist():
         found["Wilson"].append(holds(intervals.wilson(right, n), p))
         found["Clopper and Pearson"].append(holds(intervals.clopper_pearson(right, n), p))
         found["Newcombe"].append(holds(newcombe_interval(right, n, other, n), p - q))
+    for right, other in rng.binomial(n, p, (draws, 2)).tolist():
+        width = intervals.resolution(max(right, other) / n, n)
+        found["equal scores not told apart"].append(abs(right - other) / n < width)
     return [
         Row(name, f"{n:,} examples", f"accuracy {p}", float(np.mean(hits)), draws, True)
         for name, hits in found.items()

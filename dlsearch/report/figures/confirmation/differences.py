@@ -13,6 +13,7 @@ from dlsearch.report.figures.confirmation.rows import (
     draw_mean_line,
     draw_rings,
     draw_row_line,
+    ends_in_range,
     quoted_ends,
     short_name,
 )
@@ -74,7 +75,7 @@ def _range_shown(data: _Differences) -> Range:
     values = [0.0]
     for row in data.rows:
         values += data.scaled(row["differences"])
-        values += data.scaled(quoted_ends(row))
+        values += data.scaled(ends_in_range(row))
     return padded_range(values, PAD_SHARE)
 
 

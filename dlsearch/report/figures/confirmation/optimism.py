@@ -16,6 +16,7 @@ from dlsearch.report.figures.confirmation.rows import (
     BAND_LOOK,
     PAD_SHARE,
     colour_of,
+    ends_in_range,
     mean_of,
     quoted_ends,
     short_name,
@@ -70,7 +71,7 @@ def _range_shown(rows: Sequence[FinalistRow]) -> Range:
     values: list[float] = []
     for row in rows:
         values += [_search_value(row), mean_of(row)]
-        values += quoted_ends(row)
+        values += ends_in_range(row)
     return padded_range(values, PAD_SHARE)
 
 

@@ -21,6 +21,7 @@ from dlsearch.report.figures.confirmation.rows import (
     draw_mean_line,
     draw_rings,
     draw_row_line,
+    ends_in_range,
     mean_of,
     quoted_ends,
     replica_scores,
@@ -83,7 +84,7 @@ def _range_shown(rows: Sequence[FinalistRow]) -> Range:
     values: list[float] = []
     for row in rows:
         values += replica_scores(row)
-        values += quoted_ends(row)
+        values += ends_in_range(row)
         if row["search_value"] is not None:
             values.append(row["search_value"])
     return padded_range(values, PAD_SHARE)

@@ -151,3 +151,8 @@ def quoted_ends(row: MeanEstimate) -> Interval | tuple[()]:
     """Both ends of the interval that is quoted of an estimate; none where it has none."""
     quoted = quote_interval(row)
     return () if quoted is None else quoted.ends
+
+
+def ends_in_range(row: MeanEstimate) -> Interval | tuple[()]:
+    """The same, where the axis should hold them: those of two values reach many times as far."""
+    return quoted_ends(row) if row["n"] > 2 else ()
