@@ -231,11 +231,15 @@ def _limit_outcomes(findings: Findings) -> Iterator[str]:
     """What the trials that are no results leave open."""
     counts = findings["accounting"]["counts"]
     pruned = counts[TrialState.PRUNED]
-    if pruned:
-        verb = "was" if pruned == 1 else "were"
+    if pruned == 1:
         yield (
-            f"{plural(pruned, 'trial')} {verb} stopped early and stand with their last reported"
-            " score; some might have caught up."
+            "1 trial was stopped early and stands with its last reported score; it might have"
+            " caught up."
+        )
+    elif pruned:
+        yield (
+            f"{pruned} trials were stopped early and stand with their last reported score; some"
+            " might have caught up."
         )
     failed = counts[TrialState.FAILED]
     if failed:
