@@ -9,6 +9,9 @@ imports nothing of dlsearch. It prints every disagreement, and ends with exit co
 one. A bootstrap interval depends on its random resamples: for that, all resamples are enumerated,
 and each end must lie where the bias-corrected and accelerated bootstrap (Efron, 1987) puts it, up to
 what 9,999 draws leave open.
+
+Then it looks at what is said: the figures on both pages of each report, and those that README, the
+guides and the comments of the recipes quote of a study (``audit_texts.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from audit_texts import audit_documents, audit_pages, find_resolution
 from scipy import stats
 
 RECORDS = Path(__file__).resolve().parents[1] / "experiments"
@@ -208,7 +212,7 @@ def audit_confirmation(record: Row, audit: Audit) -> None:
     for place, finalist in enumerate(finalists):
         key = f"confirmation.finalists[{place}]"
         values = [each["value"] for each in finalist["replicas"] if each["value"] is not None]
-        audit_estimate(f"{key}", finalist, values, audit)
+        audit_estimate(f"{key}", finalist, values, audit, find_resolution(values or [0.0]))
         if finalist["search_value"] is not None and values:
             drop = sign * (finalist["search_value"] - math.fsum(values) / len(values))
             audit.number(f"{key}.optimism", finalist["optimism"], drop)
@@ -251,6 +255,7 @@ def audit_winner(record: Row, confirmation: Row, sign: float, audit: Audit) -> N
     if optimism is not None and best is not None:
         drop = sign * (best["values"][0] - winner["mean"])
         audit.number("optimism.drop", optimism["drop"], drop)
+        audit.same("optimism.interval", optimism["interval"], winner["student"])
     claim = record["claim"]
     against = confirmation["against_default"]
     if claim is not None and against is not None and claim.get("gain") is not None:
@@ -269,11 +274,14 @@ def audit_comparison(
     second = values_by_replica(finalists[comparison["with"]])
     both = sorted(first.keys() & second.keys())
     audit.same(f"{key}.replicas", comparison["replicas"], both)
-    differences = [sign * (first[replica] - second[replica]) for replica in both]
+    scores = [values[replica] for values in (first, second) for replica in both]
+    resolution = find_resolution(scores or [0.0])
+    raw = [sign * (first[replica] - second[replica]) for replica in both]
+    differences = [each if abs(each) > resolution else 0.0 for each in raw]
     audit.numbers(f"{key}.differences", comparison["differences"], differences)
     audit.same(f"{key}.better", comparison["better"], sum(each > 0 for each in differences))
     audit.same(f"{key}.equal", comparison["equal"], sum(each == 0 for each in differences))
-    audit_estimate(key, comparison, differences, audit)
+    audit_estimate(key, comparison, differences, audit, resolution)
     if comparison["probability"] is not None and comparison["sd"]:
         t = np.mean(differences) / (np.std(differences, ddof=1) / math.sqrt(len(differences)))
         probability = float(stats.t.cdf(t, df=len(differences) - 1))
@@ -289,8 +297,17 @@ def values_by_replica(finalist: Row) -> dict[int, float]:
     return {e["replica"]: e["value"] for e in finalist["replicas"] if e["value"] is not None}
 
 
-def audit_estimate(key: str, estimate: Row, values: Sequence[float], audit: Audit) -> None:
-    """A mean with its standard deviation and both of its intervals."""
+def audit_estimate(
+    key: str,
+    estimate: Row,
+    values: Sequence[float],
+    audit: Audit,
+    resolution: float,
+) -> None:
+    """A mean with its standard deviation and both of its intervals.
+
+    Values that differ by no more than `resolution`, what rounding leaves open of them, are equal.
+    """
     n = len(values)
     audit.same(f"{key}.n", estimate["n"], n)
     if n == 0:
@@ -298,6 +315,10 @@ def audit_estimate(key: str, estimate: Row, values: Sequence[float], audit: Audi
         return
     mean = float(np.mean(values))
     audit.number(f"{key}.mean", estimate["mean"], mean)
+    if n > 1 and max(values) - min(values) <= resolution:
+        audit.same(f"{key}.sd", estimate["sd"], 0.0)
+        audit.same(f"{key}.intervals", [estimate["student"], estimate["interval"]], [None, None])
+        return
     if n == 1 or estimate["sd"] is None:
         return
     deviation = float(np.std(values, ddof=1))
@@ -306,18 +327,24 @@ def audit_estimate(key: str, estimate: Row, values: Sequence[float], audit: Audi
         half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / math.sqrt(n)
         audit.numbers(f"{key}.student", estimate["student"], [mean - half, mean + half])
     if estimate["interval"] is not None and n <= MOST_ENUMERATED:
-        audit_bootstrap(key, estimate, values, audit)
+        audit_bootstrap(key, estimate, values, audit, resolution)
 
 
-def audit_bootstrap(key: str, estimate: Row, values: Sequence[float], audit: Audit) -> None:
+def audit_bootstrap(
+    key: str,
+    estimate: Row,
+    values: Sequence[float],
+    audit: Audit,
+    resolution: float,
+) -> None:
     """Each end of the interval lies where all resamples put it."""
     sample = np.asarray(values)
     n = len(sample)
     means = np.sort([np.mean(draw) for draw in itertools.product(sample, repeat=n)])
     nominal = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     if estimate["method"].startswith("BCa"):
-        nominal = accelerated_shares(sample, means)
-    spacing = RELATIVE * max(1.0, abs(float(np.mean(sample))))
+        nominal = accelerated_shares(sample, means, resolution)
+    spacing = resolution
     for share, end in zip(nominal, estimate["interval"], strict=True):
         below = float(np.mean(means < end - spacing))
         up_to = float(np.mean(means <= end + spacing))
@@ -328,12 +355,15 @@ def audit_bootstrap(key: str, estimate: Row, values: Sequence[float], audit: Aud
         )
 
 
-def accelerated_shares(sample: np.ndarray, means: np.ndarray) -> list[float]:
+def accelerated_shares(
+    sample: np.ndarray,
+    means: np.ndarray,
+    resolution: float,
+) -> list[float]:
     """The shares of the resamples below the ends of the BCa interval (Efron, 1987, eq. 6.8)."""
     mean = float(np.mean(sample))
-    spacing = RELATIVE * max(1.0, abs(mean))
-    less = float(np.mean(means < mean - spacing))
-    equal = float(np.mean(np.abs(means - mean) <= spacing))
+    less = float(np.mean(means < mean - resolution))
+    equal = float(np.mean(np.abs(means - mean) <= resolution))
     bias = stats.norm.ppf(less + equal / 2)
     left_out = np.array([np.mean(np.delete(sample, place)) for place in range(len(sample))])
     deviations = np.mean(left_out) - left_out
@@ -376,10 +406,26 @@ def audit_test(record: Row, audit: Audit) -> None:
         return
     if main.get("confusion"):
         audit_confusion(main, audit)
+    audit_kept(record, main, audit)
     for row in main["over_seeds"] or []:
         key = f"test.over_seeds.{row['metric']}"
         values = [each["metrics"][row["metric"]] for each in main["replicas"]]
-        audit_estimate(key, row, values, audit)
+        audit_estimate(key, row, values, audit, find_resolution(values))
+
+
+def audit_kept(record: Row, main: Row, audit: Audit) -> None:
+    """The model that is quoted is the winner's replica with the best validation score."""
+    confirmation = record["confirmation"]
+    if confirmation is None or confirmation["kept"] is None or not main["replicas"]:
+        return
+    sign = 1.0 if record["objectives"][0]["maximize"] else -1.0
+    values = values_by_replica(confirmation["finalists"][confirmation["winner"]])
+    best = min(values, key=lambda replica: (-sign * values[replica], replica))
+    audit.same("confirmation.kept.replica", confirmation["kept"]["replica"], best)
+    scored = next(each for each in main["replicas"] if each["replica"] == best)
+    audit.same("test.main.seed", main["seed"], scored["seed"])
+    for metric, value in scored["metrics"].items():
+        audit.number(f"test.main.metrics.{metric}", main["metrics"][metric], value)
 
 
 def audit_confusion(main: Row, audit: Audit) -> None:
@@ -448,13 +494,22 @@ def main() -> int:
     given = parser.parse_args()
     compared = 0
     disagreements: list[str] = []
-    count = 0
-    for name, record in records(given.records):
+    found = dict(records(given.records))
+    audits = []
+    for name, record in found.items():
         audit = Audit(name)
         audit_record(record, audit)
+        audits.append(audit)
+        if not given.records:
+            audit_pages(name, record, audit)
+    if not given.records:
+        documents = Audit("documents")
+        audit_documents(found, documents)
+        audits.append(documents)
+    for audit in audits:
         compared += audit.compared
         disagreements += audit.disagreements
-        count += 1
+    count = len(found)
     for line in disagreements:
         print(line)
     print(f"{count} records, {compared:,} numbers: {len(disagreements)} disagreements")

@@ -24,7 +24,7 @@ SEED = 0
 FEWEST = 3
 
 #: Values from which the bootstrap interval is the one that is quoted. Of fewer it is too narrow: of
-#: 3, 5, 10 and 20 normal values it covers 75, 85, 90 and 93 % (``benchmarks/coverage.py``), and
+#: 3, 5, 10 and 20 normal values it covers 71, 83, 91 and 91 % (``benchmarks/coverage.py``), and
 #: Student's 95 %.
 ENOUGH_FOR_BOOTSTRAP = 50
 
