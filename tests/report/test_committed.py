@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dlsearch.app.serve import preload
 from dlsearch.config.compose import compose_config
+from dlsearch.report.facts.facts import facts
+from dlsearch.report.load import view
+from dlsearch.report.output import json_by_lines
+from dlsearch.report.restore import restore_record
 from dlsearch.verification import report_file, reproduce
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +41,31 @@ def test_it_holds_no_path_of_the_machine_that_made_it(folder: Path) -> None:
         assert not re.search(
             r"(?<![\w.])/(?:home|root|Users|tmp|work|mnt)/", (folder / name).read_text("utf-8")
         ), name
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+    """Where two documents differ by more than the last digits of a number."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            yield from differences(ours.get(key), theirs.get(key), f"{path}.{key}")
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for place, (first, second) in enumerate(zip(ours, theirs, strict=True)):
+            yield from differences(first, second, f"{path}[{place}]")
+    elif isinstance(ours, float) and isinstance(theirs, float):
+        if ours != pytest.approx(theirs, rel=1e-6, abs=1e-9):
+            yield f"{path}: {ours}, recorded {theirs}"
+    elif ours != theirs:
+        yield f"{path}: {ours!r}, recorded {theirs!r}"
+
+
+@pytest.mark.parametrize("folder", RECORDS, ids=[folder.name for folder in RECORDS])
+def test_it_says_what_the_program_says_of_its_observations(folder: Path) -> None:
+    """Where this fails, a wording or a computation changed: python benchmarks/rebuild_records.py."""
+    recorded = json.loads((folder / "report.json").read_text("utf-8"))
+    again = json.loads(json_by_lines(facts(view(restore_record(recorded)))))
+    for of_a_forest in ("importances", "checklist"):  # another processor may draw other trees
+        del recorded[of_a_forest], again[of_a_forest]
+    assert list(differences(again, recorded)) == []
 
 
 def test_make_experiments_makes_studies_that_are_named_like_their_experiments() -> None:
