@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dlsearch.app.session import SearchOutcome
+from dlsearch.console.terminal import shown
 from dlsearch.core.errors import DatabaseAwayError
 from dlsearch.tracking import layout
 
@@ -103,8 +105,17 @@ def _write_report(prepared: Prepared, view: View) -> Path:
         prepared.store,
         patience_s=prepared.patience_s,
     )
+    if prepared.draft.arms is not None:
+        view.say(shown(_read_headline(folder)))
     view.say(f"report: {os.path.relpath(folder / 'index.html')}")
     return folder
+
+
+def _read_headline(folder: Path) -> str:
+    """The first sentence of a report."""
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    headline: str = report["claim"]["headline"]
+    return headline
 
 
 def _close_run(

@@ -146,6 +146,7 @@ class InMemoryClient:
         self._lock = threading.RLock()
         self._document = document
         self._settings = self._document.study_settings
+        assert self._settings.get("compare") is None, "arms are the database's study's alone"
         self._lease_s = lease_s
         self._clock = clock
         self._name = name
