@@ -214,6 +214,11 @@ def _limit_options(findings: Findings) -> Iterator[str]:
             "A difference between arms is of the option together with what its search chose: after"
             " another budget, or on another split, it may be another one."
         )
+        if findings["test"]["main"] is not None:
+            yield (
+                "The test set was opened for the arm with the best mean alone: the claim is of"
+                " validation scores, and the other arms have no test score."
+            )
         return
     space = findings["study"].get("space") or []
     parents = {name for dim in space for name in (dim.get("when") or {})}
