@@ -23,8 +23,10 @@ from dlsearch.app.phrases import (
     explain_missing_score,
     format_count,
     format_duration,
+    format_trainings,
 )
 from dlsearch.app.study_log import StudyEvent, StudyLog
+from dlsearch.confirmation.round_document import ConfirmSettings
 from dlsearch.execution import run_journals
 from dlsearch.records.status import read_status
 from dlsearch.storage.availability import is_away
@@ -112,6 +114,7 @@ class Monitor:
             what = f"resumed, {self._seen_at_start} of {n_trials} trials are there"
         else:
             what = format_count(n_trials, "trial")
+        what = format_trainings(what, self._count_confirmations())
         slots = ""
         if self._total_slots:
             slots = f", {format_count(self._total_slots, 'slot')}"
@@ -119,6 +122,14 @@ class Monitor:
         self.log.note(event, f"study {self.study.name}: {what}{slots}")
         for notice in notices:
             self.log.note(StudyEvent.NOTICE, f"note: {notice}")
+
+    def _count_confirmations(self) -> int:
+        """How many trainings confirm the best at most, of a study that is not over; else 0."""
+        if not self.study.confirms or self.study.budget().finished:
+            return 0
+        settings = ConfirmSettings.from_study(self.study.typed.study_settings)
+        arms = self.study.arms
+        return settings.count_most_trainings(None if arms is None else len(arms))
 
     def watch(self, stop: threading.Event, guard: AbstractContextManager[Any]) -> None:
         """Follow the study until `stop`; the body of a thread.

@@ -25,6 +25,18 @@ def format_count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def format_trainings(trials: str, confirmations: int) -> str:
+    """``6 trials + up to 20 confirmation runs``.
+
+    Args:
+        trials: What is said of the trials.
+        confirmations: How many trainings confirm the best at most; 0 where nothing is confirmed.
+    """
+    if not confirmations:
+        return trials
+    return f"{trials} + up to {format_count(confirmations, 'confirmation run')}"
+
+
 def format_times(count: int) -> str:
     """``once``, ``twice``, ``3 times``; how often the test set was opened."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")

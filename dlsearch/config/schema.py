@@ -5,7 +5,7 @@ Hydra refuses a wrong key, and a value of a wrong type, when it composes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional  # OmegaConf reads these annotations at run time
 
 from omegaconf import MISSING
@@ -15,7 +15,10 @@ from dlsearch.config.trainer_arguments import TrainerConfig
 
 @dataclass
 class ConfirmConfig:
-    """What happens to the leaders of a search, and to the default configuration, after it."""
+    """What happens to the leaders of a search, and to the default configuration, after it.
+
+    The section ``study.confirm``, whose keys and types are checked when a search is drafted.
+    """
 
     top: int = 3  # so many trials are trained again
     seeds: int = 5  # on so many fresh seeds, the same for each
@@ -57,9 +60,10 @@ class StudyConfig:
     # train and validate one batch of each kind of configuration before anything is written
     rehearsal: bool = True
     rehearsal_timeout: Optional[str] = "60s"  # and no longer than this
-    # confirm the leaders on fresh seeds, and score the winner on the test set, once
-    finalize: bool = True
-    confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
+    # train the leaders again on fresh seeds, and score the winner on the test set, once;
+    # study.confirm=false leaves it out, study.confirm.seeds=3 and the like say how
+    confirm: Any = field(default_factory=lambda: asdict(ConfirmConfig()))
+    finalize: bool = True  # the former name: false is study.confirm=false
     keep: KeepConfig = field(default_factory=KeepConfig)
     # jobs to launch, under launchers other than local; null: one, on Ray all that fit
     workers: Optional[int] = None

@@ -78,6 +78,16 @@ class ConfirmSettings:
         known = {each.name: given[each.name] for each in fields(cls) if each.name in given}
         return cls(**known)
 
+    def count_most_trainings(self, n_arms: int | None = None) -> int:
+        """How many trainings there are at most.
+
+        Args:
+            n_arms: Of a comparison, of which the best of every arm is confirmed; else the leaders
+                and the default configuration are.
+        """
+        configurations = int(self.top) + 1 if n_arms is None else n_arms
+        return configurations * int(self.seeds) + int(self.refit)
+
     def asks_more_than(self, other: ConfirmSettings) -> bool:
         """Whether more is confirmed: more finalists, more seeds, or the refit."""
         return (

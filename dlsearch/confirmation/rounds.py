@@ -279,7 +279,7 @@ class Rounds:
         """Read nothing yet."""
         self.study = study
         self.storage = study.storage
-        self.wanted = study.finalize and len(study.directions) == 1
+        self.wanted = study.confirms
         self.maximize = study.directions[0] == Direction.MAXIMIZE
 
     # -- reading ----------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from dlsearch.planning.comparison import (
     plan_arms,
     set_arm_defaults,
 )
+from dlsearch.planning.confirm_setting import settle_confirmation
 from dlsearch.planning.directions import list_contradictions, settle_directions
 from dlsearch.planning.whole_numbers import take_type_of_default
 from dlsearch.sampling.arms import Arms
@@ -325,6 +326,7 @@ def _container(cfg: DictConfig) -> ConfigTree:
             plain[part] = resolve(copy, part)
     except OmegaConfBaseException as error:
         raise explain(error) from error
+    settle_confirmation(plain["study"])
     return {str(key): value for key, value in plain.items()}
 
 
@@ -527,7 +529,7 @@ def _check_confirmation(draft: Draft) -> None:
             raise ConfigError(
                 f"study.confirm.{key}",
                 f"expected 1 to {LIMIT}, got {confirm[key]}",
-                "study.finalize=false leaves the confirmation out",
+                "study.confirm=false leaves the confirmation out",
             )
     options = draft.options.get("scheduler", {})
     schedulers = [draft.config.get("scheduler"), *options.values()]

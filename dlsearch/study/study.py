@@ -160,6 +160,11 @@ class Study:
         is_replay = self.document.get("replay_of") is not None
         self._notes = SeenNotes(enabled=is_compared("optuna") and not is_replay)
 
+    @property
+    def confirms(self) -> bool:
+        """Whether the best are trained again, and the winner is scored on the test set."""
+        return self.finalize and len(self.directions) == 1
+
     def _load(self, storage: optuna.storages.BaseStorage) -> None:
         self.optuna = optuna.load_study(study_name=self.name, storage=storage)
         self.id = storage.get_study_id_from_name(self.name)

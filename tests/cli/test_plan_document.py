@@ -25,7 +25,7 @@ SEARCHES = {
         "optimizer.lr=choice(0.1, 0.01)",
         "trainer.max_epochs=null",
         "trainer.max_steps=500",
-        "study.finalize=false",
+        "study.confirm=false",
         "sampler=grid",
         "space=none",
     ],

@@ -93,7 +93,8 @@ def test_it_gives_the_best_trial_of_a_study_without_a_confirmation(site):
 
 
 def test_it_finds_a_module_of_the_users_own(site):
-    site.run("--config-dir", "conf", "-m", *OWN, "study.name=own")
+    said = site.run("--config-dir", "conf", "-m", *OWN, "study.name=own")
+    assert "study own: 1 trial + up to " in said
     words = printed(site, "own")
     assert words[:2] == ["--config-dir", "conf"]
     assert trained(site, words) == kept(site, "own")

@@ -232,10 +232,10 @@ def _count_confirmations(draft: Draft) -> int:
     """How many trainings confirm the best, at most."""
     if not draft.study["finalize"] or len(draft.directions) != 1:
         return 0
-    confirm = draft.study["confirm"]
-    # the default one is trained again as well; of a comparison, the best of every arm
-    configurations = confirm["top"] + 1 if draft.arms is None else len(draft.arms)
-    return int(configurations * confirm["seeds"] + confirm["refit"])
+    from dlsearch.confirmation.round_document import ConfirmSettings
+
+    settings = ConfirmSettings.from_study(draft.study)
+    return settings.count_most_trainings(None if draft.arms is None else len(draft.arms))
 
 
 def _one_or_all(names: list[str]) -> str | list[str]:
@@ -250,8 +250,7 @@ def _plan_lines(found: SearchPlan) -> list[str]:
     lines = [
         f"study {found.name}: {found.direction} {found.objective}",
         f"  {chosen}",
-        f"  {found.n_trials} trials of {lengths.longest.amount} {lengths.units}, "
-        f"then {found.confirmations_at_most} trainings to confirm the best: "
+        f"  {_count_trainings(found)} of {lengths.longest.amount} {lengths.units}: "
         f"{lengths.total} {lengths.units} at most",
         f"  {len(slots)} slots: {', '.join(slots)}",
         f"  store {found.store}",
@@ -262,6 +261,14 @@ def _plan_lines(found: SearchPlan) -> list[str]:
         lines.append(f"first: {len(found.enqueued)} given sets")
     lines += [f"note: {notice}" for notice in found.notices]
     return [*lines, "nothing was written"]
+
+
+def _count_trainings(found: SearchPlan) -> str:
+    """``6 trials + up to 20 confirmation runs``."""
+    from dlsearch.app.phrases import format_count, format_trainings
+
+    trials = format_count(found.n_trials, "trial")
+    return format_trainings(trials, found.confirmations_at_most)
 
 
 def _space_lines(space: Sequence[JsonObject], defaults: Params) -> list[str]:
