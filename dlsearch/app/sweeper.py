@@ -66,13 +66,14 @@ class DlsearchSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Search; the outcome is in the session as well, as Hydra keeps no result of a sweep."""
         from dlsearch.app.search import search
+        from dlsearch.config.compose import groups_of
 
         assert self.launcher is not None
 
         def compose(overrides: Any) -> DictConfig:
             return self.loader.load_sweep_config(self.master, list(overrides))
 
-        groups = set(self.loader.list_groups(""))
+        groups = groups_of(self.loader)
         return search(
             compose,
             self.launcher,

@@ -113,7 +113,7 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except (ConfigError, HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
-        _say(str(explain(error)))
+        _say(str(explain(_read_again(error))))
         return BAD_INPUT
     except DatabaseAwayError as error:
         _say(str(error))
@@ -132,6 +132,20 @@ def guarded(action: Callable[[], int]) -> int:
         return BAD_INPUT
     except Exception as error:
         return _explain_failure(error)
+
+
+def _read_again(error: Exception) -> Exception:
+    """What our own reading says of an override that Hydra cannot read: the grammar is the same."""
+    from hydra.errors import OverrideParseException
+
+    from dlsearch.space.grammar import parse_override
+
+    if isinstance(error, OverrideParseException):
+        try:
+            parse_override(error.override)
+        except ConfigError as ours:
+            return ours
+    return error
 
 
 def _exit_code_of(end: SystemExit) -> int:

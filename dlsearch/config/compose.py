@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from dlsearch.config.guard import check_folder, guarded_composition
+from dlsearch.config.official_sweeper import answer_to
 from dlsearch.config.register import register
 from dlsearch.config.trainer_arguments import refusal_of
 from dlsearch.core.errors import ConfigError, did_you_mean
@@ -32,6 +33,8 @@ _NAMED_KEYS = (
     r"'([\w/.]+)'",
     r"key:? (\S+)",
 )
+#: Config groups lie no deeper: a link may lead back to where it lies.
+_DEEPEST_GROUP = 4
 #: How lines of theirs begin that do not say what is wrong.
 _SAYS_NOTHING = ("full_key", "object_type", "reference_type", "Error merging")
 
@@ -56,11 +59,11 @@ def explain(error: Exception) -> ConfigError:
         if missing is not None:
             return missing
     key = _find_key(text)
-    refusal = refusal_of(key)
+    refusal = refusal_of(key) or answer_to(key)
     if refusal is not None:
         return refusal
     if "not in struct" in text or re.search(r"Key '.*' not in '", text):
-        return _explain_unknown_key(key, cause)
+        return _explain_unknown_key(key, cause, error)
     hint = "see dlsearch --cfg job" if "not in 'Frame'" in text else ""
     message = _choose_line(text, last=cause is not error)
     return ConfigError(key or "config", message.rstrip("."), hint)
@@ -108,6 +111,9 @@ def _explain_missing_option(text: str) -> ConfigError | None:
         return None
     files = (config_dir() / group).glob("*.yaml")
     options = sorted(path.stem for path in files)
+    if group == "hydra/sweeper":
+        hint = "leave it out: dlsearch's own reads hydra.sweeper.params; basic is Hydra's grid"
+        return ConfigError(group, f"there is no {group} named {option!r}", hint)
     otherwise = "see dlsearch --help"
     if options:
         otherwise = f"one of {', '.join(options)}"
@@ -115,11 +121,24 @@ def _explain_missing_option(text: str) -> ConfigError | None:
     return ConfigError(group, f"there is no {group} named {option!r}", hint)
 
 
-def _explain_unknown_key(key: str, cause: BaseException) -> ConfigError:
+def _is_described(key: str, cause: BaseException) -> bool:
+    """Whether a key stands in a section that describes an object of a class."""
+    parent = getattr(cause, "parent_node", None)
+    return OmegaConf.is_dict(parent) and "_target_" in parent and "." in key
+
+
+def _explain_unknown_key(key: str, cause: BaseException, error: Exception) -> ConfigError:
     known = _keys_around(cause)
     of_config = [name for name in known if not name.startswith("space.")]
     longer = sorted(name for name in of_config if name.endswith(f".{key}"))
     hint = did_you_mean(key, known, "see dlsearch --cfg job")
+    addition = re.search(r"To append to your config use (\+\S+)", str(error))
+    if addition and _is_described(key, cause):
+        near = did_you_mean(key, known)
+        hint = f"{near} " if near else ""
+        hint += f"where its class takes it: {addition.group(1)}"
+    if key.startswith("hydra.sweeper.params"):
+        hint = "+hydra.sweeper.params=…, or the keys themselves: optimizer.lr='interval(0.01, 0.1)'"
     if longer:  # lr for optimizer.lr
         hint = f"did you mean {' or '.join(longer[:3])}?"
     return ConfigError(
@@ -189,12 +208,33 @@ def _list_search_path(config_dirs: Sequence[str]) -> list[str]:
 def hydra_groups(config_dirs: Sequence[str] = ()) -> set[str]:
     """The config groups that there are."""
     with _initialized_hydra():
-        loader = GlobalHydra.instance().config_loader()
-        groups = set(loader.list_groups(""))
+        groups = groups_of(GlobalHydra.instance().config_loader())
     for folder in map(Path, config_dirs):
-        if folder.is_dir():
-            groups |= {path.name for path in folder.iterdir() if path.is_dir()}
+        groups |= _groups_below(folder)
     return groups
+
+
+def groups_of(loader: Any) -> set[str]:
+    """The config groups that a loader of Hydra's finds, those within others included."""
+    found = set(loader.list_groups(""))
+    for source in loader.get_sources():
+        if source.scheme() == "file":
+            found |= _groups_below(Path(source.path))
+    return found
+
+
+def _groups_below(folder: Path, parent: str = "") -> set[str]:
+    """The config groups of a folder: each folder in it, and those in these."""
+    found: set[str] = set()
+    if not folder.is_dir() or parent.count("/") >= _DEEPEST_GROUP:
+        return found
+    for path in folder.iterdir():
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        group = f"{parent}/{path.name}" if parent else path.name
+        found.add(group)
+        found |= _groups_below(path, group)
+    return found
 
 
 def compose_config(

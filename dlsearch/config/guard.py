@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf, open_dict
 
+from dlsearch.config.declared import Declared, adapt_overrides, note_declared
 from dlsearch.config.foreign import Foreign
 from dlsearch.config.hydra_node import check_hydra
 from dlsearch.core import environment, permission
@@ -98,17 +99,18 @@ def guarded_composition() -> Iterator[None]:
     from hydra._internal.core_plugins.file_config_source import FileConfigSource
 
     foreign = Foreign()
+    declared: Declared = {}
     environment.watch()
     with (
         _replaced(
             ConfigLoaderImpl,
             "load_configuration",
-            partial(_load_configuration, foreign),
+            partial(_load_configuration, foreign, declared),
         ),
         _replaced(
             ConfigLoaderImpl,
             "_load_single_config",
-            partial(_load_single_config, foreign),
+            partial(_load_single_config, foreign, declared),
         ),
         _replaced(ConfigRepository, "initialize_sources", _initialize_sources),
         _replaced(FileConfigSource, "load_config", _load_file),
@@ -133,6 +135,7 @@ def _replaced(owner: type, name: str, by: Callable[..., Any]) -> Iterator[None]:
 
 def _load_configuration(
     foreign: Foreign,
+    declared: Declared,
     plain: Callable[..., Any],
     loader: Any,
     *args: Any,
@@ -140,6 +143,7 @@ def _load_configuration(
 ) -> Any:
     overrides = kwargs["overrides"] if "overrides" in kwargs else args[1]
     foreign.clear()
+    declared.clear()
     try:
         cfg = plain(loader, *args, **kwargs)
     except KeyError as error:  # Hydra copies the variable before anything can be checked
@@ -150,6 +154,7 @@ def _load_configuration(
                 "leave it out",
             ) from error
         raise
+    adapt_overrides(cfg, overrides, declared)
     foreign.check_expansion(cfg)
     check_hydra(cfg)
     environment.check_environment(cfg, overrides)  # before a line shows a value that it reads
@@ -160,15 +165,17 @@ def _load_configuration(
 
 def _load_single_config(
     foreign: Foreign,
+    declared: Declared,
     plain: Callable[..., Any],
     loader: Any,
     default: Any,
     repo: Any,
 ) -> Any:
-    """Note what a file that is not ours sets, at the place where it is put."""
+    """Note what a file sets, at the place where it is put, and whether it is ours."""
     found = plain(loader, default, repo)
+    content = OmegaConf.to_container(found.config, resolve=False)
+    note_declared(declared, content)
     if _is_foreign(found.provider, found.path):
-        content = OmegaConf.to_container(found.config, resolve=False)
         foreign.add(content, f"{default.config_path}.yaml")
     return found
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dlsearch.config import official_sweeper
 from dlsearch.config.build import locate
 from dlsearch.config.resolved import Resolved, interpolates
 from dlsearch.core import permission
@@ -39,6 +40,7 @@ KEYS = (
 )
 #: Where Hydra's own plugins, and those that are installed for it, are defined.
 PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")
+_OUR_SWEEPER = "hydra_plugins.dlsearch_plugins.DlsearchSweeper"
 #: What a sweeper is built from, beside itself.
 _SWEEPER_PARTS = ("optuna.samplers.", "optuna.pruners.")
 #: What ``hydra.sweeper.params`` may not set: it belongs to the study.
@@ -243,6 +245,8 @@ def _check_sweeper(node: Mapping[str, Any]) -> None:
             )
         if key != "_target_":
             locate(target, f"hydra.sweeper.{key.rpartition('.')[0]}")
+    if str(node.get("_target_")) == _OUR_SWEEPER:
+        official_sweeper.check_keys(map(str, node))
     for part in ("params", "search_space"):
         for name in node.get(part) or {}:
             _check_searched(f"hydra.sweeper.{part}.{name}", str(name))

@@ -9,10 +9,10 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlsearch.config.build import check_groups
 from dlsearch.config.compose import explain, key_paths, resolve, seconds
+from dlsearch.config.declared import adapt_value
 from dlsearch.config.progress import ProgressUnit, training_length
 from dlsearch.config.trainer_arguments import check_trainer
 from dlsearch.confirmation.racing import LIMIT
@@ -27,7 +28,6 @@ from dlsearch.core import masking
 from dlsearch.core.bounded import parse_yaml, read_text
 from dlsearch.core.errors import ConfigError, did_you_mean
 from dlsearch.core.names import check_name, check_project
-from dlsearch.core.types import ConfigTree, Params
 from dlsearch.planning import transfer_sources
 from dlsearch.planning.comparison import (
     check_comparison,
@@ -37,10 +37,15 @@ from dlsearch.planning.comparison import (
 )
 from dlsearch.planning.confirm_setting import settle_confirmation
 from dlsearch.planning.directions import list_contradictions, settle_directions
-from dlsearch.planning.whole_numbers import take_type_of_default
+from dlsearch.planning.options import Compose, OptionReader, Options
 from dlsearch.sampling.arms import Arms
+from dlsearch.space.adapting import adapt_dimension
 from dlsearch.space.space import MISSING, Dimension, Space
+from dlsearch.study.option_nodes import GLOBAL, is_global, owner_of
 from dlsearch.study.trial_config import lookup, trial_config
+
+if TYPE_CHECKING:
+    from dlsearch.core.types import ConfigTree, Params
 
 #: Config keys that may change between sessions of one study: budgets, places, and what only shows.
 VOLATILE = (
@@ -70,11 +75,6 @@ VOLATILE = (
 )
 GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "trainer")
 
-Compose = Callable[[Sequence[str]], DictConfig]
-
-#: For every searched config group: option → the group's config.
-Options: TypeAlias = dict[str, dict[str, ConfigTree]]
-
 
 @dataclass
 class Draft:
@@ -97,6 +97,7 @@ class Draft:
         arms: What is compared; None where nothing is.
         arm_defaults: The default configuration of each arm; none where they are not run first.
         has_typed_direction: Whether ``study.direction`` is given; else the objectives' names say.
+        chosen: The option of each searched group that the config has.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Draft:
     arms: Arms | None = None
     arm_defaults: list[Params] = field(default_factory=list)
     has_typed_direction: bool = True
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total_trials(self) -> int:
@@ -157,7 +159,7 @@ class Draft:
         """
         chosen: list[Params] = [{}]
         for group, options in self.options.items():
-            base = self.config[group]
+            base = options[self.chosen[group]]
             chosen += [{group: option} for option, node in options.items() if node != base]
         chosen += transfer_sources.representatives(self)
         document = {"config": self.config, "options": self.options}
@@ -211,33 +213,38 @@ def make_draft(
     _, given = Space.from_sources(None, params, list(overrides), groups=groups)
     base = _compose(compose, given)
     space = _read_space(base, overrides, params=params, groups=groups)
-    options: Options = {}
-    for dim in space.dimensions:
-        if dim.is_group:
-            options[dim.name] = _options(compose, given, dim)
-
-    config = _container(base)
+    reader = OptionReader(
+        compose=lambda words: _compose(compose, words),
+        given=given,
+        to_plain=_container,
+        to_space=lambda cfg: _read_space(cfg, overrides, params=params, groups=groups),
+    )
+    found = reader.read(base, space)
+    config = found.config
     masking.learn(config)
     check_project(config["tracking"]["project"])
-    for name, nodes in options.items():
-        choice = str(base.hydra.runtime.choices.get(name))
-        config[name] = nodes.get(choice) or next(iter(nodes.values()))
-    dimensions = [
-        take_type_of_default(_condition(dim, config, options), _defaults_of(dim, config, options))
-        for dim in space.dimensions
-    ]
+    dimensions = []
+    notices = []
+    for dim in found.space.dimensions:
+        known = _condition(dim, config, found.options)
+        adapted, notice = adapt_dimension(known, _default_of(known, config, found.options))
+        dimensions.append(adapted)
+        if notice is not None:
+            notices.append(notice)
     choices = base.hydra.runtime.choices
     draft = Draft(
-        name=_name(base),
+        name=_name(base, config),
         config=config,
-        options=options,
-        space=space.replace_dimensions(dimensions),
+        options=found.options,
+        space=found.space.replace_dimensions(dimensions),
         objectives=[],
         directions=[],
         enqueue=[],
         default=None,
         choices={str(group): choice for group, choice in choices.items()},
         overrides=list(overrides),
+        chosen=found.chosen,
+        notices=notices,
     )
     draft.objectives, draft.directions = _goals(draft)
     draft.arms = Arms.of_study(draft.space, draft.study)
@@ -346,28 +353,6 @@ def _count_resources_in_steps(cfg: DictConfig) -> None:
         node = node.get("wrapped_pruner")
 
 
-def _options(
-    compose: Compose,
-    given: Sequence[str],
-    dim: Dimension,
-) -> dict[str, ConfigTree]:
-    """Compose each option of a searched group; it may write nowhere but in its own group."""
-    found: dict[str, ConfigTree] = {}
-    others: ConfigTree | None = None
-    for choice in dim.choices or ():
-        composed = _compose(compose, [*given, f"{dim.name}={choice}"])
-        config = _container(composed)
-        found[str(choice)] = config.pop(dim.name)
-        if others is not None and config != others:
-            raise ConfigError(
-                dim.name,
-                f"option {choice!r} writes outside its own group",
-                "search such options one by one",
-            )
-        others = config
-    return found
-
-
 def _condition(
     dim: Dimension,
     config: Mapping[str, Any],
@@ -379,30 +364,46 @@ def _condition(
     """
     if dim.is_group or dim.added:
         return dim
-    group, _, rest = dim.name.partition(".")
-    nodes = options.get(group, {})
-    having = [option for option, node in nodes.items() if rest and _has(node or {}, rest)]
-    if having:
-        is_conditional = len(having) < len(nodes) and not dim.when
-        return dataclasses.replace(dim, when={group: having}) if is_conditional else dim
+    for group, nodes in options.items():
+        having = [option for option, node in nodes.items() if _option_has(group, node, dim.name)]
+        if having:
+            is_conditional = len(having) < len(nodes) and not dim.when
+            return dataclasses.replace(dim, when={group: having}) if is_conditional else dim
     if not _has(config, dim.name):
-        hint = did_you_mean(dim.name, key_paths(config), "--cfg job")
+        hint = did_you_mean(dim.name, key_paths(config), _hint_to_add(dim, config))
         raise ConfigError(dim.name, "is searched, but there is no such key in the config", hint)
     return dim
 
 
-def _defaults_of(
-    dim: Dimension,
-    config: Mapping[str, Any],
-    options: Options,
-) -> list[Any]:
-    """The values that a dimension's key has in the config, and in the options of its group."""
-    group, _, rest = dim.name.partition(".")
-    having = [option for option in options.get(group, {}).values() if rest]
-    found = [lookup(option, rest) for option in having if _has(option or {}, rest)]
-    if not found and _has(config, dim.name):
-        found.append(lookup(config, dim.name))
-    return found
+def _hint_to_add(dim: Dimension, config: Mapping[str, Any]) -> str:
+    """How to search a key that a class takes and its YAML leaves out."""
+    section = config.get(dim.name.partition(".")[0])
+    if not isinstance(section, Mapping) or "_target_" not in section:
+        return "--cfg job"
+    return f"where its class takes it: +{dim.name}='{dim.text}'"
+
+
+def _default_of(dim: Dimension, config: Mapping[str, Any], options: Options) -> Any:
+    """The config's own value of a searched key, or that of an option that has it; else None."""
+    if dim.is_group:
+        return None
+    for group, nodes in options.items():
+        for node in nodes.values():
+            if not _option_has(group, node, dim.name):
+                continue
+            if is_global(node):
+                return lookup(node[GLOBAL], dim.name)
+            owner = owner_of(dim.name, [group])
+            return None if owner is None else lookup(node, owner[1])
+    return lookup(config, dim.name) if _has(config, dim.name) else None
+
+
+def _option_has(group: str, node: Any, key: str) -> bool:
+    """Whether an option of a searched group sets a config key."""
+    if is_global(node):
+        return _has(node[GLOBAL], key)
+    owner = owner_of(key, [group])
+    return owner is not None and _has(node or {}, owner[1])
 
 
 def _has(
@@ -416,10 +417,11 @@ def _has(
     return True
 
 
-def _name(cfg: DictConfig) -> str:
+def _name(cfg: DictConfig, config: Mapping[str, Any]) -> str:
     """The study's name, or one made of the experiment, or of net and data."""
-    if cfg.study.name is not None:
-        return check_name(str(cfg.study.name or _chosen_name(cfg)))
+    name = config["study"]["name"]
+    if name is not None:
+        return check_name(str(name or _chosen_name(cfg)))
     return check_name(_chosen_name(cfg).replace("/", "_"))
 
 
@@ -593,6 +595,11 @@ def _enqueue(draft: Draft) -> list[Params]:
             "expected a list of parameter sets",
             "[{optimizer.lr: 0.01}]",
         )
+    defaults = {dim.name: dim.low for dim in draft.space.dimensions}
+    given = [
+        {name: adapt_value(name, value, defaults.get(name)) for name, value in entry.items()}
+        for entry in given
+    ]
     for index, entry in enumerate(given):
         draft.space.validate(entry, f"study.enqueue[{index}]")
         check_enqueued(draft, entry, f"study.enqueue[{index}]")
@@ -628,9 +635,7 @@ def _set_default(draft: Draft) -> None:
     def value_of(key: str) -> Any:
         if key not in draft.options:
             return resolve(cfg, key)
-        chosen = draft.config[key]
-        options = draft.options[key]
-        return next(option for option, node in options.items() if node == chosen)
+        return draft.chosen[key]
 
     values, outside = draft.space.default_params(value_of)
     draft.defaults = values

@@ -82,6 +82,7 @@ class _Builder:
         *,
         step: Number | None,
         log: bool,
+        typed_float: bool = False,
     ) -> Dimension:
         return Dimension(
             self._name,
@@ -92,6 +93,7 @@ class _Builder:
             step=step,
             when=self._spec.when,
             added=self._spec.added,
+            typed_float=typed_float,
         )
 
     # -- intervals ---------------------------------------------------------------------------------
@@ -152,6 +154,7 @@ class _Builder:
             float(high),
             step=step,
             log=spec.log,
+            typed_float=spec.typed_float,
         )
 
     def _check_step(

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ class Dimension:
         text: The dimension in the sweep grammar, spelled the same way whatever the user typed.
         is_group: Whether `name` is a config group, and the values its options.
         added: Whether the key need not exist in the config (``+key=…``).
+        typed_float: Whether floats were asked for by name, whatever the key's default is.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Dimension:
     text: str = ""
     is_group: bool = False
     added: bool = False
+    typed_float: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         """Spell the text."""

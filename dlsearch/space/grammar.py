@@ -2,9 +2,9 @@
 
 A text is read by Hydra's own override parser, so that YAML and command line mean the same:
 
-- ``interval(a, b)``: a float from a to b. Two ints give a float as well, as Hydra reads them and
-  as the official Optuna sweeper does; ``int(interval(a, b))`` and ``tag(int, interval(a, b))``
-  give an int from a to b, both included.
+- ``interval(a, b)``: a float from a to b; an int, both ends included, where the config's own
+  value of the key is an int. ``int(interval(a, b))`` and ``tag(int, interval(a, b))`` give an int
+  whatever that is, ``tag(float, interval(a, b))`` a float.
 - ``range(start, stop[, step])``: start, start + step, … without stop, as in Hydra and Python. (The
   official Optuna sweeper includes stop.) A fraction among the numbers makes a float.
 - ``choice(a, b, …)`` or ``a,b,…``: a categorical over scalars, lists and mappings.
@@ -216,7 +216,13 @@ def _parse_interval(
     # Hydra makes floats of the bounds; they are ints only after a cast, `int(interval(…))`.
     is_cast = isinstance(sweep.start, int) and isinstance(sweep.end, int)
     whole = (is_cast or "int" in tags) and "float" not in tags
-    return IntervalSpec(sweep.start, sweep.end, whole=whole, log="log" in tags)
+    return IntervalSpec(
+        sweep.start,
+        sweep.end,
+        whole=whole,
+        log="log" in tags,
+        typed_float="float" in tags,
+    )
 
 
 def _parse_range(
@@ -345,7 +351,14 @@ def _parse_form_values(
         return ChoicesSpec(given)
     if mark == "interval":
         low, high = _read_numbers(name, mark, given, (2,))
-        return IntervalSpec(low, high, whole=flags["int"], log=flags["log"], step=step)
+        return IntervalSpec(
+            low,
+            high,
+            whole=flags["int"],
+            log=flags["log"],
+            step=step,
+            typed_float=form.get("int") is False,
+        )
     if mark == "range":
         return _parse_range_form(name, given, step, log=flags["log"])
     return _parse_official_form(name, form, log=flags["log"])
@@ -391,7 +404,14 @@ def _parse_official_form(
             f"type: {kind} takes low and high",
             f"{{type: {kind}, low: 1, high: 5}}",
         )
-    return IntervalSpec(low, high, whole=kind == "int", log=log, step=form.get("step"))
+    return IntervalSpec(
+        low,
+        high,
+        whole=kind == "int",
+        log=log,
+        step=form.get("step"),
+        typed_float=kind == "float",
+    )
 
 
 def _read_numbers(

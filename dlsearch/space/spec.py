@@ -29,6 +29,7 @@ class IntervalSpec:
         whole: Whether the values are ints.
         log: Whether they are spread over the logarithm.
         step: Distance between values; None where none was given.
+        typed_float: Whether floats were asked for by name: ``tag(float, …)``, ``type: float``.
     """
 
     low: Any
@@ -36,6 +37,7 @@ class IntervalSpec:
     whole: bool = False
     log: bool = False
     step: Any = None
+    typed_float: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from dlsearch.study.option_nodes import in_order, put_option, sections_of
 from dlsearch.study.trial_secrets import BUILT_GROUPS, NO_SECRETS, TrialSecrets, option_path
 
 if TYPE_CHECKING:
@@ -75,12 +76,16 @@ def _choose_options(
         secrets: What the masks hide.
     """
     found = copy.deepcopy(dict(config))
+    nodes = {}
+    replaced: set[str] = set()
     for group, option in chosen.items():
-        node = copy.deepcopy(options[group][option])
-        found[group] = secrets.reveal(node, option_path(group, option))
-    for group in BUILT_GROUPS:
-        if group in found and group not in chosen:
-            found[group] = secrets.reveal(found[group], (group,))
+        nodes[group] = secrets.reveal(options[group][option], option_path(group, option))
+        replaced |= sections_of(group, nodes[group])
+    for section in BUILT_GROUPS:
+        if section in found and section not in replaced:
+            found[section] = secrets.reveal(found[section], (section,))
+    for group in in_order(nodes):
+        put_option(found, group, nodes[group])
     return found
 
 

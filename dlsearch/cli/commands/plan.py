@@ -200,6 +200,8 @@ def _choices_of(draft: Draft) -> dict[str, str]:
 
 def _draft_of(overrides: list[str], config_dirs: list[str]) -> Draft:
     """The draft of the search, whatever its launcher."""
+    from omegaconf import OmegaConf
+
     from dlsearch.config.compose import hydra_groups
     from dlsearch.planning.draft import make_draft
     from dlsearch.space.space import Space
@@ -211,9 +213,11 @@ def _draft_of(overrides: list[str], config_dirs: list[str]) -> Draft:
     def compose(given: Iterable[str]) -> DictConfig:
         return compose_config(list(given), config_dirs=config_dirs, with_hydra=True)
 
-    _, given = Space.from_sources(None, None, mine, groups=groups)
+    _, given = Space.from_sources(None, None, overrides, groups=groups)
     sweeper = compose(given).hydra.sweeper
-    params = dict(sweeper.params) if "params" in sweeper and sweeper.params else {}
+    params: Any = {}
+    if "params" in sweeper and sweeper.params:
+        params = OmegaConf.to_container(sweeper.params)
     return make_draft(compose, mine, params=params, groups=groups)
 
 
