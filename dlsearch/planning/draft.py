@@ -370,7 +370,8 @@ def _condition(
             is_conditional = len(having) < len(nodes) and not dim.when
             return dataclasses.replace(dim, when={group: having}) if is_conditional else dim
     if not _has(config, dim.name):
-        hint = did_you_mean(dim.name, key_paths(config), _hint_to_add(dim, config))
+        near = did_you_mean(dim.name, key_paths(config))
+        hint = " ".join(filter(None, (near, _hint_to_add(dim, config)))) or "--cfg job"
         raise ConfigError(dim.name, "is searched, but there is no such key in the config", hint)
     return dim
 
@@ -379,7 +380,7 @@ def _hint_to_add(dim: Dimension, config: Mapping[str, Any]) -> str:
     """How to search a key that a class takes and its YAML leaves out."""
     section = config.get(dim.name.partition(".")[0])
     if not isinstance(section, Mapping) or "_target_" not in section:
-        return "--cfg job"
+        return ""
     return f"where its class takes it: +{dim.name}='{dim.text}'"
 
 

@@ -147,10 +147,12 @@ class OptionReader:
                 "search one of the two",
             )
         recipes = {option: copy.deepcopy(config) for option, config in plain.items()}
-        is_named_alike = len({str(each["study"]["name"]) for each in recipes.values()}) == 1
+        names = {each["study"]["name"] for each in recipes.values()}
+        name = names.pop() if len(names) == 1 else None
+        if name is None and (names or dim.name == "experiment"):
+            name = "_or_".join(recipes).replace("/", "_")
         for config in recipes.values():
-            if not is_named_alike:
-                config["study"]["name"] = None
+            config["study"]["name"] = name
         _check_whole_study(dim.name, recipes, composed)
         first = next(iter(recipes))
         differing = [
@@ -160,8 +162,6 @@ class OptionReader:
             and any(each.get(key) != recipes[first][key] for each in recipes.values())
         ]
         found.config = copy.deepcopy(recipes[first])
-        if not is_named_alike:
-            found.config["study"]["name"] = "_or_".join(recipes).replace("/", "_")
         found.options[dim.name] = {
             option: {GLOBAL: {key: config.get(key) for key in differing}}
             for option, config in recipes.items()
