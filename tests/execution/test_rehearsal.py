@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,22 @@ def test_a_draft_is_varied_once_along_each_dimension():
     assert isinstance(found["model.width=200"].config["model"]["width"], int)
     assert found["model=linear"].trains
     assert not found["optimizer.lr=1.0"].trains
+
+
+def test_where_time_is_short_the_default_is_trained_and_others_are_only_built(rehearse, tmp_path):
+    from dlsearch.execution.rehearsal import trying
+
+    config = rehearse.config("Plain")
+    payload = RehearsalPayload([], ["val_acc"], ["maximize"], str(tmp_path))
+    now = time.monotonic()
+    attempts = trying._Attempts(payload, now - 1000)
+    default = Variation("default", "default", config)
+    option = Variation("option", "option", config, "task")
+    choice = Variation("choice", "choice", config, "task.lr", trains=False)
+    assert attempts.is_over
+    assert attempts.may_begin(default)
+    attempts.note(trying.Sight("default", "default", was_trained=True))
+    attempts.built_from = now + 1000
+    assert (attempts.may_begin(option), attempts.may_begin(choice)) == (False, True)
+    attempts.built_from = now - 1000
+    assert (attempts.may_begin(option), attempts.may_begin(choice)) == (False, False)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from dlsearch.execution.forkserver import Channel
 
-#: After so many seconds no further configuration, and no further epoch, is begun.
+#: After so many seconds no further configuration, and no further epoch, is trained.
 ENOUGH_S = 5.0
 #: What is trained and validated where one batch alone made an epoch's end fail: a metric may need
 #: two classes.
@@ -79,15 +79,19 @@ class _Attempts:
         started: By the monotonic clock.
         shapes: Of the nets that have been trained.
         failed: How many failed, while all did.
+        built_from: When the default was through: from then on others are built.
     """
 
     payload: RehearsalPayload
     started: float
     shapes: set[Shapes] = field(default_factory=set)
     failed: int | None = 0
+    built_from: float | None = None
 
     def note(self, sight: Sight) -> None:
         """Count what has failed, until one can be trained."""
+        if self.built_from is None:
+            self.built_from = time.monotonic()
         if sight.fault is None and sight.was_trained:
             self.failed = None
         elif sight.fault is not None and self.failed is not None:
@@ -100,8 +104,16 @@ class _Attempts:
 
     @property
     def is_over(self) -> bool:
-        """Whether no further configuration is begun."""
+        """Whether no further configuration is trained."""
         return time.monotonic() - self.started > ENOUGH_S
+
+    def may_begin(self, candidate: Variation) -> bool:
+        """Whether there is time for a configuration; what is only built costs little."""
+        if self.built_from is None:
+            return True
+        if candidate.trains and self.is_over:
+            return False
+        return time.monotonic() - self.built_from <= ENOUGH_S
 
 
 def try_all(channel: Channel, payload: RehearsalPayload) -> None:
@@ -117,9 +129,8 @@ def try_all(channel: Channel, payload: RehearsalPayload) -> None:
         limit_threads(payload.threads)
     attempts = _Attempts(payload, time.monotonic())
     for candidate in payload.candidates:
-        is_default = candidate.kind == VariationKind.DEFAULT
-        if attempts.is_over and not is_default:
-            break
+        if not attempts.may_begin(candidate):
+            continue
         sight = _try(candidate, attempts)
         attempts.note(sight)
         channel.send(clean_value(sight.to_json()))
@@ -141,8 +152,9 @@ def _try(candidate: Variation, attempts: _Attempts) -> Sight:
     sight = Sight(candidate.kind, candidate.said, candidate.key)
     try:
         cfg = OmegaConf.create(candidate.config)
-        trains = candidate.trains or attempts.looks_for_success
-        if _has_new_shapes(cfg, candidate.key, attempts) or trains:
+        is_new = _has_new_shapes(cfg, candidate.key, attempts)
+        wanted = candidate.trains or attempts.looks_for_success or is_new
+        if candidate.kind == VariationKind.DEFAULT or (wanted and not attempts.is_over):
             _train(cfg, sight, attempts)
     except (Exception, SystemExit) as error:
         sight.fault = _fault_of(error, candidate)
@@ -200,7 +212,7 @@ def _train(cfg: DictConfig, sight: Sight, attempts: _Attempts) -> None:
     try:
         attempt.run()
     except Exception as error:
-        if not attempt.listener.trained or attempts.is_over or is_out_of_memory(error):
+        if not attempt.listener.trained or is_out_of_memory(error):
             raise
         _Training(cfg, sight, attempts, batches=_MORE_BATCHES).run()
 
