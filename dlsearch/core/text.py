@@ -117,19 +117,32 @@ def line_of_error(error: BaseException) -> str:
 
     It is clean, masked, and of at most :data:`MAX_ERROR_CHARACTERS`.
     """
-    text = text_of(error).lstrip()
-    first = text if isinstance(error, ConfigError) else text.partition("\n")[0]
-    # more of it would be looked through for seconds
-    beginning = mask_text(first[: 2 * MAX_LINE_CHARACTERS])
+    beginning, length = _beginning_of_error(error)
     name = type(error).__name__
-    said = (
-        beginning if isinstance(error, ConfigError) else f"{name}: {beginning}" if first else name
-    )
+    said = name
+    if isinstance(error, ConfigError):
+        said = beginning
+    elif length:
+        said = f"{name}: {beginning}"
     return clean_line(
         said,
         MAX_ERROR_CHARACTERS,
-        length=max(len(first), len(said)),
+        length=max(length, len(said)),
     )
+
+
+def message_of_error(error: BaseException) -> str:
+    """The same without the type; empty where the exception says nothing."""
+    beginning, length = _beginning_of_error(error)
+    return clean_line(beginning, MAX_ERROR_CHARACTERS, length=max(length, len(beginning)))
+
+
+def _beginning_of_error(error: BaseException) -> tuple[str, int]:
+    """What an exception says in its first line, masked, and how long that line is."""
+    text = text_of(error).lstrip()
+    first = text if isinstance(error, ConfigError) else text.partition("\n")[0]
+    # more of it would be looked through for seconds
+    return mask_text(first[: 2 * MAX_LINE_CHARACTERS]), len(first)
 
 
 def place_of_error(error: BaseException, packages: Sequence[str] = ()) -> str | None:
@@ -147,9 +160,7 @@ def place_of_error(error: BaseException, packages: Sequence[str] = ()) -> str | 
         seen.add(id(each))
         for frame, line in reversed(list(traceback.walk_tb(each.__traceback__))):
             if _is_of_user(frame, known):
-                return clean_line(
-                    f"{_short_path(frame.f_code.co_filename)}:{line}", MAX_PLACE_CHARACTERS
-                )
+                return frame_place(frame.f_code.co_filename, line)
         each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
     return None
 
@@ -161,11 +172,21 @@ def _is_of_user(frame: FrameType, packages: set[str]) -> bool:
     file = frame.f_code.co_filename
     if package == __name__.partition(".")[0] or file.startswith("<"):
         return False
+    return not is_of_libraries(file)
+
+
+def is_of_libraries(file: str) -> bool:
+    """Whether a source file lies in Python's own library, or among what is installed."""
     paths = sysconfig.get_paths()
-    return not any(
+    return any(
         file.startswith(f"{paths[key]}{os.sep}")
         for key in ("stdlib", "platstdlib", "purelib", "platlib")
     )
+
+
+def frame_place(file: str, line: int) -> str:
+    """``file:line`` as it is shown."""
+    return clean_line(f"{_short_path(file)}:{line}", MAX_PLACE_CHARACTERS)
 
 
 def _short_path(file: str) -> str:

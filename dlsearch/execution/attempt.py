@@ -177,6 +177,7 @@ def trial_payload(
         cfg=cfg,
         epochs=epochs,
         micro_batches=micro_batches(*histories),
+        prunes_at_end=study.document.get("replay_of") is not None,
     )
 
 

@@ -32,6 +32,7 @@ class TrialPayload:
         micro_batches: Parts in which each batch is trained.
         threads: How many it may use.
         journal: The journal of its run.
+        prunes_at_end: See :class:`dlsearch.training.run.Run`; where a recorded study is repeated.
     """
 
     folder: str
@@ -44,6 +45,7 @@ class TrialPayload:
     micro_batches: int = 1
     threads: int = 1
     journal: str = ""
+    prunes_at_end: bool = False
 
     @classmethod
     def from_json(cls, found: JsonObject) -> TrialPayload:

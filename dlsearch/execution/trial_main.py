@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 
 from dlsearch.core.errors import ConfigError
+from dlsearch.core.failure_cause import FailureCause, find_cause
 from dlsearch.core.files.disk import is_full
 from dlsearch.core.files.regular import write_text
 from dlsearch.core.masking import mask_known_in, mask_text
@@ -27,7 +28,6 @@ from dlsearch.core.text import (
     clean_line,
     clean_value,
     line_of_error,
-    place_of_error,
     text_of,
     traceback_of,
 )
@@ -142,6 +142,7 @@ def run_trial(channel: Channel, payload: JsonObject) -> None:
         system_metrics_s=cfg.tracking.system_metrics_s,
         micro_batches=given.micro_batches,
         began=control.began,
+        prunes_at_end=given.prunes_at_end,
     )
     packages = given.cfg.get("allow_targets") or []
     met = None
@@ -199,8 +200,13 @@ def _failed(
             _print_traceback(error)
             line = clean_line(mask_text(_first_line(error)))
             return FitResult(AttemptState.FAILED, reason, line)
-        line = _note(error, folder, packages)
-        failed = FitResult(AttemptState.FAILED, FailureReason.EXCEPTION, line)
+        cause = _note(error, folder, packages)
+        failed = FitResult(
+            AttemptState.FAILED,
+            FailureReason.EXCEPTION,
+            cause.line,
+            cause=cause,
+        )
         journal.artifact(folder / "error" / "traceback.txt", "error")
     except OSError as full:  # no space for the traceback
         reason = FailureReason.DISK if is_full(full) else FailureReason.EXCEPTION
@@ -216,8 +222,8 @@ def _note(
     error: BaseException,
     folder: Path,
     packages: Sequence[str] = (),
-) -> str:
-    """Keep the traceback in the folder; one line of it, with the place in the user's code."""
+) -> FailureCause:
+    """Keep the traceback in the folder; the first cause, with the place in the user's code."""
     failed = folder / "error"
     failed.mkdir(parents=True, exist_ok=True)
     write_text(
@@ -226,8 +232,7 @@ def _note(
         errors="backslashreplace",
     )
     _print_traceback(error)
-    place = place_of_error(error, packages)
-    return line_of_error(error) if place is None else f"{line_of_error(error)} ({place})"
+    return find_cause(error, packages)
 
 
 def _print_traceback(error: BaseException) -> None:
@@ -272,7 +277,7 @@ def run_test(channel: Channel, payload: JsonObject) -> None:
         result = FitResult(
             AttemptState.FAILED,
             FailureReason.EXCEPTION,
-            _note(error, folder),
+            _note(error, folder).line,
         )
     _send_result(channel, result)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dlsearch.core.failure_cause import FailureCause
 from dlsearch.core.text import clean_line, clean_value
 from dlsearch.core.types import JsonObject, Params  # noqa: TC001  # dlsearch.study.wire reads the annotations
 from dlsearch.study.states import COUNTED_STATES, AttemptKind, AttemptState, FailureReason
@@ -118,6 +119,7 @@ class Result:
         micro_batches: Parts in which each batch was trained.
         halve: Whether it ran out of memory, and might not in twice as many parts.
         test: The test report, where the test set was opened.
+        cause: Why it failed, in parts.
         more: What else was said: plain JSON by key.
     """
 
@@ -136,6 +138,7 @@ class Result:
     micro_batches: int | None = None
     halve: bool | None = None
     test: JsonObject | None = None
+    cause: FailureCause | None = None
     more: JsonObject = field(default_factory=dict)
 
     @classmethod
@@ -162,6 +165,7 @@ class Result:
             destination[key] = value
         known["state"] = state
         known["reason"] = None if reason is None else FailureReason(reason)
+        known["cause"] = FailureCause.from_json(found.get("cause"))
         return cls(**known, more=more)
 
     def to_json(self) -> JsonObject:
@@ -169,7 +173,9 @@ class Result:
         found: JsonObject = {}
         for name in _RESULT_FIELDS:
             value = getattr(self, name)
-            if value is not None:
+            if isinstance(value, FailureCause):
+                found[name] = value.to_json()
+            elif value is not None:
                 found[name] = value
         return {**found, **self.more}
 

@@ -5,7 +5,6 @@ They report and prune, stop, and keep the last and best checkpoints with all RNG
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
@@ -18,6 +17,17 @@ from dlsearch.config.progress import ProgressUnit
 from dlsearch.core.errors import ConfigError
 from dlsearch.training import checkpoints
 from dlsearch.training.fingerprint import metrics_digest
+from dlsearch.training.metrics.finiteness import (
+    LastLosses,
+    NonFinite,
+    find_non_finite,
+    name_of_number,
+)
+from dlsearch.training.metrics.fresh import (
+    FreshMetrics,
+    explain_missing_objective,
+    is_same_place,
+)
 from dlsearch.training.micro_batches import length
 from dlsearch.training.progress import completed_units, unit_of
 from dlsearch.training.rng import RngState, restore_rng, rng_state
@@ -30,6 +40,9 @@ if TYPE_CHECKING:
 
     from dlsearch.training.loading import StateDict
 
+#: Objectives that no training logs.
+BUILT_IN = ("model/n_params",)
+
 
 class EarlyStopping(LightningEarlyStopping):
     """Lightning's early stopping, on the study's objective unless another metric is named.
@@ -37,7 +50,7 @@ class EarlyStopping(LightningEarlyStopping):
     Args:
         monitor: The metric to watch.
         mode: ``max`` or ``min``.
-        patience: Validated epochs without improvement.
+        patience: Validated epochs without improvement; those that did not log it do not count.
         min_delta: What counts as one.
         strict: Fail where the metric is not logged; of the objective, the trial's own callback says
             so.
@@ -60,6 +73,33 @@ class EarlyStopping(LightningEarlyStopping):
             strict=strict,
             check_finite=False,
         )
+        self._at_epoch_start: Any = None
+        self._at_validation_start: Any = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the value of the epoch before, which Lightning keeps."""
+        self._at_epoch_start = trainer.callback_metrics.get(self.monitor)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the value of the validation before."""
+        self._at_validation_start = trainer.callback_metrics.get(self.monitor)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at a value that was logged anew: an epoch without one is not without improvement."""
+        if self._is_new(trainer, self._at_epoch_start):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same, where Lightning looks at it after each validation."""
+        if self._is_new(trainer, self._at_validation_start):
+            super().on_validation_end(trainer, pl_module)
+
+    def _is_new(self, trainer: pl.Trainer, before: Any) -> bool:
+        """Whether there is another value than before, or one is missed that must be there."""
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None:
+            return self.strict
+        return not is_same_place(value, before)
 
 
 class BestState(TypedDict):
@@ -84,6 +124,8 @@ class RunState(TypedDict):
         step: Global step of the last report.
         final: The metrics of the last report.
         stopped: Whether the training was over with it.
+        passed_over: How many epochs, or validations, had no value of an objective.
+        not_finite: In how many reports each auxiliary metric was NaN or infinite.
     """
 
     rng: RngState
@@ -94,6 +136,8 @@ class RunState(TypedDict):
     step: NotRequired[int]
     final: NotRequired[dict[str, float]]
     stopped: NotRequired[bool]
+    passed_over: NotRequired[int]
+    not_finite: NotRequired[dict[str, int]]
 
 
 @dataclass
@@ -124,9 +168,13 @@ class RunCallback(Checkpoint):
     (``TrialPruned`` raised inside ``fit`` would finalise the loggers as failed; a flag and
     ``should_stop`` do not.)
 
-    A task that counts its progress in epochs reports after each validated epoch. One that counts in
-    steps or episodes reports after each validation, or, where it has none, at every
-    ``trainer.log_every_n_steps`` steps by which it has logged the objective.
+    A task that counts its progress in epochs reports after each validated epoch, or after every one
+    where nothing is validated. One that counts in steps or episodes reports after each validation,
+    or, where it has none, at every ``trainer.log_every_n_steps`` steps by which it has logged the
+    objective. What has not logged all objectives anew is passed over, and counted.
+
+    A training has failed when an objective, or its own loss, is not finite. Other metrics may be
+    anything.
 
     Args:
         run: Its folder, journal, objectives and hooks.
@@ -141,7 +189,10 @@ class RunCallback(Checkpoint):
         self.folder = run.folder / "ckpt"
         self.resumption = checkpoints.Resumption()
         self.pruned = False
-        self.failure: str | None = None
+        self.failure: NonFinite | None = None
+        self.losses = LastLosses()
+        self.passed_over = 0  # epochs, or validations, without a value of an objective
+        self.not_finite: dict[str, int] = {}  # reports in which an auxiliary metric was not
         self.best: BestPoint | None = None
         self.history: list[list[float]] = []  # position, first objective
         # of all reports so far, those before a resumption included
@@ -158,6 +209,8 @@ class RunCallback(Checkpoint):
         self._waited = 0.0
         self._rng_to_restore: RngState | None = None
         self._last_reported_step = -1
+        self._fresh = FreshMetrics()
+        self._seen: dict[str, float] = {}  # the newest value of each metric
 
     # -- time and interruption ---------------------------------------------------------------------
     def on_train_epoch_start(
@@ -170,6 +223,8 @@ class RunCallback(Checkpoint):
         self._epoch_started = now
         self._batch_ended = now
         self._waited = 0.0
+        if self._unit is ProgressUnit.EPOCH:
+            self._fresh.begin_epoch(trainer)
 
     def on_train_batch_start(
         self,
@@ -180,6 +235,7 @@ class RunCallback(Checkpoint):
     ) -> None:
         """Count the time since the last batch as waiting for data."""
         self._waited += time.perf_counter() - self._batch_ended
+        self.losses.begin_batch()
         if self.batch_size is None:
             self.batch_size = length(batch) or 1
 
@@ -194,6 +250,7 @@ class RunCallback(Checkpoint):
         """Stop when asked to; report, if reports come by steps and no validation makes them."""
         if self.run.stop():
             raise Interrupted
+        self.losses.note_outputs(outputs)
         if self._unit is not ProgressUnit.EPOCH:
             self._end_batch_of_steps(trainer, pl_module)
             self._validate_at_last_step(trainer)
@@ -223,7 +280,8 @@ class RunCallback(Checkpoint):
         self._validated = not trainer.sanity_checking
         if self._validated and self._unit is not ProgressUnit.EPOCH:
             position = completed_units(trainer, pl_module, self._unit) - 1
-            self._report_progress(trainer, position, _metrics_of(trainer))
+            self._report_progress(trainer, position, self._read_metrics(trainer))
+            self._fresh.begin_validation()
             self.run.journal.flush()
 
     def on_train_epoch_end(
@@ -236,12 +294,21 @@ class RunCallback(Checkpoint):
         Report a validated epoch, or keep one of a training that is not validated.
         """
         self._log_times(trainer)
-        metrics = _metrics_of(trainer)
-        if self.run.refit_epochs is not None:
-            self._end_epoch_of_refit(trainer, pl_module, metrics)
-        elif self._unit is ProgressUnit.EPOCH:
-            self._report_progress(trainer, trainer.current_epoch, metrics)
+        is_refit = self.run.refit_epochs is not None
+        if is_refit or self._unit is ProgressUnit.EPOCH:
+            metrics = self._read_metrics(trainer)
+            if is_refit:
+                self._end_epoch_of_refit(trainer, pl_module, metrics)
+            else:
+                self._validated = self._validated or not trainer.enable_validation
+                self._report_progress(trainer, trainer.current_epoch, metrics)
         self.run.journal.flush()
+
+    def _read_metrics(self, trainer: pl.Trainer) -> dict[str, float]:
+        """What was logged since the last report, or since this epoch began."""
+        metrics = self._fresh.read(trainer)
+        self._seen |= metrics
+        return metrics
 
     def _log_times(self, trainer: pl.Trainer) -> None:
         times = {
@@ -267,13 +334,12 @@ class RunCallback(Checkpoint):
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.enable_validation or not every:
             return
-        metrics = _metrics_of(trainer)
         intervals = trainer.global_step // every
         reported_intervals = max(0, self._last_reported_step) // every
         is_due = intervals > reported_intervals
-        if is_due and self.run.monitor in metrics:
+        if is_due and self._fresh.is_logged_anew(trainer, self.run.monitor):
             self._validated = True
-            self._report_progress(trainer, completed - 1, metrics)
+            self._report_progress(trainer, completed - 1, self._read_metrics(trainer))
             self.run.journal.flush()
 
     def _validate_at_last_step(self, trainer: pl.Trainer) -> None:
@@ -322,7 +388,7 @@ class RunCallback(Checkpoint):
         Args:
             trainer: At the end of an epoch or of a validation.
             position: The last unit of progress that was completed, from 0.
-            metrics: Logged so far.
+            metrics: Logged anew.
         """
         step = trainer.global_step
         self._last_reported_step = step
@@ -332,15 +398,38 @@ class RunCallback(Checkpoint):
         if self._check_finite(trainer, metrics) or not self._validated:
             return
         self._validated = False
+        if not self._has_objectives(metrics):
+            self.passed_over += 1
+            self._keep_checkpoint(trainer, position, metrics)
+            return
+        is_over = self._is_over(trainer, position)
         self._note_best(trainer, position, metrics)
         self._keep_checkpoint(trainer, position, metrics)
-        if self.run.report(position, step, metrics):
+        if self.run.report(position, step, metrics) and not is_over:
             self.pruned = True
             _end_training(trainer)
 
+    def _has_objectives(self, metrics: Mapping[str, float]) -> bool:
+        """Whether all objectives have a value that a training logs."""
+        return all(name in metrics for name in self.run.objectives if name not in BUILT_IN)
+
+    def _is_over(self, trainer: pl.Trainer, position: int) -> bool:
+        """Whether the training ends with this report, whatever the pruner says."""
+        if self.run.prunes_at_end:
+            return False
+        if _is_last(trainer, self._unit, position, trainer.global_step):
+            return True
+        is_long_enough = trainer.current_epoch + 1 >= (
+            trainer.min_epochs or 0
+        ) and trainer.global_step >= (trainer.min_steps or 0)
+        return trainer.should_stop and is_long_enough
+
     def _check_finite(self, trainer: pl.Trainer, metrics: dict[str, float]) -> bool:
-        """Stop a training whose objective or loss is not finite; whether this is one."""
-        self.failure = _not_finite(metrics, self.run.objectives)
+        """Stop a training whose objective or own loss is not finite; whether this is one."""
+        self.failure = find_non_finite(metrics, self.run.objectives) or self.losses.find()
+        for name, value in metrics.items():
+            if name_of_number(value) is not None:
+                self.not_finite[name] = self.not_finite.get(name, 0) + 1
         if self.failure is None:
             return False
         _end_training(trainer)
@@ -367,13 +456,6 @@ class RunCallback(Checkpoint):
         position: int,
         metrics: dict[str, float],
     ) -> None:
-        if self.run.monitor not in metrics:
-            known = ", ".join(sorted(metrics)) or "nothing"
-            raise ConfigError(
-                "study.objective",
-                f"{self.run.monitor!r} is not logged",
-                f"the module logs {known}",
-            )
         value = metrics[self.run.monitor]
         self.history.append([position, value])
         if self._is_better(value):
@@ -405,6 +487,8 @@ class RunCallback(Checkpoint):
             "step": self._step,
             "final": self.final,
             "stopped": self._stopped,
+            "passed_over": self.passed_over,
+            "not_finite": self.not_finite,
         }
         return cast("StateDict", state)
 
@@ -419,6 +503,8 @@ class RunCallback(Checkpoint):
         self.history = state.get("history", [])
         self.final = state.get("final", {})
         self._stopped = state.get("stopped", False)
+        self.passed_over = state.get("passed_over", 0)
+        self.not_finite = state.get("not_finite", {})
         self._position = state.get("epoch", -1)
         self._step = state.get("step", -1)
         self._last_reported_step = self._step
@@ -435,8 +521,28 @@ class RunCallback(Checkpoint):
         A kill may have come between its checkpoint and its report.
         """
         is_validated = self.run.refit_epochs is None
-        if self.resumed_epoch is not None and self.final and is_validated:
-            self.pruned = self.run.report(self._position, self._step, self.final)
+        if self.resumed_epoch is None or not self.final or not is_validated:
+            return
+        if self._has_objectives(self.final):
+            is_pruned = self.run.report(self._position, self._step, self.final)
+            is_last = _is_last(trainer, self._unit, self._position, self._step)
+            is_over = (self._stopped or is_last) and not self.run.prunes_at_end
+            self.pruned = is_pruned and not is_over
+
+    def check_objectives(self, trainer: pl.Trainer) -> None:
+        """Check, after a training, that its objectives had a value.
+
+        Raises:
+            ConfigError: One never had, or they had none in the same epoch.
+        """
+        if self.best is not None:
+            return
+        seen = {**self.final, **self._seen}
+        for name in self.run.objectives:
+            if name not in seen and name not in BUILT_IN:
+                expected, hint = explain_missing_objective(name, seen, trainer)
+                raise ConfigError("study.objective", expected, hint)
+        raise ConfigError("study.objective", f"no {self._unit} logged all objectives")
 
     def on_train_start(
         self,
@@ -463,8 +569,11 @@ def _end_training(trainer: pl.Trainer) -> None:
     trainer.fit_loop.epoch_loop.min_steps = None
 
 
-def _metrics_of(trainer: pl.Trainer) -> dict[str, float]:
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+def _is_last(trainer: pl.Trainer, unit: ProgressUnit, position: int, step: int) -> bool:
+    """Whether a training has its whole length after the unit at `position`, at a global step."""
+    if unit is ProgressUnit.EPOCH and position + 1 == trainer.max_epochs:
+        return True
+    return step == trainer.max_steps
 
 
 def _best_of_state(state: BestState | None) -> BestPoint | None:
@@ -478,15 +587,3 @@ def _best_of_state(state: BestState | None) -> BestPoint | None:
         step=state["step"],
         metrics=state["metrics"],
     )
-
-
-def _not_finite(metrics: Mapping[str, float], objectives: list[str]) -> str | None:
-    """``nan`` or ``inf`` where an objective or a loss is."""
-    for name, value in metrics.items():
-        if name not in objectives and "loss" not in name:
-            continue
-        if math.isnan(value):
-            return "nan"
-        if math.isinf(value):
-            return "inf"
-    return None

@@ -7,9 +7,9 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
+from dlsearch.core.failure_cause import FailureCause
 from dlsearch.core.files.disk import is_full
 from dlsearch.tracking.layout import SYSTEM_PREFIX
 from dlsearch.tracking.system import SystemSampler
@@ -27,6 +27,7 @@ from dlsearch.training.callbacks import RunCallback
 from dlsearch.training.cuda_check import quick_cuda_check
 from dlsearch.training.failures import first_line, is_out_of_memory
 from dlsearch.training.fingerprint import state_digest
+from dlsearch.training.metrics.finiteness import ManualLosses
 from dlsearch.training.micro_batches import MicroBatches, can_split
 from dlsearch.training.progress import completed_units, unit_of
 from dlsearch.training.run import FitResult, Run
@@ -103,7 +104,8 @@ def _prepare(cfg: DictConfig, run: Run, seal: Seal) -> _Training:
     unit = unit_of(task, cfg.trainer)
     keeper = RunCallback(run, unit)
     micro = MicroBatches(run.micro_batches)
-    callbacks = [*transferring, *build_callbacks(cfg, run), micro, keeper]
+    manual = [] if task.automatic_optimization else [ManualLosses(keeper.losses)]
+    callbacks = [*transferring, *build_callbacks(cfg, run), *manual, micro, keeper]
     trainer = build_trainer(cfg, run, callbacks)
     keeper.resumption = checkpoints.resume(keeper.folder)
     counted = count_parameters(task)
@@ -160,54 +162,34 @@ def _result_of(training: _Training) -> FitResult:
     # Nothing is left to train, and so to log, where a kill came between the last checkpoint and the
     # result.
     logged = {name: float(value) for name, value in training.trainer.callback_metrics.items()}
+    failure = keeper.failure
     result = FitResult(
         "failed",
-        keeper.failure,
+        None if failure is None else failure.kind,
         epochs=completed,
         n_params=training.n_params,
-        summary=_keep_finite("final/", logged or keeper.final),
     )
+    result.add_summary("final/", logged or keeper.final)
     best = keeper.best
     if best is not None:
         result.best_epoch = best.position
         result.best_step = best.step
-        result.summary |= _keep_finite("best/", best.metrics)
-    if run.refit_epochs is not None and keeper.failure is None:
+        result.add_summary("best/", best.metrics)
+    if run.refit_epochs is not None and failure is None:
         result.state = "complete"
-    elif keeper.failure:
-        result.error = f"{keeper.failure} after {training.unit} {completed}"
+    elif failure is not None:
+        unit = training.unit
+        result.error = f"{failure.kind} after {unit} {completed}: {failure.what}"
+        result.cause = FailureCause(failure.kind, failure.what)
     elif keeper.pruned:
         result.state = "pruned"
-    elif best is None:
-        result.reason = "exception"
-        result.error = f"no epoch was validated, so {run.monitor} has no value"
     else:
+        keeper.check_objectives(training.trainer)
+        assert best is not None
         known = {**best.metrics, "model/n_params": float(training.n_params)}
-        _take_values(result, run.objectives, known)
+        result.state = "complete"
+        result.values = [known[name] for name in run.objectives]
     return result
-
-
-def _take_values(
-    result: FitResult,
-    objectives: list[str],
-    known: dict[str, float],
-) -> None:
-    """Complete a result with the values of the objectives, if all of them are known."""
-    absent = [name for name in objectives if name not in known]
-    if absent:
-        result.reason = "exception"
-        result.error = f"objective {absent[0]!r} is not logged"
-        return
-    result.state = "complete"
-    result.values = [known[name] for name in objectives]
-
-
-def _keep_finite(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
-    kept: dict[str, float] = {}
-    for name, value in sorted(metrics.items()):
-        if np.isfinite(value):
-            kept[f"{prefix}{name}"] = value
-    return kept
 
 
 def _failed_result(
@@ -260,6 +242,21 @@ def _note_course(result: FitResult, training: _Training) -> None:
     result.micro_batches = training.micro.count
     result.resumption = keeper.resumption.to_json()
     result.progress_unit = training.unit
+    result.notes = _notes_on(keeper, result)
+
+
+def _notes_on(keeper: RunCallback, result: FitResult) -> list[str]:
+    """What a reader of the trial should know of its metrics."""
+    notes = []
+    if keeper.passed_over:
+        unit = result.progress_unit
+        times = keeper.passed_over
+        counted = f"1 {unit} was" if times == 1 else f"{times} {unit}s were"
+        notes.append(f"{counted} passed over: {', '.join(keeper.run.objectives)} not logged")
+    for name, times in sorted(keeper.not_finite.items()):
+        if name not in keeper.run.objectives:
+            notes.append(f"{name} was not finite in {times} of its reports")
+    return notes
 
 
 def _log_end(run: Run, result: FitResult, step: int) -> None:

@@ -5,6 +5,7 @@ Imports nothing heavy.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dlsearch.core.failure_cause import FailureCause
     from dlsearch.core.types import JsonObject
     from dlsearch.tracking.journal import Journal
     from dlsearch.training.inputs import TrainingInputs
@@ -73,6 +75,8 @@ class Run:
         micro_batches: Parts in which each batch is trained (see
             :mod:`dlsearch.training.micro_batches`).
         began: Called before the first step.
+        prunes_at_end: Whether a training may be pruned with the report of its last unit, as by an
+            earlier version; else it is complete then.
     """
 
     folder: Path
@@ -88,6 +92,7 @@ class Run:
     system_metrics_s: float | None = None
     micro_batches: int = 1
     began: Callable[[StartNote], None] = lambda _: None
+    prunes_at_end: bool = False
 
     @property
     def monitor(self) -> str:
@@ -134,6 +139,10 @@ class FitResult:
         resumption: The checkpoint that it resumed from, and those that were damaged; None without
             any.
         progress_unit: In what its progress is counted: epoch, step or episode.
+        cause: Why it failed, in parts.
+        not_finite: Of the final and best metrics those that are no finite numbers, in words:
+            ``nan inf -inf``.
+        notes: What a reader should know of its metrics, a line each.
     """
 
     state: str
@@ -160,7 +169,22 @@ class FitResult:
     halve: bool = False
     resumption: ResumptionNote | None = None
     progress_unit: str = ProgressUnit.EPOCH
+    cause: FailureCause | None = None
+    not_finite: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add_summary(self, prefix: str, metrics: Mapping[str, float]) -> None:
+        """Take metrics over; those that JSON has no number for as words."""
+        for name, value in sorted(metrics.items()):
+            if math.isfinite(value):
+                self.summary[f"{prefix}{name}"] = value
+            else:
+                self.not_finite[f"{prefix}{name}"] = str(value)
 
     def to_json(self) -> JsonObject:
-        """As plain JSON."""
-        return asdict(self)
+        """As plain JSON; without causes and notes where there are none."""
+        found = asdict(self)
+        for name in ("cause", "not_finite", "notes"):
+            if not found[name]:
+                del found[name]
+        return found

@@ -286,6 +286,7 @@ class Again:
             "params": trial["params"],
             "micro_batches": trial.get("micro_batches") or 1,
             "origin": provenance.origin(tuple(self.document["allow_targets"])),
+            "prunes_at_end": True,
         }
 
     def _supervise(self, trial: Mapping[str, Any], channel: Channel) -> JsonObject | None:

@@ -1,0 +1,1 @@
+"""What a training logs: which values are fresh, and which are no finite numbers."""
