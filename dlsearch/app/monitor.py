@@ -16,6 +16,7 @@ from optuna.exceptions import StorageInternalError
 from dlsearch.app.phrases import (
     describe_best,
     describe_confirmed_winner,
+    describe_failures,
     describe_missing_result,
     describe_replica_end,
     describe_test,
@@ -201,7 +202,7 @@ class Monitor:
         self._run.note_trial_end(trial.number, status, self._newly_ended / hours)
         self.log.note(
             StudyEvent.TRIAL_ENDED,
-            describe_trial_end(trial, status),
+            describe_trial_end(trial, status, last.error if last else None),
             trial=trial.number,
             attempt=last.attempt if last else None,
             worker=last.worker if last else None,
@@ -269,6 +270,7 @@ def _result_lines(
     lines = []
     if failed:
         lines.append(describe_missing_result(status))
+    lines += describe_failures(status)
     if status.best is not None:
         lines.append(describe_best(status))
     confirmed = describe_confirmed_winner(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.console.terminal import shown
-from dlsearch.study.states import RecordedTrialState
+from dlsearch.study.states import RecordedTrialState, StudyState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _MINUTES_FROM = 120  # seconds
 _HOURS_FROM = 7200
+#: Of the line of a failure, as it is shown.
+MAX_CAUSE_CHARACTERS = 240
+MAX_FAILURE_LINES = 5
 
 
 def format_count(count: int, noun: str) -> str:
@@ -75,6 +78,14 @@ def name_configuration(number: int | None) -> str:
 
 def describe_missing_result(status: Status) -> str:
     """What there is to say of a study that is over, and of which no trial completed."""
+    stopped = status.stopped
+    if stopped is not None:
+        left = status.n_trials - status.count_ended()
+        return (
+            f"stopped: the first {format_count(stopped.failed, 'trial')} failed alike:"
+            f" {shorten_cause(stopped.error)}; mend it, and the same command goes on with"
+            f" {left} more (study.max_identical_failures=0 never stops)"
+        )
     failure = status.failure
     if failure is not None:
         cause = shown(str(failure.error or failure.reason))
@@ -121,12 +132,43 @@ def describe_confirmed_winner(status: Status) -> str | None:
     return f"winner: {describe_winner(status.confirmation, status.first_objective)}"
 
 
-def describe_trial_end(trial: FrozenTrial, status: Status) -> str:
+def shorten_cause(line: str, limit: int = MAX_CAUSE_CHARACTERS) -> str:
+    """The line of a failure in at most `limit` characters, with its place; fit for a terminal."""
+    line = shown(line)
+    if len(line) <= limit:
+        return line
+    place = ""
+    if line.endswith(")"):
+        place = f" {line.rpartition(' ')[2]}"
+    if len(place) > limit // 2:
+        place = ""
+    return f"{line[: limit - len(place) - 1]}…{place}"
+
+
+def describe_failures(status: Status) -> list[str]:
+    """A line for each cause of which trials failed; none for one that was told already."""
+    groups = status.failures
+    if status.state is StudyState.FAILED and len(groups) == 1:
+        return []
+    lines = []
+    for group in groups[:MAX_FAILURE_LINES]:
+        cause = shorten_cause(group.error or group.reason)
+        lines.append(f"{format_count(len(group.trials), 'trial')} failed: {cause}")
+    rest = sum(len(group.trials) for group in groups[MAX_FAILURE_LINES:])
+    if rest:
+        lines.append(
+            f"{format_count(rest, 'trial')} failed otherwise: dlsearch trials {status.name}"
+        )
+    return lines
+
+
+def describe_trial_end(trial: FrozenTrial, status: Status, error: str | None = None) -> str:
     """A line of a trial that has ended.
 
     Args:
         trial: It.
         status: Of the study, from :func:`~dlsearch.records.status.read_status`.
+        error: Why it failed, where it did.
     """
     from dlsearch.records.record import STATES
 
@@ -135,6 +177,8 @@ def describe_trial_end(trial: FrozenTrial, status: Status) -> str:
     result = _describe_result(trial)
     if result:
         words.append(result)
+    if error is not None and state is RecordedTrialState.FAILED:
+        words.append(shorten_cause(error))
     duplicate_of = trial.user_attrs.get("duplicate_of")
     if duplicate_of is not None:
         words.append(f"same parameters as trial {duplicate_of}")

@@ -57,6 +57,8 @@ class StudyConfig:
     max_attempts: int = 3  # how often a trial is tried that was lost, or whose disk was full
     # how often one that ran out of memory is tried again with its batches in twice as many parts
     max_halvings: int = 4
+    # stop a search whose first so many trials all fail with one exception at one place; 0: never
+    max_identical_failures: int = 3
     # train and validate one batch of each kind of configuration before anything is written
     rehearsal: bool = True
     rehearsal_timeout: Optional[str] = "60s"  # and no longer than this

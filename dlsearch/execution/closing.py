@@ -102,7 +102,13 @@ class Closer:
     ) -> None:
         """Have the journal of an attempt ended, when there is space for it."""
         if journal is not None:
-            left = JournalEnd(journal, claim.attempt, end.state, end.reason)
+            left = JournalEnd(
+                journal,
+                claim.attempt,
+                end.state,
+                end.reason,
+                end.error,
+            )
             self.journals.left.append(left)
 
     def give_up(

@@ -292,6 +292,7 @@ def _record_kept(client: StudyClient, kept: KeptEnd) -> None:
         claim.attempt,
         end.state,
         end.reason,
+        end.error,
     )
     run_journals.write_end(journal_end)
 

@@ -191,12 +191,14 @@ class JournalEnd:
         attempt: Which try it is, from 1.
         state: How it ended.
         reason: Why.
+        error: The same in a line.
     """
 
     path: Path
     attempt: int
     state: str
     reason: str | None
+    error: str | None = None
 
 
 def write_end(end: JournalEnd) -> None:
@@ -205,6 +207,8 @@ def write_end(end: JournalEnd) -> None:
         tags = {layout.TRIAL_STATE: end.state}
         if end.reason:
             tags[layout.TRIAL_FAIL_REASON] = end.reason
+        if end.error:
+            tags[layout.TRIAL_FAIL_CAUSE] = end.error
         journal.tags(tags)
         log = end.path.parent / f"worker.a{end.attempt}.log"
         if log.is_file() and not log.is_symlink():
@@ -275,6 +279,7 @@ def left_open(
                     attempt.attempt,
                     attempt.state,
                     attempt.reason,
+                    getattr(attempt, "error", None),  # a summary has none
                 )
             )
     return found

@@ -66,6 +66,7 @@ VOLATILE = (
     "study.keep",
     "study.max_attempts",
     "study.max_halvings",
+    "study.max_identical_failures",
     "study.enqueue",
     "study.name",
     "study.storage_patience",
@@ -546,7 +547,7 @@ def _check_confirmation(draft: Draft) -> None:
 
 
 #: The least that these keys of ``study`` may be.
-_LEAST = {"n_trials": 1, "max_attempts": 1, "max_halvings": 0}
+_LEAST = {"n_trials": 1, "max_attempts": 1, "max_halvings": 0, "max_identical_failures": 0}
 
 
 def _check_budgets(draft: Draft) -> None:

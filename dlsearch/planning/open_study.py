@@ -21,6 +21,7 @@ from dlsearch.planning.draft import Draft, digest
 from dlsearch.storage.database import Storage, StudyRow
 from dlsearch.storage.studies import budget_columns, read_row
 from dlsearch.study.documents import StudyDocument
+from dlsearch.study.identical_failures import AFTER_ATTEMPT, newest_attempt
 from dlsearch.study.study import Study
 from dlsearch.tracking import layout
 
@@ -351,6 +352,7 @@ class _Opening:
             "command": new.plain["command"],
             "n_trials": n_trials,
             "drift": drift(old, new),
+            AFTER_ATTEMPT: newest_attempt(self.storage, row.name),
         }
         # Budgets and what was allowed to drift are the newest session's; identity and origin stay
         # the first's.

@@ -152,6 +152,9 @@ class TrainingRecord(JsonModel):
         nondeterministic: Operations that have no deterministic implementation.
         breaches: What reached for the sealed test set.
         micro_batches: Parts in which each batch was trained.
+        cause: Why it failed: ``type``, ``message`` and ``place``, the file and line.
+        not_finite: Final and best metrics that are no finite numbers, in words: ``nan inf -inf``.
+        notes: What a reader should know of its metrics.
     """
 
     epochs: int | None = None
@@ -167,6 +170,9 @@ class TrainingRecord(JsonModel):
     nondeterministic: list[str] = field(default_factory=list)
     breaches: list[JsonObject] = field(default_factory=list)
     micro_batches: int = 1
+    cause: JsonObject | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
+    not_finite: dict[str, str] | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
+    notes: list[str] | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> TrainingRecord:

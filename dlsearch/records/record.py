@@ -82,7 +82,7 @@ def read_record(study: Study) -> StudyRecord:
     completed = any(each.state is RecordedTrialState.COMPLETE for each in trials)
     state = state_of(
         running=_is_any_at_work(study, trials, attempts),
-        finished=row.finished,
+        finished=row.finished or study.is_stopped_by_failures(),
         completed=completed,
     )
     ledger = study.ledger.rows()

@@ -11,6 +11,7 @@ from dlsearch.confirmation.rounds import Round, Rounds
 from dlsearch.core.json_model import LEFT_OUT_IF_NONE, MERGED, NOT_WRITTEN, JsonModel
 from dlsearch.records.attempts import iso_time, progress_of
 from dlsearch.records.confirmation import find_winner
+from dlsearch.records.failures import FailureGroup, StopRecord, find_stop, group_failures
 from dlsearch.records.record import STATES, scored_opening, state_of
 from dlsearch.records.silence import silent_attempts
 from dlsearch.study.states import (
@@ -217,6 +218,8 @@ class Status(JsonModel):
         name: The study.
         state: How far it is, in a word.
         failure: The first failure, where the study is over and no trial completed.
+        failures: The trials that failed, grouped by their cause.
+        stopped: That the first trials all failed alike, and no other is begun; else None.
         direction: ``maximize`` or ``minimize``; all of them where there are several objectives.
         objective: The metric that decides; all of them where there are several.
         n_trials: The budget of trials.
@@ -237,6 +240,8 @@ class Status(JsonModel):
     name: str
     state: StudyState
     failure: FailureRecord | None
+    failures: list[FailureGroup]
+    stopped: StopRecord | None
     direction: str | list[str]
     objective: str | list[str]
     n_trials: int
@@ -277,15 +282,19 @@ def read_status(study: Study, store: Path | None = None) -> Status:
     live = study.leases.live()
     now = Rounds(study).last()
     silent = silent_attempts(study, live, store)
+    is_failing = counts[RecordedTrialState.FAILED] > 0
+    stopped = find_stop(study) if is_failing else None
     state = state_of(
         running=len(silent) < len(live),
-        finished=row.finished,
+        finished=row.finished or stopped is not None,
         completed=counts[RecordedTrialState.COMPLETE] > 0,
     )
     return Status(
         name=study.name,
         state=state,
         failure=find_first_failure(study) if state is StudyState.FAILED else None,
+        failures=group_failures(study) if is_failing else [],
+        stopped=stopped,
         direction=_one_or_all(study.directions),
         objective=_one_or_all(study.document["objectives"]),
         n_trials=row.n_trials,

@@ -224,6 +224,7 @@ def _read_trial(raw: Mapping[str, Any], n_objectives: int) -> Trial:
         breaches=_read_breaches(raw),
         state_sha256=raw.get("state_sha256"),
         feasible=not raw.get("infeasible"),
+        notes=tuple(str(note) for note in raw.get("notes") or ()),
     )
 
 

@@ -114,6 +114,7 @@ class Trial:
     breaches: tuple[Breach, ...] = ()
     state_sha256: str | None = None
     feasible: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def scored(self) -> bool:

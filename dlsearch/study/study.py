@@ -49,6 +49,7 @@ from dlsearch.storage.trial_index import (
     running_with,
 )
 from dlsearch.study.documents import StudyDocument, study_document
+from dlsearch.study.identical_failures import FailureWatch
 from dlsearch.study.models import Claim, Result
 from dlsearch.study.pareto import pareto_front
 from dlsearch.study.seen import SEEN, SeenNotes
@@ -152,12 +153,20 @@ class Study:
         self.max_attempts = int(settings["max_attempts"])
         self.max_halvings = int(settings.get("max_halvings", StudyConfig.max_halvings))
         self.finalize = bool(settings["finalize"])
+        is_replay = self.document.get("replay_of") is not None
+        #: Whether its first trials all failed alike. Studies of earlier versions do not ask; one
+        #: that repeats another runs all its trials.
+        self.failure_watch = FailureWatch(
+            storage,
+            name,
+            0 if is_replay else int(settings.get("max_identical_failures", 0)),
+            self.document.get("sessions", []),
+        )
         #: The budget as it was when it was last asked for.
         self.known_budget = self.budget()
         #: By token: the epoch that is being reported, and whether it is known to be recorded; else
         #: it is reported again.
         self._reporting: dict[str, tuple[int, bool]] = {}
-        is_replay = self.document.get("replay_of") is not None
         self._notes = SeenNotes(enabled=is_compared("optuna") and not is_replay)
 
     @property
@@ -512,11 +521,13 @@ class Study:
     ) -> bool:
         """Whether no trial may be claimed any more.
 
-        By the study's budget, or by one of the claimant's own.
+        By the study's budget, by one of the claimant's own, or because the first all failed alike.
         """
         if deadline is not None and time.time() >= deadline:
             return True
         if budget.timeout_s is not None and budget.is_time_over(self._now()):
+            return True
+        if self.failure_watch.look() is not None:
             return True
         return self.reached(target) or self.reached(budget.target)
 
@@ -837,6 +848,14 @@ class Study:
         total = self.storage.surely(self.budget).seconds + seconds
         self.storage.surely(lambda: end_session(self.storage, self.name, total))
 
+    def is_stopped_by_failures(self) -> bool:
+        """Whether trials are left that nobody may claim, because the first all failed alike."""
+        if self.failure_watch.look() is None:
+            return False
+        trials = self.trials()
+        is_any_left = any(trial.state is TrialState.WAITING for trial in trials)
+        return is_any_left or len(trials) < self.budget().n_trials
+
     def settle(self, *, interrupted: bool, confirmed: bool) -> bool:
         """Note whether the study is finished.
 
@@ -845,7 +864,9 @@ class Study:
         One that was finished before, and of which nothing more was asked, stays so.
         """
         running = any(t.state is TrialState.RUNNING for t in self.trials())
-        finished = self.row().finished or (not interrupted and not running and confirmed)
+        is_served = not interrupted and not running and confirmed
+        is_stopped = is_served and self.is_stopped_by_failures()
+        finished = self.row().finished or (is_served and not is_stopped)
         update_row(self.storage, self.name, finished=finished)
         return finished
 

@@ -8,6 +8,7 @@ journal is the record: MLflow can be rebuilt from it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -263,10 +264,25 @@ class Journal:
             del self._buffer[:written]
 
     def _key(self, name: str) -> str:
-        """A name as it is written: without secrets, and fit for MLflow."""
-        if name not in self._keys:
-            self._keys[name] = layout.key(mask_known(name))
-        return self._keys[name]
+        """A name as it is written: without secrets, and fit for MLflow.
+
+        A second name that would be written like the first gets a digest of its own, so that both
+        stay apart; also where it stands behind ``best/`` or ``final/``.
+        """
+        if name in self._keys:
+            return self._keys[name]
+        for prefix in (layout.BEST_PREFIX, layout.FINAL_PREFIX):
+            if name.startswith(prefix) and name.removeprefix(prefix) in self._keys:
+                key = f"{prefix}{self._keys[name.removeprefix(prefix)]}"
+                break
+        else:
+            key = layout.key(mask_known(name))
+        others = (other for other in self._keys if self._keys[other] == key)
+        if next(others, None) is not None:
+            digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
+            key = f"{key[: layout.MAX_KEY - 9]}-{digest}"
+        self._keys[name] = key
+        return key
 
     def _to_numbers(self, values: Mapping[str, float]) -> dict[str, float | str]:
         return {self._key(name): _to_json_number(value) for name, value in values.items()}

@@ -44,7 +44,11 @@ def test_it_says_so_with_the_first_cause_and_fails(failed):
     assert shown.count(FIRST) == 1
     status = site.json("status", "s")
     assert status["state"] == "failed"
-    assert status["failure"] == {"trial": 0, "reason": "nan", "error": "nan after epoch 1"}
+    assert status["failure"] == {
+        "trial": 0,
+        "reason": "nan",
+        "error": "nan after epoch 1: the training loss",
+    }
     assert [row["state"] for row in site.json("studies")] == ["failed"]
     assert " failed " in site.run("studies").splitlines()[-1]
 

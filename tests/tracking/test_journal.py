@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dlsearch.tracking import journal as module
+from dlsearch.tracking import layout
 from dlsearch.tracking.journal import Journal, read, rows, run_id, shipped_path
 
 
@@ -201,3 +202,17 @@ def test_run_id_is_what_the_shipper_noted(path: Path) -> None:
     assert run_id(path) == "abc"
     shipped_path(path).write_text('{"run_')
     assert run_id(path) is None
+
+
+def test_names_that_mlflow_cannot_tell_apart_stay_apart(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    names = ["val/recall@1", "val/recall#1", "val/recall_1"]
+    with Journal(path) as journal:
+        journal.metrics({name: float(at) for at, name in enumerate(names)}, 0)
+        journal.metrics({f"best/{name}": float(at) for at, name in enumerate(sorted(names))}, 0)
+    first, second = (row["values"] for row in rows(path))
+    assert list(first.values()) == [0.0, 1.0, 2.0]
+    assert next(iter(first)) == "val/recall_1"
+    assert all(key == layout.key(key) for key in first)
+    by_name = dict(zip(names, first, strict=True))
+    assert list(second) == [f"best/{by_name[name]}" for name in sorted(names)]

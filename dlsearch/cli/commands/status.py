@@ -93,6 +93,7 @@ def _follow(
 def _result_lines(found: Status) -> list[str]:
     from dlsearch.app.phrases import (
         describe_confirmed_winner,
+        describe_failures,
         describe_missing_result,
         describe_openings,
         explain_missing_score,
@@ -104,6 +105,7 @@ def _result_lines(found: Status) -> list[str]:
     lines = []
     if found.state is StudyState.FAILED:
         lines.append(describe_missing_result(found))
+    lines += describe_failures(found)
     confirmed = describe_confirmed_winner(found)
     if confirmed is not None:
         lines.append(confirmed)

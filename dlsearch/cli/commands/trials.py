@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlsearch.cli.arguments import parser, place, print_json, split
+from dlsearch.cli.arguments import parser, place, print_json, print_lines, split
 from dlsearch.cli.columns import print_table
 from dlsearch.cli.reading import look_at_study, run_id_of_trial
 from dlsearch.core.json_model import JsonModel
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from dlsearch.records.models import StudyRecord, TrialRecord
     from dlsearch.study.states import RecordedTrialState
     from dlsearch.study.study import Study
+
+
+#: Trials that are named with one cause.
+_MAX_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,25 @@ def trials(words: list[str]) -> int:
     searched = [dimension["name"] for dimension in record.study.space]
     lines = [_cells_of(row, searched) for row in rows]
     print_table(("trial", "state", "value", "s", *searched), lines, left=("state",))
+    print_lines(*_failure_lines(rows))
     return 0
+
+
+def _failure_lines(rows: Sequence[_TrialRow]) -> list[str]:
+    """A line for each cause of which trials failed, with their numbers."""
+    from dlsearch.app.phrases import shorten_cause
+
+    numbers: dict[str, list[int]] = {}
+    for row in rows:
+        if row.error is not None:
+            numbers.setdefault(row.error, []).append(row.number)
+    lines = []
+    for error, failed in numbers.items():
+        listed = ", ".join(map(str, failed[:_MAX_LISTED]))
+        more = ", …" if len(failed) > _MAX_LISTED else ""
+        noun = "trial" if len(failed) == 1 else "trials"
+        lines.append(f"{noun} {listed}{more}: {shorten_cause(error)}")
+    return lines
 
 
 def _read_record(study: Study, where: Place) -> tuple[StudyRecord, dict[int, str]]:

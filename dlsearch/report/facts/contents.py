@@ -143,6 +143,13 @@ class DuplicateRow(TypedDict):
     of: int
 
 
+class NoteRow(TypedDict):
+    """What a reader should know of a trial's metrics."""
+
+    number: int
+    note: str
+
+
 class Accounting(TypedDict):
     """Where every trial that was asked for is; `attempts` counts those of all trials."""
 
@@ -153,6 +160,7 @@ class Accounting(TypedDict):
     failures: list[FailureRow]
     retried: list[RetriedRow]
     duplicates: list[DuplicateRow]
+    notes: list[NoteRow]
     attempts: int
 
 

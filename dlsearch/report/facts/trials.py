@@ -77,6 +77,9 @@ def account_for_trials(view: View) -> Accounting:
         "failures": _list_failures(trials),
         "retried": _list_retried(trials),
         "duplicates": _list_duplicates(trials),
+        "notes": [
+            {"number": trial.number, "note": note} for trial in trials for note in trial.notes
+        ],
         "attempts": sum(len(trial.attempts) for trial in trials),
     }
 
