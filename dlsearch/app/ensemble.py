@@ -123,7 +123,8 @@ def find_members(
         if len(chosen) == top:
             break
         folder = layout.trial_folder(study.name, trial.number)
-        checkpoint = inside(store, f"{folder}/ckpt/best.ckpt")
+        checkpoint = inside(store, f"{folder}/ckpt/{layout.CHECKPOINT}")
+        checkpoint = inside(store, layout.weights_beside(checkpoint))
         if not checkpoint.is_file():
             absent.append(trial.number)
             continue

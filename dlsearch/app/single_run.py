@@ -17,6 +17,7 @@ from dlsearch.config.compose import resolve
 from dlsearch.config.progress import ProgressUnit, training_length
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_root
+from dlsearch.core.resume_key import resume_key
 from dlsearch.execution.resources.slots import slots
 
 if TYPE_CHECKING:
@@ -389,6 +390,7 @@ def _fit(
         progress_bar=sys.stderr.isatty(),
         report=_ReportLines(plan.objective, unit, view).report,
         system_metrics_s=cfg.tracking.system_metrics_s,
+        resume_key=resume_key(),
     )
     found = fit(cfg, run)
     for breach in breaches(folder):

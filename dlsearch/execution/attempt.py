@@ -13,6 +13,7 @@ from dlsearch.core import provenance
 from dlsearch.core.files.inside import plain
 from dlsearch.core.files.regular import write_text
 from dlsearch.core.masking import mask
+from dlsearch.core.resume_key import resume_key
 from dlsearch.execution import outcome
 from dlsearch.execution.messages import ScoringPayload, TrainedPayload, TrialPayload
 from dlsearch.execution.outcome import Ending, Evidence, Limits, micro_batches
@@ -178,6 +179,7 @@ def trial_payload(
         epochs=epochs,
         micro_batches=micro_batches(*histories),
         prunes_at_end=study.document.get("replay_of") is not None,
+        resume_key=resume_key(),
     )
 
 
@@ -234,4 +236,5 @@ def scoring_payload(
         directions=study.typed.directions,
         trained=trained,
         kept=kept,
+        resume_key=resume_key(),
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.confirmation.rounds import Rounds
+from dlsearch.core.files.checksum import TENSORS
 from dlsearch.core.files.inside import inside, plain
 from dlsearch.execution import run_journals
 from dlsearch.records.confirmation import find_winner, kept_folder
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
     from dlsearch.confirmation.rounds import Round
 
-BEST = "best.ckpt"
+#: What a training leaves that is used later: its best checkpoint, the weights of that in a file of
+#: their own, and the record by which the checkpoint is known.
+BEST = (layout.CHECKPOINT, layout.WEIGHTS, layout.RESUME_RECORD)
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,8 @@ def plan(
     found: list[Removal] = []
     for number, folder in _ended_folders(study, store):
         going = dict.fromkeys(_last_checkpoints(folder), "the trial has ended")
-        best = folder / BEST
-        if number not in kept and best.is_file():
-            going[best] = why_best
+        if number not in kept:
+            going |= dict.fromkeys(_existing(folder), why_best)
         found += _sized(going)
     if keep.max_gib is not None:
         gone = {each.path for each in found}
@@ -140,7 +142,13 @@ def _ended_folders(study: Study, store: Path) -> list[tuple[int, Path]]:
 
 def _last_checkpoints(folder: Path) -> list[Path]:
     """All but the best one."""
-    return [path for path in folder.iterdir() if path.name != BEST]
+    return [path for path in folder.iterdir() if path.name not in BEST]
+
+
+def _existing(folder: Path) -> list[Path]:
+    """The best checkpoint in a folder, and what belongs to it."""
+    paths = [folder / name for name in BEST]
+    return [path for path in paths if path.is_file()]
 
 
 def remove(removals: Iterable[Removal]) -> int:
@@ -193,7 +201,8 @@ class Keeper:
         if len(study.directions) == 1:
             before = self._known or set()
             for other in (before | {number}) - top:
-                _best_of(study, self._store, other).unlink(missing_ok=True)
+                for path in _best_of(study, self._store, other):
+                    path.unlink(missing_ok=True)
         self._known = top
 
     def _needs_whole_plan(self, number: int) -> bool:
@@ -203,9 +212,10 @@ class Keeper:
         return self._known is None and number > 0
 
 
-def _best_of(study: Study, store: Path, number: int) -> Path:
-    """The best checkpoint of a trial."""
-    return inside(store, f"{layout.trial_folder(study.name, number)}/ckpt/{BEST}")
+def _best_of(study: Study, store: Path, number: int) -> list[Path]:
+    """The best checkpoint of a trial, and what belongs to it."""
+    folder = f"{layout.trial_folder(study.name, number)}/ckpt"
+    return [inside(store, f"{folder}/{name}") for name in BEST]
 
 
 def close_round(study: Study, store: Path, now: Round) -> None:
@@ -317,19 +327,20 @@ def _beyond(
     """
     folder = inside(store, layout.study_folder(study.name))
     sizes: dict[int, int] = {}  # by inode: a file may have two names
-    for path in folder.rglob("*.ckpt"):
-        if path not in gone:
-            stat = path.lstat()
-            sizes[stat.st_ino] = stat.st_size
+    for pattern in ("*.ckpt", f"*{TENSORS}"):
+        for path in folder.rglob(pattern):
+            if path not in gone:
+                stat = path.lstat()
+                sizes[stat.st_ino] = stat.st_size
     total = sum(sizes.values())
     found: list[Removal] = []
     for number in reversed(ranked):
-        path = _best_of(study, store, number)
         if total <= limit:
             break
-        if path in gone or not path.is_file():
-            continue
-        size = path.stat().st_size
-        total -= size
-        found.append(Removal(path, size, f"beyond {limit / 2**30:g} GiB"))
+        for path in _best_of(study, store, number):
+            if path in gone or not path.is_file():
+                continue
+            size = path.stat().st_size
+            total -= size
+            found.append(Removal(path, size, f"beyond {limit / 2**30:g} GiB"))
     return found

@@ -33,6 +33,7 @@ class TrialPayload:
         threads: How many it may use.
         journal: The journal of its run.
         prunes_at_end: See :class:`dlsearch.training.run.Run`; where a recorded study is repeated.
+        resume_key: This user's, by which its own checkpoints are known.
     """
 
     folder: str
@@ -46,6 +47,7 @@ class TrialPayload:
     threads: int = 1
     journal: str = ""
     prunes_at_end: bool = False
+    resume_key: str = ""
 
     @classmethod
     def from_json(cls, found: JsonObject) -> TrialPayload:
@@ -93,6 +95,7 @@ class ScoringPayload:
         trained: The trainings of the configuration that has won.
         kept: Which of them stays.
         threads: How many it may use.
+        resume_key: This user's, by which its own checkpoints are known.
     """
 
     folder: str
@@ -101,6 +104,7 @@ class ScoringPayload:
     trained: list[TrainedPayload]
     kept: int
     threads: int = 1
+    resume_key: str = ""
 
     @classmethod
     def from_json(cls, found: JsonObject) -> ScoringPayload:

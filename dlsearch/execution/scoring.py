@@ -19,9 +19,10 @@ from dlsearch.inspection.inside import of_training
 from dlsearch.study.states import AttemptState
 from dlsearch.tracking.journal import Journal
 from dlsearch.training import portable
-from dlsearch.training.checkpoints import is_whole
+from dlsearch.training.checkpoints import find_weights, is_whole
 from dlsearch.training.fit import fit
 from dlsearch.training.restoring import Expected, Restored, has_loader, of_result, restore
+from dlsearch.training.resume_record import ResumeRecord
 from dlsearch.training.run import Run
 from dlsearch.training.test_set import open_test_set, report_of
 
@@ -38,7 +39,7 @@ class Trained:
 
     Args:
         cfg: What was trained.
-        folder: Where; its best checkpoint is ``folder/ckpt/best.ckpt``.
+        folder: Where; its checkpoints lie in ``folder/ckpt``.
         refit_epochs: Length of a training on train + validation; None for others.
         micro_batches: Parts in which each batch was trained.
         expected: What it said at its end; None where nothing is known of it.
@@ -53,7 +54,7 @@ class Trained:
     @property
     def checkpoint(self) -> Path:
         """The weights that are scored."""
-        return self.folder / "ckpt" / "best.ckpt"
+        return find_weights(self.folder / "ckpt")
 
 
 def score(trained: Sequence[Trained], kept: int, run: Run) -> JsonObject:
@@ -132,7 +133,8 @@ def _check_test(restored: Restored) -> None:
 def _restored(each: Trained, run: Run) -> Restored:
     """The module of a training with its weights, which are made again where they are not here."""
     expected = each.expected or Expected(run.monitor)
-    if not is_whole(each.checkpoint):
+    record = ResumeRecord(each.checkpoint.parent, run.resume_key)
+    if not is_whole(each.checkpoint, record):
         expected = _train_again(each, run)
     restored = restore(each.cfg, _silent(each, run), each.checkpoint, expected)
     # it holds on to loaders, and a data set in memory for each replica is too many
@@ -150,6 +152,7 @@ def _silent(each: Trained, run: Run) -> Run:
         stop=run.stop,
         refit_epochs=each.refit_epochs,
         micro_batches=each.micro_batches,
+        resume_key=run.resume_key,
     )
 
 

@@ -143,6 +143,7 @@ def run_trial(channel: Channel, payload: JsonObject) -> None:
         micro_batches=given.micro_batches,
         began=control.began,
         prunes_at_end=given.prunes_at_end,
+        resume_key=given.resume_key,
     )
     packages = given.cfg.get("allow_targets") or []
     met = None
@@ -265,6 +266,7 @@ def run_test(channel: Channel, payload: JsonObject) -> None:
         directions=given.directions,
         stop=control.stop,
         unseal=control.unseal,
+        resume_key=given.resume_key,
     )
     try:
         report = score(trained, given.kept, run)

@@ -24,7 +24,7 @@ from dlsearch.inference.archive import load_program
 from dlsearch.inference.description import ViewSettings, check_input
 from dlsearch.inference.onnx_file import check_onnx
 from dlsearch.training.evaluation.kinds import Kind, kind_of
-from dlsearch.training.loading import WeightsMismatchError, load_made, load_plain, load_strictly
+from dlsearch.training.loading import WeightsMismatchError, load_made, load_strictly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from dlsearch.study.kept_model import Kept
     from dlsearch.training.loading import StateDict
+    from dlsearch.training.weights_file import StoredWeights
 
 SPEC = "model.json"
 PROGRAM = "model.pt2"
@@ -88,11 +89,11 @@ def load(kept: Kept) -> Model:
     cfg = load_yaml(kept.config)
     check_expansion(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     check_groups({group: OmegaConf.select(cfg, group) for group in ("model", "task")})
-    saved = _read_checkpoint(kept.checkpoint)
-    net = _build_network(cfg, saved["state_dict"])
+    stored = _read_weights(kept.checkpoint)
+    net = _build_network(cfg, stored.state)
     net.eval()
     net.requires_grad_(False)
-    spec = _input_spec(saved, cfg)
+    spec = _input_spec(stored, cfg)
     check_input(spec, str(kept.checkpoint))
     output = _output_spec(net, spec, cfg)
     about = cast("Origin", {**kept.about, "title": kept.title})
@@ -104,12 +105,14 @@ def load(kept: Kept) -> Model:
     return looking(model, plain)
 
 
-def _read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """What Lightning wrote: ``state_dict``, and what the data module said of its inputs.
+def _read_weights(path: Path) -> StoredWeights:
+    """The weights, and what the data module said of its inputs; nothing is unpickled.
 
     Raises:
-        ConfigError: The file is damaged, or no checkpoint.
+        ConfigError: The file is damaged, or none of weights.
     """
+    from dlsearch.training import checkpoints
+
     try:
         check(path)
     except Damaged as error:
@@ -119,15 +122,12 @@ def _read_checkpoint(path: Path) -> Mapping[str, Any]:
             "dlsearch verify trains it again from its record, or take another trial's model",
         ) from error
     try:
-        saved = load_plain(path)
-        saved["state_dict"]
+        return checkpoints.read_weights(path)
     except Exception as error:  # torch has many ways to say that a file is none of its own
         raise ConfigError(
             "study.name",
             f"{path} cannot be read as a checkpoint: {_first_line(error)}",
         ) from error
-    found: Mapping[str, Any] = saved
-    return found
 
 
 def looking(model: Model, views: ViewSettings) -> Model:
@@ -238,13 +238,13 @@ def _check_shapes(cfg: Any, state: Mapping[str, Any]) -> None:
             )
 
 
-def _input_spec(saved: Mapping[str, Any], cfg: Any) -> InputSpec:
-    """What the data module put into the checkpoint; from the configuration where it put nothing."""
+def _input_spec(stored: StoredWeights, cfg: Any) -> InputSpec:
+    """What the data module said of its inputs; from the configuration where it said nothing."""
     from omegaconf import OmegaConf
 
-    stored = _stored_input(saved)
-    if stored:
-        return stored
+    said = stored.about.get("input")
+    if said and isinstance(said, dict):
+        return cast("InputSpec", dict(said))
     data: Any = {}
     if OmegaConf.select(cfg, "data") is not None:
         data = OmegaConf.to_container(cfg.data, resolve=True)
@@ -262,14 +262,6 @@ def _input_spec(saved: Mapping[str, Any], cfg: Any) -> InputSpec:
             "classes": [],
         }
     return {"kind": "tensor", "shape": list(shape) if shape else None, "classes": []}
-
-
-def _stored_input(saved: Mapping[str, Any]) -> InputSpec | None:
-    """What the data module's state in a checkpoint says of inputs; None where it says nothing."""
-    for state in saved.values():
-        if isinstance(state, dict) and isinstance(state.get("input"), dict):
-            return cast("InputSpec", dict(state["input"])) or None
-    return None
 
 
 def _output_spec(net: nn.Module, spec: InputSpec, cfg: Any) -> OutputSpec:

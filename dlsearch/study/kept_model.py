@@ -85,6 +85,7 @@ def kept_model(
     name = record["study"]["name"]
     found = _find_confirmed(record) if number is None else _find_trial(record, number)
     checkpoint = inside(store, found.checkpoint)
+    checkpoint = inside(store, layout.weights_beside(checkpoint))
     config = inside(store, checkpoint.parent.parent / "config.yaml")
     for path in (checkpoint, config):
         if not path.is_file():

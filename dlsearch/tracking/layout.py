@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dlsearch.core.types import Params
 
 SCHEMA_VERSION = "1"
@@ -188,6 +190,25 @@ def trial_folder(study: str, number: int) -> str:
 def confirm_folder(study: str, name: str = "") -> str:
     """The folder of a study's confirmation, or of something in it, relative to the store."""
     return f"{study_folder(study)}/confirm{f'/{name}' if name else ''}"
+
+
+# -- weights
+#: The best weights of a training, and, as earlier versions kept them, the checkpoint with them.
+WEIGHTS = "best.safetensors"
+CHECKPOINT = "best.ckpt"
+#: Which checkpoints of a training are this user's own (:mod:`dlsearch.training.resume_record`).
+RESUME_RECORD = "resume.json"
+
+
+def weights_beside(checkpoint: Path) -> Path:
+    """The file of weights that a record's name of a best checkpoint stands for.
+
+    A study of an earlier version has its weights in the checkpoint alone.
+    """
+    weights = checkpoint.with_name(WEIGHTS)
+    if checkpoint.name == CHECKPOINT and weights.is_file():
+        return weights
+    return checkpoint
 
 
 # -- keys and values

@@ -15,8 +15,10 @@ from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
 from dlsearch.config.progress import ProgressUnit
 from dlsearch.core.errors import ConfigError
-from dlsearch.training import checkpoints
+from dlsearch.training import checkpoints, weights_file
+from dlsearch.training.checkpoints import Note
 from dlsearch.training.fingerprint import metrics_digest
+from dlsearch.training.kept_state import kept_state, plain_json
 from dlsearch.training.metrics.finiteness import (
     LastLosses,
     NonFinite,
@@ -30,11 +32,13 @@ from dlsearch.training.metrics.fresh import (
 )
 from dlsearch.training.micro_batches import length
 from dlsearch.training.progress import completed_units, unit_of
+from dlsearch.training.resume_record import Place, ResumeRecord
 from dlsearch.training.rng import RngState, restore_rng, rng_state
 from dlsearch.training.run import Interrupted, Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import pytorch_lightning as pl
 
@@ -187,6 +191,7 @@ class RunCallback(Checkpoint):
         self.run = run
         self._given_unit = unit
         self.folder = run.folder / "ckpt"
+        self.record = ResumeRecord(self.folder, run.resume_key)
         self.resumption = checkpoints.Resumption()
         self.pruned = False
         self.failure: NonFinite | None = None
@@ -211,6 +216,8 @@ class RunCallback(Checkpoint):
         self._last_reported_step = -1
         self._fresh = FreshMetrics()
         self._seen: dict[str, float] = {}  # the newest value of each metric
+        # a checkpoint that is being written or read, with its module
+        self._handled: tuple[pl.LightningModule, StateDict] | None = None
 
     # -- time and interruption ---------------------------------------------------------------------
     def on_train_epoch_start(
@@ -448,7 +455,27 @@ class RunCallback(Checkpoint):
         self.final = metrics
         self._stopped = trainer.should_stop
         is_best = self.best is not None and self.best.position == position
-        checkpoints.save(trainer, self.folder, best=is_best)
+        note = Note(
+            self.record,
+            Place(trainer.current_epoch, trainer.global_step),
+            None if self.best is None else Place(self.best.epoch, self.best.step),
+            self._write_weights,
+        )
+        try:
+            checkpoints.save(trainer, self.folder, best=is_best, note=note)
+        finally:
+            self._handled = None  # it holds the state of the optimizers
+
+    def _write_weights(self, path: Path) -> None:
+        """Write the weights of the checkpoint that is being written or read."""
+        assert self._handled is not None
+        module, checkpoint = self._handled
+        about = {
+            "epoch": int(checkpoint["epoch"]),
+            "step": int(checkpoint["global_step"]),
+            "input": plain_json(checkpoints.input_of(cast("checkpoints.Checkpoint", checkpoint))),
+        }
+        weights_file.write(path, kept_state(module, checkpoint["state_dict"]), about)
 
     def _note_best(
         self,
@@ -475,6 +502,24 @@ class RunCallback(Checkpoint):
         return value < self.best.value
 
     # -- what a resumption needs -------------------------------------------------------------------
+    def on_save_checkpoint(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        checkpoint: StateDict,
+    ) -> None:
+        """Keep hold of it: the module's own hook, which comes after this one, may change it."""
+        self._handled = (pl_module, checkpoint)
+
+    def on_load_checkpoint(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        checkpoint: StateDict,
+    ) -> None:
+        """Keep hold of it: it may be the best one, whose weights a kill kept from their file."""
+        self._handled = (pl_module, checkpoint)
+
     def state_dict(self) -> StateDict:
         """Into the checkpoint: the best so far, the metrics' digest, and every RNG."""
         best = None if self.best is None else cast("BestState", asdict(self.best))
@@ -511,7 +556,13 @@ class RunCallback(Checkpoint):
         is_best = self.best is not None and self.best.position == self._position
         if is_best and self.resumption.path is not None:
             # a kill may have come between last.ckpt and best.ckpt
-            checkpoints.keep_best(self.resumption.path)
+            place = None if self.best is None else Place(self.best.epoch, self.best.step)
+            checkpoints.keep_best(
+                self.resumption.path,
+                place,
+                None if self._handled is None else self._write_weights,
+            )
+        self._handled = None
         self._rng_to_restore = state["rng"]
         self.resumed_epoch = self._position + 1  # also where nothing is left to train
 

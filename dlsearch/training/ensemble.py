@@ -160,12 +160,14 @@ class Trained:
         cfg: What was trained.
         checkpoint: Its weights.
         expected: What its training said at its end.
+        resume_key: This user's, by which its own checkpoints are known.
     """
 
     name: str
     cfg: DictConfig
     checkpoint: Path
     expected: Expected
+    resume_key: str = ""
 
 
 class Ensemble:
@@ -470,6 +472,7 @@ def _restore_member(each: Trained, seal: Seal) -> Restored:
         Journal(Path(os.devnull)),
         [each.expected.monitor],
         ["minimize"],
+        resume_key=each.resume_key,
     )
     try:
         return restore(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 #: Metrics of the machine, not of the training.
 MACHINE = ("time/", "system/", "gpu/", "throughput/")
@@ -32,6 +33,9 @@ def state_digest(state_dict: Mapping[str, Any]) -> str:
     state = hashlib.sha256()
     for name in sorted(state_dict):
         value = state_dict[name]
+        if isinstance(value, Tensor) and is_lazy(value):
+            state.update(f"{name}\0no values yet\0".encode())
+            continue
         if isinstance(value, Tensor):
             header = f"{name}\0{value.dtype}\0{list(value.shape)}\0"
             state.update(header.encode())
@@ -41,9 +45,17 @@ def state_digest(state_dict: Mapping[str, Any]) -> str:
             inner = {str(key): item for key, item in value.items()}
             text = state_digest(inner)
         else:
-            text = json.dumps(value, sort_keys=True, default=str)
+            text = json.dumps(value, sort_keys=True, default=_describe)
         state.update(f"{name}\0{text}\0".encode())
     return state.hexdigest()
+
+
+def _describe(value: Any) -> str:
+    """An object in words that are the same in another process."""
+    text = str(value)
+    if f"at {id(value):#x}" in text:
+        return f"{type(value).__module__}.{type(value).__qualname__}"
+    return text
 
 
 def _bytes_of(value: Tensor) -> memoryview:

@@ -107,7 +107,7 @@ def _prepare(cfg: DictConfig, run: Run, seal: Seal) -> _Training:
     manual = [] if task.automatic_optimization else [ManualLosses(keeper.losses)]
     callbacks = [*transferring, *build_callbacks(cfg, run), *manual, micro, keeper]
     trainer = build_trainer(cfg, run, callbacks)
-    keeper.resumption = checkpoints.resume(keeper.folder)
+    keeper.resumption = checkpoints.resume(keeper.folder, keeper.record)
     counted = count_parameters(task)
     resumption = keeper.resumption.to_json()
     run.began({"micro_batches": run.micro_batches, "resumption": resumption})
@@ -149,7 +149,7 @@ def _run_trainer(training: _Training) -> list[str]:
             training.task,
             datamodule=training.data,
             ckpt_path=None if last is None else str(last),
-            weights_only=True,
+            weights_only=not training.keeper.resumption.is_own,
         )
     return sorted(nondeterministic)
 
@@ -219,9 +219,9 @@ def _note_digests(result: FitResult, training: _Training) -> None:
     data = training.data
     # what was kept, not what a callback made of the weights since
     if result.state == "complete":
-        weights = _kept_weights(keeper, checkpoints.BEST)
+        weights = checkpoints.read_weights(checkpoints.find_weights(keeper.folder)).state
     elif result.state == "pruned":
-        weights = _kept_weights(keeper, checkpoints.LAST)
+        weights = _last_weights(keeper)
     else:
         weights = training.task.state_dict()
     result.state_sha256 = state_digest(weights)
@@ -230,8 +230,10 @@ def _note_digests(result: FitResult, training: _Training) -> None:
         result.split_sha256 = data.describe().get("digests") or None
 
 
-def _kept_weights(keeper: RunCallback, name: str) -> StateDict:
-    return checkpoints.read(keeper.folder / name, mmap=True)["state_dict"]
+def _last_weights(keeper: RunCallback) -> StateDict:
+    path = keeper.folder / checkpoints.LAST
+    is_own = checkpoints.is_own(path, keeper.record)
+    return checkpoints.read(path, mmap=True, is_own=is_own)["state_dict"]
 
 
 def _note_course(result: FitResult, training: _Training) -> None:

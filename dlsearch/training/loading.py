@@ -6,6 +6,7 @@ A name that is missing or unexpected is an error, also where torch lets it pass.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ _SHOWN = 3
 #: Bytes of a tensor that is spread out; levels of what a file holds.
 _SPREAD = 1 << 28
 _DEEP = 200
+#: What ``torch.compile`` puts into the names of a net's weights.
+_COMPILED = "_orig_mod."
+
+
+@dataclass(frozen=True)
+class OpaqueState:
+    """Stands for a module's extra state that is no plain data, and so in no file of weights.
+
+    Args:
+        of_class: The name of its class.
+    """
+
+    of_class: str
 
 
 class WeightsMismatchError(RuntimeError):
@@ -53,6 +67,28 @@ def load_plain(path: Path, *, mmap: bool = False) -> Any:
         )
     _check_sizes(found, 0)
     return found
+
+
+def load_everything(path: Path, *, mmap: bool = False) -> Any:
+    """What ``torch.save`` wrote, with every object in it, on the CPU.
+
+    That runs code which the file names: it is for the process of a training, and for a file that is
+    known to be this user's own.
+
+    Args:
+        path: The file.
+        mmap: Whether tensors stay on the disk until they are used.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(
+            path,
+            map_location="cpu",
+            weights_only=False,
+            mmap=mmap,
+        )
 
 
 def _check_sizes(value: Any, depth: int) -> None:
@@ -115,6 +151,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Any]) -> None:
         WeightsMismatchError: A name is missing or unexpected, or a shape is another.
     """
     check_names(module, state)
+    _check_extra_state(module, state)
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -122,6 +159,20 @@ def load_strictly(module: nn.Module, state: Mapping[str, Any]) -> None:
         raise WeightsMismatchError(
             f"the weights do not fit {type(module).__name__}: {lines[-1]}"
         ) from error
+
+
+def _check_extra_state(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Refuse extra state that is no plain data, and therefore in the training's checkpoint alone.
+
+    Raises:
+        WeightsMismatchError: There is some.
+    """
+    for name, value in state.items():
+        if isinstance(value, OpaqueState):
+            raise WeightsMismatchError(
+                f"{name} of {type(module).__name__} is a {value.of_class}, which is no plain data:"
+                " only a training's own process reads it back"
+            )
 
 
 def load_made(task: Any, state: Mapping[str, Any]) -> None:
@@ -137,6 +188,7 @@ def load_made(task: Any, state: Mapping[str, Any]) -> None:
         WeightsMismatchError: They do not fit, and ``configure_model`` and ``setup("fit")`` make no
             net that they do.
     """
+    state = _without_compiler(task, state)
     try:
         load_strictly(task, state)
     except WeightsMismatchError as mismatch:
@@ -150,6 +202,18 @@ def load_made(task: Any, state: Mapping[str, Any]) -> None:
                 f" ({type(error).__name__}: {line})"
             ) from error
         load_strictly(task, state)
+
+
+def _without_compiler(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Weights by the names that they have in a net that is not compiled.
+
+    ``self.net = torch.compile(self.net)`` in a hook puts a part into the names, which a module as
+    its constructor left it does not have.
+    """
+    plain = {name.replace(_COMPILED, ""): value for name, value in state.items()}
+    if len(plain) < len(state) or set(plain) != set(module.state_dict()):
+        return state
+    return plain
 
 
 def _list_names(names: set[str]) -> str:

@@ -1,6 +1,7 @@
 """A finished training's module, as it was trained.
 
-It is made by Lightning's own hooks, loaded strictly, and validated again.
+It is made by Lightning's own hooks, loaded strictly, and validated again. This runs in the process
+of a training or of its scoring alone: Lightning's checkpoint may hold any object.
 
 A net may be made in ``setup``, ``configure_model`` or ``on_fit_start``: a module as its constructor
 leaves it need not have the weights that its checkpoint holds. So it is taken through
@@ -21,7 +22,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
+from dlsearch.core.errors import ConfigError
+from dlsearch.core.files.checksum import Damaged, check
 from dlsearch.training import checkpoints, transfer
 from dlsearch.training.building import (
     build_callbacks,
@@ -33,7 +37,13 @@ from dlsearch.training.building import (
 )
 from dlsearch.training.compile import Compile
 from dlsearch.training.fingerprint import state_digest
-from dlsearch.training.loading import StateDict, WeightsMismatchError, check_names
+from dlsearch.training.loading import (
+    OpaqueState,
+    StateDict,
+    WeightsMismatchError,
+    load_strictly,
+)
+from dlsearch.training.resume_record import ResumeRecord
 from dlsearch.training.run import Interrupted, Run
 
 if TYPE_CHECKING:
@@ -99,7 +109,10 @@ class Restored:
         task: With its weights, in evaluation.
         data: Its data module, set up for fitting; None where the task brings its own loaders.
         run: Its folder and hooks.
-        checkpoint: Where the weights come from.
+        checkpoint: Where Lightning takes what the module, the data and callbacks keep beside the
+            weights.
+        is_own: Whether the checkpoint is known to be this user's own.
+        weights: What is loaded.
         epoch: The epoch that they are of.
     """
 
@@ -108,6 +121,8 @@ class Restored:
     data: pl.LightningDataModule | None
     run: Run
     checkpoint: Path
+    is_own: bool
+    weights: StateDict
     epoch: int
 
     @property
@@ -123,7 +138,7 @@ class Restored:
         Args:
             observers: Further callbacks, which see everything last.
         """
-        guard = _Guard(self.run)
+        guard = _Guard(self.run, self.weights)
         callbacks = [guard, *build_callbacks(self.cfg, self.run), *observers]
         trainer = build_trainer(self.cfg, self.run, callbacks)
         # what anneals a loss by the epoch must see the one that it was measured in
@@ -148,7 +163,7 @@ class Restored:
                     self.task,
                     **source,
                     ckpt_path=str(self.checkpoint),
-                    weights_only=True,
+                    weights_only=not self.is_own,
                 )
             except RuntimeError as error:
                 if not str(error).startswith(_TORCH_REFUSES):
@@ -171,7 +186,8 @@ def restore(
     Args:
         cfg: What was trained.
         run: Its journal takes what callbacks log.
-        checkpoint: Whole.
+        checkpoint: The file of weights, whole, with Lightning's checkpoint beside it; or that
+            alone, of an earlier version.
         expected: What the training said at its end.
         watch: Given what has the loaders (the data module, or the task) before it is asked for
             data.
@@ -182,7 +198,10 @@ def restore(
             validation figure.
         Interrupted: `run.stop` said so.
     """
-    _check_digest(checkpoint, expected)
+    found = checkpoints.read_weights(checkpoint)
+    _check_digest(checkpoint, found.state, expected)
+    beside = checkpoint.with_name(checkpoints.BEST)
+    is_own = _is_own(beside, run)
     # In the order in which the training began: a split or a net that draws from the global
     # generators is the same.
     seed_everything(cfg.seed)
@@ -196,8 +215,16 @@ def restore(
         watch(task)
     callbacks = [*transfer.begin(cfg, task), *build_callbacks(cfg, run)]
     _run_setup_hooks(cfg, task, data, run, callbacks)
-    epoch = int(checkpoints.read(checkpoint, mmap=True)["epoch"])
-    restored = Restored(cfg, task, data, run, checkpoint, epoch)
+    restored = Restored(
+        cfg,
+        task,
+        data,
+        run,
+        beside,
+        is_own,
+        found.state,
+        epoch=int(found.about["epoch"]),
+    )
     is_compiled = any(isinstance(callback, Compile) for callback in callbacks)
     is_exact = expected.same_machine and not is_compiled
     _check_figure(
@@ -209,9 +236,27 @@ def restore(
     return restored
 
 
-def _check_digest(checkpoint: Path, expected: Expected) -> None:
+def _is_own(checkpoint: Path, run: Run) -> bool:
+    """Whether a checkpoint is known to be this user's own.
+
+    Raises:
+        ConfigError: It was changed, or is gone.
+    """
+    record = ResumeRecord(checkpoint.parent, run.resume_key)
+    try:
+        check(checkpoint)
+        return checkpoints.is_own(checkpoint, record)
+    except (Damaged, FileNotFoundError) as error:
+        raise ConfigError(
+            "checkpoint",
+            str(error),
+            "train it again: dlsearch verify NAME/NUMBER",
+        ) from error
+
+
+def _check_digest(checkpoint: Path, state: StateDict, expected: Expected) -> None:
     wanted = expected.state_sha256
-    found = state_digest(checkpoints.weights(checkpoint))
+    found = state_digest(state)
     if wanted is not None and wanted != found:
         raise WeightsMismatchError(
             f"{checkpoint.name} holds the weights {found[:12]}…,"
@@ -290,10 +335,18 @@ def _figures_agree(again: float, before: float, tolerance: float) -> bool:
 
 def _load_weights(restored: Restored) -> None:
     """Load the weights where nothing is evaluated: strictly, by the module's own hook."""
-    saved: Any = checkpoints.read(restored.checkpoint)
+    saved: Any = checkpoints.read(restored.checkpoint, is_own=restored.is_own)
     restored.task.on_load_checkpoint(saved)  # which may change it
-    check_names(restored.task, saved["state_dict"])
-    restored.task.load_state_dict(saved["state_dict"])
+    load_strictly(restored.task, _complete(restored.weights, saved["state_dict"]))
+
+
+def _complete(state: StateDict, saved: Mapping[str, Any]) -> StateDict:
+    """Weights with the extra state that only the training's checkpoint holds."""
+    found = dict(state)
+    for name, value in state.items():
+        if isinstance(value, OpaqueState) and name in saved:
+            found[name] = saved[name]
+    return found
 
 
 def _holds_weights(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -301,7 +354,7 @@ def _holds_weights(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     tensors: dict[str, Tensor] = {}
     held: dict[str, Tensor] = {}
     for name, value in wanted.items():
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and not is_lazy(value):
             tensors[name] = value
             held[name] = state[name].to(value.dtype)
     return state_digest(held) == state_digest(tensors)
@@ -316,7 +369,7 @@ class _StopBeforeTraining(pl.Callback):
 
 
 class _Guard(pl.Callback):
-    """Compares what Lightning loaded with what the checkpoint holds.
+    """Loads the weights where Lightning has loaded its checkpoint, and looks whether it has them.
 
     It also ends an evaluation that was asked to stop.
 
@@ -324,10 +377,12 @@ class _Guard(pl.Callback):
 
     Args:
         run: Its ``stop`` is asked after every batch.
+        weights: What is loaded.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, weights: StateDict) -> None:
         self._run = run
+        self._weights = weights
 
     def on_load_checkpoint(
         self,
@@ -336,8 +391,8 @@ class _Guard(pl.Callback):
         checkpoint: StateDict,
     ) -> None:
         """Called by Lightning when the weights have just been loaded."""
-        wanted: StateDict = checkpoint["state_dict"]
-        check_names(pl_module, wanted)
+        wanted = _complete(self._weights, checkpoint["state_dict"])
+        load_strictly(pl_module, wanted)
         if not _holds_weights(pl_module.state_dict(), wanted):
             raise WeightsMismatchError(
                 f"{type(pl_module).__name__} does not hold the weights that were loaded into it"

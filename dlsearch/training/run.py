@@ -77,6 +77,8 @@ class Run:
         began: Called before the first step.
         prunes_at_end: Whether a training may be pruned with the report of its last unit, as by an
             earlier version; else it is complete then.
+        resume_key: This user's (see :mod:`dlsearch.core.resume_key`); empty where none is known:
+            checkpoints that hold more than plain values are not gone on from then.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class Run:
     micro_batches: int = 1
     began: Callable[[StartNote], None] = lambda _: None
     prunes_at_end: bool = False
+    resume_key: str = ""
 
     @property
     def monitor(self) -> str:

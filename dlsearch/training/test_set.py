@@ -33,7 +33,7 @@ def score_best(cfg: DictConfig, run: Run, result: FitResult) -> JsonObject:
     Returns:
         See :func:`report_of`.
     """
-    best = run.folder / "ckpt" / checkpoints.BEST
+    best = checkpoints.find_weights(run.folder / "ckpt")
     silent = replace(run, journal=Journal(Path(os.devnull)), progress_bar=False)
     restored = restore(cfg, silent, best, of_result(run.monitor, result))
     run.unseal()

@@ -15,6 +15,7 @@ import torch
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.stored import check_stored
+from dlsearch.training import weights_file
 from dlsearch.training.fingerprint import state_digest
 from dlsearch.training.loading import StateDict, load_plain
 
@@ -31,7 +32,7 @@ def read(path: Path, key: str = "transfer.weights") -> StateDict:
     """The state dict in a file: a Lightning checkpoint's, or the file itself.
 
     Args:
-        path: What ``torch.save`` or Lightning wrote.
+        path: What safetensors, ``torch.save`` or Lightning wrote.
         key: The config key that complaints name.
 
     Raises:
@@ -39,7 +40,7 @@ def read(path: Path, key: str = "transfer.weights") -> StateDict:
     """
     try:
         check_stored(path)
-        saved = load_plain(path)
+        saved = weights_file.read(path).state if _is_tensors(path) else load_plain(path)
     except FileNotFoundError:
         raise ConfigError(key, f"{path} does not exist") from None
     except Exception as error:  # torch has many ways to say that a file is none of its own
@@ -55,6 +56,12 @@ def read(path: Path, key: str = "transfer.weights") -> StateDict:
             "torch.save(net.state_dict(), path)",
         )
     return {str(name): value for name, value in state.items()}
+
+
+def _is_tensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, whatever its name: a study keeps copies by digest."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def digest(state: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dlsearch.config.compose import compose_config
-from dlsearch.core.files.checksum import seal
 from dlsearch.execution.scoring import Trained, score
 from dlsearch.tracking.journal import Journal
+from dlsearch.training import weights_file
 from dlsearch.training.fit import fit
 from dlsearch.training.loading import WeightsMismatchError, check_names
 from dlsearch.training.restoring import Expected, of_result, restore
@@ -98,13 +98,11 @@ def test_a_training_on_both_splits_has_no_figure_and_is_known_by_its_weights(tmp
 
 
 def replace_weights(checkpoint: Path) -> None:
-    """Put other weights into a checkpoint, and a digest that fits them."""
-    saved = torch.load(checkpoint, weights_only=True)
-    state = saved["state_dict"]
-    saved["state_dict"] = {name: torch.zeros_like(value) for name, value in state.items()}
-    checkpoint.unlink()  # the last checkpoint is the same file
-    torch.save(saved, checkpoint)
-    seal(checkpoint)
+    """Put other weights into their file, which gets a digest that fits them."""
+    stored = weights_file.read(checkpoint)
+    zeros = {name: torch.zeros_like(value) for name, value in stored.state.items()}
+    checkpoint.unlink()
+    weights_file.write(checkpoint, zeros, stored.about)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -166,22 +166,19 @@ def _score_members(
     unseal: Callable[[Mapping[str, Any]], None] | None,
 ) -> Mapping[str, Any]:
     """Weigh the members on validation and, where `unseal` is given, score them on the test set."""
-    from omegaconf import OmegaConf
+    from dlsearch.execution.ensemble_scoring import EnsembleMember, score_ensemble
 
-    from dlsearch.training.ensemble import Ensemble, Trained
-    from dlsearch.training.inputs import expected_of
+    def sent(each: Member) -> EnsembleMember:
+        return EnsembleMember(each.name, each.config, str(each.checkpoint), dict(each.result))
 
-    first = study.document["objectives"][0]
-
-    def trained(each: Member) -> Trained:
-        expected = expected_of(first, each.result, each.config)
-        return Trained(each.name, OmegaConf.create(each.config), each.checkpoint, expected)
-
-    objective = first.removeprefix("val/")
-    if objective not in ("accuracy", "f1", "loss"):
-        objective = "accuracy"
-    scoring = Ensemble([trained(each) for each in chosen], by, objective)
-    return scoring.run(trained(single), folder, unseal)
+    return score_ensemble(
+        [sent(each) for each in chosen],
+        sent(single),
+        by,
+        study.document["objectives"][0],
+        folder,
+        unseal,
+    )
 
 
 def _publish_result(

@@ -147,6 +147,7 @@ def _look_at_trained(overrides: list[str], options: Namespace) -> _View:
 def _find_model(overrides: list[str], word: str) -> tuple[Kept, Path]:
     """The model that `word` names, and the folder of its training."""
     from dlsearch.study.kept_model import Kept
+    from dlsearch.tracking import layout
 
     folder = Path(word).expanduser()
     if not (folder / "config.yaml").is_file():
@@ -154,7 +155,8 @@ def _find_model(overrides: list[str], word: str) -> tuple[Kept, Path]:
         return kept, kept.checkpoint.parent.parent
     plain(folder, "ckpt")
     config = inside(folder, "config.yaml")
-    checkpoint = inside(folder, "ckpt/best.ckpt")
+    checkpoint = inside(folder, f"ckpt/{layout.CHECKPOINT}")
+    checkpoint = inside(folder, layout.weights_beside(checkpoint))
     if not checkpoint.is_file():
         raise ConfigError(
             word, f"expected a run's folder with a model: {checkpoint} does not exist"

@@ -1076,7 +1076,7 @@ bombs = product(
             "checkpoint",
             PREDICT,
             lambda box: (
-                (box.store / _CKPT / "best.ckpt").unlink(),
+                _only_checkpoint(box).unlink(),
                 __import__("os").mkfifo(box.store / _CKPT / "best.ckpt"),
             ),
         ),
@@ -1200,7 +1200,7 @@ def _edit_checkpoint(box: Box, change: Callable[[dict[str, Any]], Any]) -> None:
 
     from dlsearch.core.files.checksum import seal
 
-    path = box.store / _CKPT / "best.ckpt"
+    path = _only_checkpoint(box)
     saved = torch.load(path, weights_only=True)
     change(saved)
     path.unlink()
@@ -1211,11 +1211,43 @@ def _edit_checkpoint(box: Box, change: Callable[[dict[str, Any]], Any]) -> None:
 # -- checkpoints and weights -----------------------------------------------------------------------------------------
 def _checkpoint(data: bytes) -> Callable[[Box], None]:
     def make(box: Box) -> None:
-        path = box.store / _CKPT / "best.ckpt"
+        path = _only_checkpoint(box)
         path.unlink()
         path.write_bytes(data)
 
     return make
+
+
+def _only_checkpoint(box: Box) -> Path:
+    """The checkpoint of a store of an earlier version, which has no file of weights beside it."""
+    folder = box.store / _CKPT
+    (folder / "best.safetensors").unlink(missing_ok=True)
+    return folder / "best.ckpt"
+
+
+def _tensors(data: bytes) -> Callable[[Box], None]:
+    """Another file in the place of the weights."""
+
+    def make(box: Box) -> None:
+        path = box.store / _CKPT / "best.safetensors"
+        path.unlink()
+        path.write_bytes(data)
+
+    return make
+
+
+def _header(document: str) -> bytes:
+    """A file of weights that has a header alone."""
+    text = document.encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def _other_weights(box: Box) -> None:
+    """Weights whose last byte is another."""
+    path = box.store / _CKPT / "best.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
 
 
 def _sealed(data: bytes) -> Callable[[Box], None]:
@@ -1258,6 +1290,35 @@ weights = product(
         )
     ),
     (
+        Input(
+            f"a file of weights that is {what}",
+            6,
+            "weights",
+            words,
+            make,
+            writable=_writable(words),
+        )
+        for (what, make), words in zip(
+            (
+                ("a pickle", _tensors(pickled())),
+                ("a pickle in an archive", _tensors(torch_pickled())),
+                ("a header without tensors", _tensors(_header("{}"))),
+                (
+                    "a tensor of a terabyte",
+                    _tensors(
+                        _header(
+                            '{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}'
+                        )
+                    ),
+                ),
+                ("changed", _other_weights),
+                ("changed, for an ensemble", _other_weights),
+            ),
+            (PREDICT, EXPORT, LOOK, PREDICT, PREDICT, ENSEMBLE),
+            strict=True,
+        )
+    ),
+    (
         Input(f"weights that are {what}", 6, "weights", _TRANSFER, _weights(data))
         for what, data in (
             ("a pickle", pickled()),
@@ -1296,14 +1357,14 @@ weights = product(
             12,
             "checkpoint",
             PREDICT,
-            lambda box: _deflated(box.store / _CKPT / "best.ckpt"),
+            lambda box: _deflated(_only_checkpoint(box)),
         ),
         Input(
             "a checkpoint with a tensor of a terabyte",
             12,
             "checkpoint",
             PREDICT,
-            lambda box: _swollen(box.store / _CKPT / "best.ckpt", sealed=True),
+            lambda box: _swollen(_only_checkpoint(box), sealed=True),
         ),
         Input(
             "a checkpoint whose inputs are terabytes",
