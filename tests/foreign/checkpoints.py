@@ -94,6 +94,9 @@ class Plain(pl.LightningModule):
         loss, acc = self.both(batch)
         self.log_dict({"test_loss": loss, "test_acc": acc})
 
+    def predict_step(self, batch, batch_idx):
+        return self(batch[0]), batch[1]
+
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), self.lr)
 

@@ -42,6 +42,7 @@ from dlsearch.training.building import (
     seed_everything,
 )
 from dlsearch.training.failures import is_out_of_memory
+from dlsearch.training.kept_state import kept_state
 from dlsearch.training.loading import load_strictly
 from dlsearch.training.progress import unit_of
 from dlsearch.training.run import Run
@@ -319,7 +320,7 @@ def _shorten(cfg: DictConfig, batches: int) -> DictConfig:
 def _load(task: pl.LightningModule, path: Path) -> None:
     """Load the weights that this process has just saved, strictly."""
     saved = torch.load(path, map_location="cpu", weights_only=False)
-    load_strictly(task, saved["state_dict"])
+    load_strictly(task, kept_state(task, saved["state_dict"]))
 
 
 def _why_not_validated(trainer: pl.Trainer, task: pl.LightningModule) -> str:
