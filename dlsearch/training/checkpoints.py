@@ -245,7 +245,8 @@ def is_whole(path: Path, record: ResumeRecord | None = None) -> bool:
         check(path)
         if record is not None:
             check(path.with_name(BEST))
-            is_own(path.with_name(BEST), record)
+            if is_own(path.with_name(BEST), record) and path.suffix != TENSORS:
+                return False  # its weights are gone, and it may hold more than plain values
     except FileNotFoundError:
         return False
     except Damaged as error:

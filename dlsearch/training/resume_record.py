@@ -16,6 +16,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.core.errors import ConfigError
+from dlsearch.core.files.checksum import sealed_digest
 from dlsearch.core.files.durable import write_durably
 from dlsearch.core.files.regular import read_json
 from dlsearch.tracking.layout import RESUME_RECORD
@@ -103,11 +104,14 @@ class ResumeRecord:
         """
         if not self._key:
             return
-        kept = [row for row in self._rows() or [] if row.get("sha256") != entry.sha256]
+        rows = self._rows()
+        if rows is None:
+            rows = self._rows_of_earlier_version()
+        kept = [row for row in rows if row.get("sha256") != entry.sha256]
         row = {**entry.to_json(), "signature": self._sign(entry)}
         best = None if entry.best is None else [entry.best.epoch, entry.best.global_step]
-        of_best = [each for each in kept if each.get("place") == best]
-        rows = [*of_best, *kept[-_REMEMBERED:], row]
+        stay = [each for each in kept if "place" not in each or each["place"] == best]
+        rows = [*stay, *kept[-_REMEMBERED:], row]
         distinct = {str(each.get("sha256")): each for each in rows}
         document = {"schema": _SCHEMA, "checkpoints": list(distinct.values())}
         write_durably(self._path, json.dumps(document, indent=1))
@@ -131,6 +135,11 @@ class ResumeRecord:
         if not rows or any(row.get("sha256") == sha256 for row in rows):
             return Standing.UNKNOWN
         return Standing.CHANGED
+
+    def _rows_of_earlier_version(self) -> list[JsonObject]:
+        """Rows of the checkpoints that were there before there was a record: nobody signed them."""
+        paths = sorted(self._path.parent.glob("*.ckpt"))
+        return [{"sha256": sealed_digest(path)} for path in paths]
 
     def _rows(self) -> list[JsonObject] | None:
         """All rows, whoever signed them; None where there is no record."""

@@ -23,6 +23,8 @@ from dlsearch.training.resume_record import ResumeRecord
 from dlsearch.training.run import Interrupted, Run
 from tests.kinds import quick_if
 
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute 'layer' is an instance")
+
 KEY = "1" * 64
 SAME = (
     "state",
@@ -39,7 +41,7 @@ SAME = (
 @functools.cache
 def composed(store):
     return compose_config([
-        f"paths.store={store}", f"paths.data={store}", "model=null", "trainer.accelerator=cpu", "trainer.max_epochs=3",
+        f"paths.store={store}", f"paths.data={store}", "trainer.accelerator=cpu", "trainer.max_epochs=3",
         "callbacks=none", "allow_targets=[tests]", "seed=5",
     ])  # fmt: skip
 
@@ -184,6 +186,23 @@ def test_of_another_user_only_plain_values_are_read(tmp_path, config, interrupte
     (path.parent / "resume.json").unlink()  # somebody's own record would not help, either
     assert checkpoints.resume(path.parent, ResumeRecord(path.parent, key)).path is None
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_training_of_an_earlier_version_goes_on(config, tmp_path):
+    """It had neither a record nor a file of weights; its best checkpoint may stay the best."""
+    cfg = config("Plain", odd=False)
+    whole = fit(cfg, run_in(tmp_path / "whole"))
+    with pytest.raises(Interrupted):
+        fit(cfg, run_in(tmp_path / "parts", **after(2)))
+    folder = tmp_path / "parts/ckpt"
+    for name in ("resume.json", "best.safetensors"):
+        (folder / name).unlink()
+    best = folder / "best.ckpt"
+    parts = fit(cfg, run_in(tmp_path / "parts"))
+    assert (parts.state_sha256, parts.resumption["from"]) == (whole.state_sha256, "last.ckpt")
+    assert checkpoints.is_whole(checkpoints.find_weights(folder), ResumeRecord(folder, KEY))
+    best.write_bytes(best.read_bytes()[:-1])
+    assert not checkpoints.is_whole(checkpoints.find_weights(folder), ResumeRecord(folder, KEY))
 
 
 def test_a_kill_before_the_weights_have_their_name(config, tmp_path):

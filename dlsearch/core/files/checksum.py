@@ -174,14 +174,14 @@ def _place_in_header(path: Path, fd: int, digits: str) -> int:
 
 def _digest_without(fd: int, at: int) -> str:
     """sha256 of a file with zeros in the place of its digest."""
-    found = hashlib.sha256(os.pread(fd, at, 0))
-    found.update(b"0" * _DIGITS)
-    return _digest(fd, os.fstat(fd).st_size, at + _DIGITS, found)
+    before = os.pread(fd, at, 0) + b"0" * _DIGITS
+    return _digest(fd, os.fstat(fd).st_size, before)
 
 
-def _digest(fd: int, size: int, at: int = 0, found: hashlib._Hash | None = None) -> str:
-    """sha256 of the bytes from `at` to `size`, going on with what `found` has seen."""
-    found = found or hashlib.sha256()
+def _digest(fd: int, size: int, before: bytes = b"") -> str:
+    """sha256 of the first `size` bytes, of which `before` takes the place of the first ones."""
+    found = hashlib.sha256(before)
+    at = len(before)
     while at < size and (block := os.pread(fd, min(1 << 20, size - at), at)):
         found.update(block)
         at += len(block)
