@@ -103,12 +103,19 @@ class Monitor:
             for each in confirmation.replicas:
                 self._seen_replicas.add(_id_of(confirmation, each))
 
-    def announce(self, notices: Sequence[str], *, resumed: bool) -> None:
+    def announce(
+        self,
+        notices: Sequence[str],
+        *,
+        resumed: bool,
+        seal: str | None = None,
+    ) -> None:
         """Say what begins.
 
         Args:
             notices: What a user should know.
             resumed: Whether the study existed.
+            seal: Who holds the seal on the test set here; None where nobody looked.
         """
         n_trials = self.study.row().n_trials
         if resumed:
@@ -119,8 +126,9 @@ class Monitor:
         slots = ""
         if self._total_slots:
             slots = f", {format_count(self._total_slots, 'slot')}"
+        held = "" if seal is None else f", seal: {seal}"
         event = StudyEvent.RESUMED if resumed else StudyEvent.BEGAN
-        self.log.note(event, f"study {self.study.name}: {what}{slots}")
+        self.log.note(event, f"study {self.study.name}: {what}{slots}{held}")
         for notice in notices:
             self.log.note(StudyEvent.NOTICE, f"note: {notice}")
 

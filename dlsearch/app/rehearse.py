@@ -53,6 +53,12 @@ class Rehearsal:
     provenance: dict[str, Any]
     transferred: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def seal(self) -> str | None:
+        """Who holds the seal on the test set on this machine, in a word or two."""
+        found = self.described.get("seal")
+        return None if found is None else found["by"]
+
 
 def rehearse(prepared: Prepared, existing: StudyRow | None, server: ForkServer) -> Rehearsal:
     """Build the sampler, the pruner, and in a child process each representative configuration.

@@ -84,7 +84,13 @@ def search(
             )
         )
         with monitor.log.shown_in(view):
-            study.storage.surely(lambda: monitor.announce(draft.notices, resumed=opened.resumed))
+            study.storage.surely(
+                lambda: monitor.announce(
+                    draft.notices,
+                    resumed=opened.resumed,
+                    seal=rehearsal.seal,
+                )
+            )
             run.open(draft.config, opened.diff)
 
             # The workers search, confirm the finalists on fresh seeds, and open the test set once.

@@ -19,6 +19,7 @@ from dlsearch.execution.resources.capacity import Cards
 from dlsearch.execution.resources.slots import gpu_memory, slots, threads_of_study
 from dlsearch.execution.signals import Signals
 from dlsearch.storage.location import check_folders, patience, storage_of
+from dlsearch.study.trial_config import trial_config
 from dlsearch.study.trial_secrets import NO_SECRETS, TrialSecrets
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from dlsearch.app.session import Session
     from dlsearch.execution.resources.slots import Slot
+    from dlsearch.execution.warm_server import SealedStart
     from dlsearch.execution.worker import Worker
     from dlsearch.study.study import Study
     from dlsearch.tracking.handle import Shipper
@@ -73,6 +75,7 @@ def serve(
                 is_done = worker.run()
             finally:
                 server = worker.server
+                worker.servers.stop()
     finally:
         if server is not None and server is not warm:  # that of the search serves its next worker
             server.stop()
@@ -133,11 +136,14 @@ class _Service:
 
     def start_server(self) -> ForkServer:
         """Start a fork server with all that trials of the study import."""
+        return ForkServer.start(self._list_modules())
+
+    def _list_modules(self) -> list[str]:
         document = self.study.document
         configs = [document["config"]]
         for nodes in document["options"].values():
             configs += [{"model": option} for option in nodes.values()]
-        return ForkServer.start(preload(configs))
+        return preload(configs)
 
     def check_machine(self, server: ForkServer) -> None:
         """Check that this machine has the study's data and weights.
@@ -173,10 +179,23 @@ class _Service:
             client,
             DatabaseFiles(client, self.store, self.paths, self.secrets),
             self.slots,
-            WarmServer(self.start_server, server),
+            WarmServer(self.start_server, server, self._sealed_start()),
             settings=settings,
             cards=cards,
         )
+
+    def _sealed_start(self) -> SealedStart:
+        """What the server for trials is started with: the study's config, with its defaults."""
+        from dlsearch.execution.warm_server import SealedStart
+
+        config = trial_config(
+            self.study.document,
+            {},
+            seed=self.study.seed,
+            paths=self.paths,
+            secrets=self.secrets,
+        )
+        return SealedStart(config, self._list_modules())
 
     def _recall_check(self) -> Callable[[], bool]:
         """Asks whether the session of this job was recalled; it is not where signals reach it."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlsearch.doctor.content import data_sets, packages
-from dlsearch.doctor.machine import cpu, gpus, memory, store_folder
-from dlsearch.doctor.models import DatabaseRecord, Examination, MemoryRecord
+from dlsearch.doctor.machine import cpu, gpus, memory, seal, store_folder
+from dlsearch.doctor.models import DatabaseRecord, Examination, MemoryRecord, SealAbility
 from dlsearch.doctor.problems import Problems, format_size
 from dlsearch.doctor.services import database, tracking_server
 
@@ -45,6 +45,7 @@ def examine(
         cpu=cpu(problems),
         gpus=gpus(problems),
         memory=memory(problems),
+        seal=seal(),
         environment={name: os.environ.get(name) for name in THREAD_VARIABLES},
         store=store_folder(store, storage_url, problems),
         storage=database("the studies' database", storage_url, problems),
@@ -98,6 +99,7 @@ def _machine_rows(found: Examination) -> list[_Row]:
         _Row("cpu", f"{found.cpu.usable} usable of {found.cpu.cores} cores"),
         *_gpu_rows(found),
         _Row("memory", _describe_memory(found.memory)),
+        _Row("seal", _describe_seal(found.seal)),
         *_environment_rows(found),
     ]
 
@@ -119,6 +121,12 @@ def _describe_memory(memory: MemoryRecord) -> str:
     if memory.limit:
         text += f", limited to {format_size(memory.limit)}"
     return text
+
+
+def _describe_seal(seal: SealAbility) -> str:
+    if seal.landlock:
+        return f"held by the {seal.by} (Landlock ABI {seal.landlock})"
+    return f"held by Python's {seal.by}, which C++ and new processes pass by: {seal.why}"
 
 
 def _environment_rows(found: Examination) -> list[_Row]:

@@ -7,9 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from dlsearch.core import landlock
 from dlsearch.core.nvml import DriverError, list_gpus
-from dlsearch.doctor.models import CpuRecord, GpuRecord, MemoryRecord, StoreRecord
+from dlsearch.doctor.models import CpuRecord, GpuRecord, MemoryRecord, SealAbility, StoreRecord
 from dlsearch.doctor.problems import Problems, first_line, format_size
+from dlsearch.execution.confinement import AUDIT_HOOK, KERNEL
 from dlsearch.execution.resources.capacity import cgroup as _cgroup
 from dlsearch.execution.resources.capacity import tightest_quota
 from dlsearch.execution.resources.slots import cores
@@ -77,6 +79,14 @@ def memory(problems: Problems) -> MemoryRecord:
             "end something, or set worker.slots=1",
         )
     return MemoryRecord(total, available, limit)
+
+
+def seal() -> SealAbility:
+    """Whether the kernel can hold the seal on the test set, or Python's audit hook must."""
+    version = landlock.abi()
+    if version:
+        return SealAbility(KERNEL, version)
+    return SealAbility(AUDIT_HOOK, 0, landlock.why_not())
 
 
 def _bytes_of(text: str) -> int:

@@ -73,6 +73,21 @@ class MemoryRecord(JsonModel):
 
 
 @dataclass(frozen=True)
+class SealAbility(JsonModel):
+    """What can hold the seal on the test set during a search here.
+
+    Args:
+        by: ``kernel`` or ``audit hook``.
+        landlock: The version of the kernel's Landlock; 0 where there is none.
+        why: Why it is not the kernel.
+    """
+
+    by: str
+    landlock: int
+    why: str | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
+
+
+@dataclass(frozen=True)
 class StoreRecord(JsonModel):
     """The folder that runs write to.
 
@@ -159,6 +174,7 @@ class Examination(JsonModel):
         cpu: The cores.
         gpus: The GPUs.
         memory: The memory.
+        seal: What can hold the seal on the test set.
         environment: Variables that decide about threads and devices; None where one is not set.
         store: The folder that runs write to.
         storage: The studies' database.
@@ -173,6 +189,7 @@ class Examination(JsonModel):
     cpu: CpuRecord
     gpus: list[GpuRecord]
     memory: MemoryRecord
+    seal: SealAbility
     environment: dict[str, str | None]
     store: StoreRecord
     storage: DatabaseRecord

@@ -16,10 +16,15 @@ import contextlib
 import ctypes
 import errno
 import gc
+import hashlib
 import importlib
+import itertools
 import json
 import os
+import secrets
+import select
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,21 +37,28 @@ from typing import TYPE_CHECKING, Protocol
 
 from dlsearch.console import streams
 from dlsearch.console.output import outlast_readers
-from dlsearch.core import masking, permission
+from dlsearch.core import landlock, masking, permission
 from dlsearch.core.files.descriptor import Descriptor
 from dlsearch.core.files.regular import open_to_append
 from dlsearch.core.retry import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from dlsearch.core.types import JsonObject
+    from dlsearch.core.types import ConfigTree, JsonObject
 
+#: The environment variable that names a server's own folder for temporary files.
+SCRATCH = "DLSEARCH_SCRATCH"
 _PR_SET_PDEATHSIG = 1
 _STOPS = (signal.SIGTERM, signal.SIGHUP)
+#: Of the key that comes with a request.
+_KEY_BYTES = 32
 # descriptors that come with a request: a socket for messages, a pipe for the exit status
 _PASSED = 2
 _REFUSAL = "cannot fork: "
+#: This module, which is ``__main__`` in a server.
+_MODULE = "dlsearch.execution.forkserver"
+_numbers = itertools.count()
 #: Between two looks whether a server that seems to die has died.
 _POLL_S = 0.01
 
@@ -192,6 +204,8 @@ class ForkServer:
         lifeline: The write end of the pipe whose closing ends the server; None for somebody else's
             server.
         process: The server process, where this process started it.
+        key: What the server wants to see before it forks. Its children do not know it, so that what
+            a trial runs cannot have itself a process forked that sees more than it does.
     """
 
     def __init__(
@@ -199,9 +213,11 @@ class ForkServer:
         path: str,
         lifeline: Descriptor | None,
         process: subprocess.Popen[bytes] | None,
+        key: str = "",
     ) -> None:
         """Made by :meth:`start`."""
         self.path = path
+        self.key = key
         self._lifeline = lifeline
         self._process = process
         self._starter = os.getpid()
@@ -219,6 +235,7 @@ class ForkServer:
         # -P: no file of the working folder takes the place of a module; an admitted package is
         # found there all the same
         admitted = json.dumps(permission.granted())
+        key = secrets.token_hex(_KEY_BYTES // 2)
         arguments = [
             sys.executable,
             "-P",
@@ -227,13 +244,14 @@ class ForkServer:
             *map(str, passed),
             path,
             admitted,
+            hashlib.sha256(key.encode()).hexdigest(),
             *preload,
         ]
         try:
             process = subprocess.Popen(
                 arguments,
                 pass_fds=passed,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, **(env or {}), SCRATCH: f"{folder}/tmp"},
                 stdin=subprocess.DEVNULL,
             )
         except BaseException:
@@ -243,7 +261,7 @@ class ForkServer:
         finally:
             listener.close()
             read.close()
-        return cls(path, write, process)
+        return cls(path, write, process, key)
 
     @property
     def alive(self) -> bool:
@@ -309,7 +327,8 @@ class ForkServer:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
                 sock.connect(self.path)
                 fds = array.array("i", [theirs.fileno(), status_write.fileno()])
-                sock.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                sent = self.key.encode().ljust(_KEY_BYTES)
+                sock.sendmsg([sent], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
                 sock.sendall(request)
                 sock.shutdown(socket.SHUT_WR)
                 while chunk := sock.recv(1 << 12):
@@ -359,8 +378,13 @@ def _tidy(path: str) -> None:
     for name in (path, f"{path}.ready"):
         with contextlib.suppress(OSError):
             Path(name).unlink()
+    folder = Path(path).parent
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    for left in folder.glob(f"{Path(path).name}.*"):  # of servers that were forked from this one
+        with contextlib.suppress(OSError):
+            left.unlink()
     with contextlib.suppress(OSError):
-        Path(path).parent.rmdir()
+        folder.rmdir()
 
 
 def _become(request: ForkRequest, channel: Channel) -> int:
@@ -402,6 +426,7 @@ def _fork(
     inherited: Sequence[_Closable],
     reset: Sequence[int],
     children: dict[int, Descriptor],
+    lock: str,
 ) -> None:
     """Serve one request.
 
@@ -410,8 +435,9 @@ def _fork(
         inherited: What is the server's alone, and no business of a child.
         reset: Signals that the server handles or ignores, and a child does not.
         children: The pipes for the exit statuses, by process; the new child's is added.
+        lock: Digest of the key that the request must have; empty where anybody may ask.
     """
-    received = _receive_descriptors(connection)
+    received, is_owner = _receive_descriptors(connection, lock)
     if not received:  # a probe
         return
     with contextlib.ExitStack() as unless_forked:
@@ -422,6 +448,9 @@ def _fork(
             chunks.append(chunk)
         if len(received) != _PASSED:
             _answer(connection, f"{_REFUSAL}{os.strerror(errno.EMFILE)}")
+            return
+        if not is_owner:
+            _answer(connection, f"{_REFUSAL}{os.strerror(errno.EACCES)}")
             return
         messages, status = received
         request = ForkRequest.decode(b"".join(chunks))
@@ -451,15 +480,21 @@ def _fork(
     _answer(connection, str(pid))
 
 
-def _receive_descriptors(connection: socket.socket) -> list[Descriptor]:
-    """What came with a request; fewer than were sent where this process has no room for more."""
-    _, ancillary, _, _ = connection.recvmsg(
-        1, socket.CMSG_SPACE(_PASSED * array.array("i").itemsize)
+def _receive_descriptors(connection: socket.socket, lock: str) -> tuple[list[Descriptor], bool]:
+    """What came with a request, and whether its key was right.
+
+    Fewer descriptors than were sent where this process has no room for more.
+    """
+    key = bytearray(_KEY_BYTES)
+    _, ancillary, _, _ = connection.recvmsg_into(
+        [key], socket.CMSG_SPACE(_PASSED * array.array("i").itemsize)
     )
+    is_owner = not lock or hashlib.sha256(key).hexdigest() == lock
+    key[:] = bytes(_KEY_BYTES)  # a child has a copy of this memory
     numbers = array.array("i")
     for _, _, data in ancillary:
         numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-    return [Descriptor(number) for number in numbers]
+    return [Descriptor(number) for number in numbers], is_owner
 
 
 def _answer(connection: socket.socket, words: str) -> None:
@@ -482,7 +517,12 @@ def _reap(children: dict[int, Descriptor]) -> None:
                 os.write(pipe.fileno(), str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _import_modules(names: Sequence[str]) -> None:
+def is_of_user(module: str) -> bool:
+    """Whether a module belongs to a package that the user has admitted."""
+    return any(f"{module}.".startswith(f"{package}.") for package in permission.granted())
+
+
+def import_modules(names: Iterable[str]) -> None:
     """Import what trials need.
 
     A module of the user's may be missing or fail: the trial that needs it says so in one line.
@@ -499,27 +539,56 @@ def main(argv: Sequence[str]) -> None:
     """The server: import, then fork on request until the life line ends."""
     listener = socket.socket(fileno=int(argv[0]))
     lifeline = Descriptor(int(argv[1]))
-    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     # they may reach the whole group; the driver decides what they mean
-    for number in (signal.SIGINT, *_STOPS):
-        signal.signal(number, signal.SIG_IGN)
+    reset = _ignore_stops()
     # a third of the imports' time would go into looking for garbage in modules that stay
     gc.disable()
     permission.grant(json.loads(argv[3]))
-    _import_modules(argv[4:])
+    # only a process that has given up the test set runs the user's code
+    import_modules(name for name in argv[5:] if not (landlock.abi() and is_of_user(name)))
+    serve(listener, lifeline, path=argv[2], lock=argv[4], reset=reset)
+    _tidy(argv[2])  # its owner may have died without a chance to
+    os._exit(0)  # tearing torch down takes a second, and there is nothing to save
+
+
+def _ignore_stops() -> list[int]:
+    """Have signals ignored that the driver judges; those that a child gets back."""
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    for number in (signal.SIGINT, *_STOPS):
+        signal.signal(number, signal.SIG_IGN)
+    reset: list[int] = [signal.SIGCHLD, signal.SIGTERM]
+    if not nohup:
+        reset.append(signal.SIGHUP)
+    return reset
+
+
+def serve(
+    listener: socket.socket,
+    lifeline: Descriptor,
+    *,
+    path: str,
+    lock: str,
+    reset: Sequence[int],
+) -> None:
+    """Fork on request until the life line ends, and the children with it.
+
+    Args:
+        listener: Where requests arrive.
+        lifeline: Readable when it has ended.
+        path: The socket's name; the file that says that it is ready lies beside it.
+        lock: Digest of the key that a request must have; empty where anybody may ask.
+        reset: Signals that a child does not ignore.
+    """
     # what was imported stays shared with the children: no collection of theirs touches its pages
     gc.freeze()
     with contextlib.suppress(OSError):  # its owner has tidied up already
-        Path(f"{argv[2]}.ready").touch()
+        Path(f"{path}.ready").touch()
     wake_read, wake_write = Descriptor.pipe()
     for end in (wake_read, wake_write):
         os.set_blocking(end.fileno(), False)
     signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     children: dict[int, Descriptor] = {}
-    reset = [signal.SIGCHLD, signal.SIGTERM]
-    if not nohup:
-        reset.append(signal.SIGHUP)
     selector = selectors.DefaultSelector()
     for source in (listener, lifeline, wake_read):
         selector.register(source, selectors.EVENT_READ)
@@ -534,12 +603,105 @@ def main(argv: Sequence[str]) -> None:
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            _tidy(argv[2])  # its owner may have died without a chance to
-            os._exit(0)  # tearing torch down takes a second, and there is nothing to save
+            return
         if listener in ready:
             connection, _ = listener.accept()
             with connection, contextlib.suppress(OSError, ValueError):
-                _fork(connection, inherited, reset, children)
+                _fork(
+                    connection,
+                    inherited,
+                    reset,
+                    children,
+                    lock,
+                )
+
+
+def serve_sealed(channel: Channel, payload: JsonObject) -> None:
+    """In a child: become a server whose children, like itself, have given up the test set.
+
+    The user's modules are imported here, once for all trials.
+
+    Args:
+        channel: To the worker: the life line. It brings the ``error`` that kept this process from
+            becoming a server.
+        payload: ``config`` of the trials, the ``path`` of the socket, and the modules to
+            ``preload``.
+    """
+    from dlsearch.execution.confinement import hold_for
+
+    reset = _ignore_stops()
+    gc.disable()
+    try:
+        hold_for(payload["config"])
+    except Exception as error:
+        channel.send({"error": f"{type(error).__name__}: {error}"})
+        raise
+    import_modules(filter(is_of_user, payload["preload"]))
+    path = payload["path"]
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(64)
+    lifeline = Descriptor(channel.sock.detach())
+    serve(listener, lifeline, path=path, lock="", reset=reset)
+    for name in (path, f"{path}.ready"):
+        Path(name).unlink(missing_ok=True)
+    os._exit(0)
+
+
+class SealedServer(ForkServer):
+    """A server that was forked from another one: :func:`serve_sealed`.
+
+    Args:
+        child: It, as the other server's child.
+        path: Its socket.
+    """
+
+    def __init__(self, child: Child, path: str) -> None:
+        """Made by :meth:`start_from`."""
+        super().__init__(path, Descriptor(child.channel.sock.detach()), None)
+        self._child = child
+
+    @classmethod
+    def start_from(
+        cls,
+        server: ForkServer,
+        config: ConfigTree,
+        preload: Sequence[str],
+    ) -> SealedServer:
+        """Start one; returns at once, while it prepares the data and imports.
+
+        Raises:
+            ServerGoneError: The other server is gone.
+            OSError: It cannot fork.
+        """
+        path = f"{server.path}.{os.getpid()}.{next(_numbers)}"
+        child = server.spawn(
+            f"{_MODULE}:serve_sealed",
+            {"config": config, "path": path, "preload": list(preload)},
+            env={},
+            log=Path(f"{path}.log"),
+        )
+        return cls(child, path)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended before it was ready."""
+        return not self._is_ready() and self._has_ended()
+
+    @property
+    def importing(self) -> bool:
+        """Whether it still prepares or imports."""
+        return not self._is_ready() and not self._has_ended()
+
+    def _has_ended(self) -> bool:
+        poll = select.poll()
+        poll.register(self._child.status_fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def stop(self) -> None:
+        """Let go of it: it ends when all have."""
+        super().stop()
+        self._child.forget_status()
 
 
 if __name__ == "__main__":

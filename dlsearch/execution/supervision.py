@@ -135,6 +135,7 @@ class Supervisor:
             payload.to_json(),
             env=slot.env,
             log=log,
+            config=payload.cfg if isinstance(payload, TrialPayload) else None,
         )
 
     def _watch(self, running: Running) -> None:

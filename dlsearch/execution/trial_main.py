@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,9 +46,10 @@ from dlsearch.execution.signals import hears_hangups
 from dlsearch.study.states import AttemptState, FailureReason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dlsearch.core.types import JsonObject
+    from dlsearch.execution.confinement import SealRecord
     from dlsearch.execution.forkserver import Channel
     from dlsearch.execution.messages import TrainedPayload
     from dlsearch.execution.scoring import Trained
@@ -122,6 +124,7 @@ def run_trial(channel: Channel, payload: JsonObject) -> None:
     given = TrialPayload.from_json(payload)
     control = _Control(channel)
     from dlsearch.core.threads import limit_threads
+    from dlsearch.execution.confinement import hold_for
     from dlsearch.tracking.journal import Journal
     from dlsearch.training import inputs
     from dlsearch.training.fit import fit
@@ -147,7 +150,9 @@ def run_trial(channel: Channel, payload: JsonObject) -> None:
     )
     packages = given.cfg.get("allow_targets") or []
     met = None
+    sealed: SealRecord | None = None
     try:
+        sealed = hold_for(given.cfg)
         met = inputs.met(payload)
         result = fit(cfg, run)
     except Interrupted:
@@ -160,6 +165,7 @@ def run_trial(channel: Channel, payload: JsonObject) -> None:
     except Exception as error:
         result = _failed(error, run.folder, journal, packages)
     result.inputs = met
+    result.seal = None if sealed is None else dict(sealed)
     result.breaches = breaches(run.folder)
     with contextlib.suppress(OSError):  # rows for which there was no space
         journal.close()
@@ -302,40 +308,78 @@ def _trained(each: TrainedPayload, objective: str) -> Trained:
 def preflight(channel: Channel, payload: JsonObject) -> None:
     """Check configs before anything is written.
 
-    Build each on the meta device, prepare its data, describe both; then rehearse, where asked.
+    Build each on the meta device, prepare its data, describe both; then rehearse, where asked. What
+    is built, and what trains, does so in a process that has given up the test sets; the data are
+    prepared in another one.
 
     Args:
-        channel: To the driver; receives ``{"data", "model"}`` or ``{"error": [key, expected,
-            hint]}``, and what the rehearsal shows.
+        channel: To the driver; receives ``{"data", "model", "seal"}`` or ``{"error": [key,
+            expected, hint]}``, and what the rehearsal shows.
         payload: A :class:`dlsearch.execution.messages.PreflightPayload`.
     """
+    from dlsearch.execution.confinement import run_apart
+
+    built = run_apart(partial(_in_one_line, _check_models, payload))
+    if "error" not in built:
+        built |= run_apart(partial(_in_one_line, _prepare_data, payload))
+    channel.send(built)
+    rehearsal = payload.get("rehearsal")
+    if "error" in built or rehearsal is None:
+        return
+    refused = _in_one_line(_give_up_test_sets, payload)
+    if "error" in refused:
+        channel.send(refused)
+    else:
+        _rehearse(channel, rehearsal)
+
+
+def _give_up_test_sets(given: PreflightPayload) -> JsonObject:
+    """Have this process, which is to train, reach no test set."""
+    from dlsearch.execution.confinement import seal_process
+
+    seal_process([OmegaConf.create(config) for config in given.configs], prepared=False)
+    return {}
+
+
+def _in_one_line(
+    check: Callable[[PreflightPayload], JsonObject], payload: JsonObject
+) -> JsonObject:
+    """What a check found, or its ``error``."""
     try:
-        given = PreflightPayload.from_json(payload)
-        found: JsonObject = {}
-        for config in given.configs:
-            described = check_built(
-                OmegaConf.create(config),
-                given.objectives,
-                given.directions,
-                weights=given.weights,
-            )
-            moved = {
-                key: {**described.get(key, {}), **found.get(key, {})}
-                for key in ("weights", "files")
-            }
-            found = {**described, **found, **moved}  # data and model are those of the base
-        for key in ("data", "model"):
-            if key in found:
-                found[key] = mask_known_in(found[key])
-        channel.send(found)
-        if given.rehearsal is not None:
-            _rehearse(channel, given.rehearsal)
+        return check(PreflightPayload.from_json(payload))
     except ConfigError as error:
         hint = hint_of_missing(error) or error.hint
-        channel.send({"error": [error.key, error.expected, hint]})
+        return {"error": [error.key, error.expected, hint]}
     except (Exception, SystemExit) as error:
         _print_traceback(error)
-        channel.send({"error": ["config", line_of_error(error), ""]})
+        return {"error": ["config", line_of_error(error), ""]}
+
+
+def _check_models(given: PreflightPayload) -> JsonObject:
+    """Build everything but the data's files; of the model the base's is described."""
+    from dlsearch.execution.confinement import seal_process
+
+    configs = [OmegaConf.create(config) for config in given.configs]
+    found: JsonObject = {"seal": seal_process(configs, prepared=False)}
+    for config in configs:
+        described = _check_model(
+            config,
+            given.objectives,
+            given.directions,
+            given.weights,
+        )
+        moved = {
+            key: {**described.get(key, {}), **found.get(key, {})} for key in ("weights", "files")
+        }
+        found = {**described, **found, **moved}
+    found["model"] = mask_known_in(found["model"])
+    return found
+
+
+def _prepare_data(given: PreflightPayload) -> JsonObject:
+    """Prepare the data of each config; the base's are described."""
+    described = [_describe_data(OmegaConf.create(config)) for config in given.configs]
+    return {"data": mask_known_in(described[0])}
 
 
 def _rehearse(channel: Channel, rehearsal: JsonObject) -> None:
@@ -370,6 +414,26 @@ def check_built(
     Raises:
         ConfigError: Something cannot be built, or the data are not there.
     """
+    model = _check_model(
+        cfg,
+        objectives,
+        directions,
+        weights or {},
+    )
+    return {"data": _describe_data(cfg), **model}
+
+
+def _check_model(
+    cfg: DictConfig,
+    objectives: list[str],
+    directions: list[str],
+    weights: Mapping[str, JsonObject],
+) -> JsonObject:
+    """``model``, and ``weights`` and ``files`` where something is transferred.
+
+    Raises:
+        ConfigError: Something cannot be built.
+    """
     from dlsearch.tracking.journal import Journal
     from dlsearch.training.building import (
         build_anywhere,
@@ -384,7 +448,7 @@ def check_built(
     from dlsearch.training.run import Run
 
     task = build_anywhere(cfg)
-    moved = _check_transfer(cfg, task, weights or {})
+    moved = _check_transfer(cfg, task, weights)
     check_optimizer(cfg)
     check_length(cfg, task)
     data = build_data(cfg)
@@ -397,8 +461,26 @@ def check_built(
         directions,
     )
     build_trainer(cfg, run, build_callbacks(cfg, run))
+    model = _describe_model(cfg, task)
+    model |= {"kind": kind_of(task), "progress_unit": unit_of(task, cfg.trainer)}
+    return {"model": model, **moved}
+
+
+def _describe_data(cfg: DictConfig) -> JsonObject:
+    """Prepare the data, and describe them where their module can.
+
+    Raises:
+        ConfigError: The data are not there.
+    """
+    import pytorch_lightning as pl
+
+    from dlsearch.training.building import build_anywhere, build_data
+
+    data: Any = build_data(cfg)
+    if data is None:
+        data = build_anywhere(cfg)
     try:
-        (task if data is None else data).prepare_data()
+        data.prepare_data()
     except ConfigError:
         raise
     except (ValueError, OSError, RuntimeError) as error:
@@ -407,10 +489,8 @@ def check_built(
             clean_line(_first_line(error)),
             "paths.data or DLSEARCH_DATA names where data sets lie",
         ) from error
-    described = data.describe() if data is not None and hasattr(data, "describe") else {}
-    model = _describe_model(cfg, task)
-    model |= {"kind": kind_of(task), "progress_unit": unit_of(task, cfg.trainer)}
-    return {"data": described, "model": model, **moved}
+    has_words = isinstance(data, pl.LightningDataModule) and hasattr(data, "describe")
+    return data.describe() if has_words else {}
 
 
 def _check_transfer(

@@ -120,6 +120,8 @@ def _replica_record(
         split_sha256=result.get("split_sha256"),
         threads=inputs.get("threads"),
         attempts=[attempt_record(each) for each in attempts],
+        seal=result.get("seal"),
+        breaches=result.get("breaches") or None,
     )
 
 

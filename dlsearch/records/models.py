@@ -155,6 +155,7 @@ class TrainingRecord(JsonModel):
         cause: Why it failed: ``type``, ``message`` and ``place``, the file and line.
         not_finite: Final and best metrics that are no finite numbers, in words: ``nan inf -inf``.
         notes: What a reader should know of its metrics.
+        seal: Who held the seal on the test set: ``by``, and ``landlock`` or ``why``.
     """
 
     epochs: int | None = None
@@ -173,6 +174,7 @@ class TrainingRecord(JsonModel):
     cause: JsonObject | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
     not_finite: dict[str, str] | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
     notes: list[str] | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
+    seal: JsonObject | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> TrainingRecord:
@@ -282,6 +284,8 @@ class ReplicaRecord(JsonModel):
         split_sha256: Digests of the splits that it was trained on.
         threads: CPU threads that it had.
         attempts: Its executions, oldest first.
+        seal: Who held the seal on the test set.
+        breaches: What reached for the sealed test set.
     """
 
     replica: int | None = field(metadata=LEFT_OUT_IF_NONE)
@@ -301,6 +305,8 @@ class ReplicaRecord(JsonModel):
     split_sha256: dict[str, str] | None
     threads: int | None
     attempts: list[AttemptRecord]
+    seal: JsonObject | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
+    breaches: list[JsonObject] | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 @dataclass(frozen=True)

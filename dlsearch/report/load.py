@@ -222,6 +222,7 @@ def _read_trial(raw: Mapping[str, Any], n_objectives: int) -> Trial:
         summary=_read_summary(raw),
         attempts=_read_attempts(raw),
         breaches=_read_breaches(raw),
+        seal=_read_seal(raw),
         state_sha256=raw.get("state_sha256"),
         feasible=not raw.get("infeasible"),
         notes=tuple(str(note) for note in raw.get("notes") or ()),
@@ -280,6 +281,22 @@ def _read_breaches(raw: Mapping[str, Any]) -> tuple[Breach, ...]:
     return tuple(breaches)
 
 
+def _read_seal(raw: Mapping[str, Any]) -> str | None:
+    """Who held the seal on the test set, in a few words."""
+    seal = raw.get("seal")
+    if not isinstance(seal, Mapping):
+        return None
+    by = str(seal.get("by"))
+    detail = seal.get("why")
+    if seal.get("landlock"):
+        detail = f"Landlock ABI {seal['landlock']}"
+    linked = len(seal.get("linked") or ())
+    words = by if detail is None else f"{by} ({detail})"
+    if linked:
+        words += f"; {linked} of the sealed files have another name on the disk"
+    return words
+
+
 def _read_attempts(raw: Mapping[str, Any]) -> tuple[Attempt, ...]:
     attempts = enumerate(raw.get("attempts") or [], start=1)
     return tuple(_read_attempt(attempt, position) for position, attempt in attempts)
@@ -336,6 +353,7 @@ def _read_replica(raw: Mapping[str, Any]) -> Replica:
         state_sha256=trial.state_sha256,
         attempts=trial.attempts,
         breaches=trial.breaches,
+        seal=trial.seal,
         threads=raw.get("threads"),
     )
 

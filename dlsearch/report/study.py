@@ -112,6 +112,7 @@ class Trial:
     summary: Metrics
     attempts: tuple[Attempt, ...]
     breaches: tuple[Breach, ...] = ()
+    seal: str | None = None
     state_sha256: str | None = None
     feasible: bool = True
     notes: tuple[str, ...] = ()
@@ -164,6 +165,7 @@ class Replica:
     attempts: tuple[Attempt, ...]
     breaches: tuple[Breach, ...]
     threads: int | None = None
+    seal: str | None = None
 
     @property
     def failed(self) -> bool:

@@ -137,6 +137,8 @@ class FitResult:
         nondeterministic: Operations without a deterministic implementation that were called
             (``trainer.deterministic=warn``).
         breaches: What reached for the sealed test set.
+        seal: Who held the seal: the kernel or the audit hook (see
+            :class:`dlsearch.execution.confinement.SealRecord`); None where nobody said.
         micro_batches: Parts in which each batch was trained.
         halve: Whether it ran out of memory, and might not in twice as many parts.
         resumption: The checkpoint that it resumed from, and those that were damaged; None without
@@ -168,6 +170,7 @@ class FitResult:
     inputs: TrainingInputs | None = None
     nondeterministic: list[str] = field(default_factory=list)
     breaches: list[Breach] = field(default_factory=list)
+    seal: JsonObject | None = None
     micro_batches: int = 1
     halve: bool = False
     resumption: ResumptionNote | None = None

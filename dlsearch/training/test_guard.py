@@ -1,6 +1,7 @@
-"""The seal on the test set while a training runs.
+"""The seal on the test set while a training runs, as far as Python can hold it.
 
-What Python can stop is stopped, and every try is written down.
+What Python can stop is stopped, and every try is written down. During a search the kernel holds the
+seal where it can (:mod:`dlsearch.execution.confinement`); then this one notes the tries.
 
 Three things stand in the way: the data module's doors (``test_dataloader``, ``predict_dataloader``,
 ``setup`` for those stages, ``unseal``), ``Trainer.test``, and an audit hook that knows the test
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 FILE = "breaches.jsonl"
 #: What the audit hook listens to.
-_EVENTS = frozenset({"open", "dlsearch.unseal", "dlsearch.sealed"})
+_EVENTS = frozenset({"open", "os.link", "os.rename", "dlsearch.unseal", "dlsearch.sealed"})
 #: Breaches that are written down.
 _MAX_BREACHES = 100
 
@@ -154,7 +155,7 @@ class Seal:
         Raises:
             TestSetSealed: It would open the test set.
         """
-        if event == "open":
+        if event in ("open", "os.link", "os.rename"):
             self._check_file(arguments[0])
         elif event == "dlsearch.unseal":
             refuse("data module", "unseal")
@@ -162,7 +163,7 @@ class Seal:
             self.note("data module", str(arguments[0]), stopped=True)
 
     def _check_file(self, path: Any) -> None:
-        if not self._files or not isinstance(path, (str, bytes)):
+        if not self._files or not isinstance(path, (str, bytes, os.PathLike)):
             return
         name = os.path.realpath(os.fsdecode(path))
         if name in self._files or name.startswith(self._folders):

@@ -34,6 +34,7 @@ def test_the_keys_of_the_document(tmp_path: Path) -> None:
         "cpu",
         "gpus",
         "memory",
+        "seal",
         "environment",
         "store",
         "storage",

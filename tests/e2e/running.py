@@ -58,7 +58,7 @@ class Site:
         """Start a command as the leader of a process group, its output in one file, or as `Popen` is told."""
         entry = ["-c", "from dlsearch.cli.main import command; command()"]
         if self.warm is not None:
-            entry = ["-m", "tests.e2e.warm", self.warm.path]
+            entry = ["-m", "tests.e2e.warm", f"{self.warm.path}#{self.warm.key}"]
         with self.log.open("w") as log:
             streams = {
                 "stdin": subprocess.DEVNULL,
@@ -104,7 +104,7 @@ class Site:
         assert self.warm is not None, "a command that is forked needs a warm server for its trials"
         self.log.write_text("")
         payload = {
-            "words": words, "folder": str(self.folder), "env": self._env(env), "socket": self.warm.path,
+            "words": words, "folder": str(self.folder), "env": self._env(env), "socket": f"{self.warm.path}#{self.warm.key}",
         }  # fmt: skip
         child = self.forks.spawn("tests.e2e.warm:forked", payload, env={}, log=self.log)
         try:

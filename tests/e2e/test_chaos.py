@@ -30,7 +30,7 @@ def storm(place, warm):
     url = f"sqlite:///{site.store / 'dlsearch.db'}"
     storm = Storm(
         site.folder,
-        [site.python, "-m", "tests.e2e.warm", warm.path],
+        [site.python, "-m", "tests.e2e.warm", f"{warm.path}#{warm.key}"],
         ["-m", *study, *words, "hydra.launcher.workers=2", "tracking.enabled=true"],
         [["worker", "study=s", "worker.slots=1", "worker.threads=1", *words, "tracking.enabled=false"]],
         url=url, study="s", seed=1, events=plan(random.Random(1), TRIALS, KINDS), lease_s=LEASE_S,

@@ -45,7 +45,7 @@ def story(place):
     with site.running(*words) as process:
         until(lambda: (site.folder / "died").exists() or process.poll() is not None, timeout=120)
         assert process.poll() is None, site.log.read_text()
-        (test,) = site.store.glob("cache/*/test.npy")
+        (test,) = site.store.glob("cache/sealed/*/test.npy")
         test.rename(test.with_suffix(".away"))
         process.wait(120)
     said = [site.log.read_text()]

@@ -24,7 +24,8 @@ def _on(socket: str) -> None:
     def start(_preload: Any, **_: Any) -> ForkServer:
         lifeline = Descriptor.open(os.devnull, os.O_RDONLY)
         # somebody else's server: it ends by another life line
-        return ForkServer(socket, lifeline, None)
+        path, _, key = socket.partition("#")
+        return ForkServer(path, lifeline, None, key)
 
     ForkServer.start = start  # type: ignore[method-assign, assignment]
     command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,17 +106,27 @@ def open_low(path):
 
 
 @pytest.mark.parametrize(
-    "read", [np.load, open, open_low, lambda path: np.memmap(path), lambda path: np.fromfile(path)]
+    "read",
+    [
+        np.load,
+        open,
+        open_low,
+        lambda path: np.memmap(path),
+        lambda path: np.fromfile(path),
+        lambda path: io.FileIO(Path(path)),
+        lambda path: os.rename(os.path.realpath(path), f"{path}.away"),  # noqa: PTH104
+        lambda path: os.link(os.path.realpath(path), f"{path}.too"),
+    ],
 )
 def test_the_decoded_arrays(tmp_path, small, monkeypatch, read):
     cfg = small()
     data = build_data(cfg)
     data.prepare_data()
-    (tmp_path / "link.npy").symlink_to(data.decoded_folder() / "test.npy")
+    (tmp_path / "link.npy").symlink_to(data.sealed_folder() / "test.npy")
     monkeypatch.setattr(
         Classification, "on_train_start", lambda self: read(str(tmp_path / "link.npy"))
     )
-    file = os.path.realpath(data.decoded_folder() / "test.npy")
+    file = os.path.realpath(data.sealed_folder() / "test.npy")
     assert peeked(tmp_path, cfg) == [("file", file)]
 
 
@@ -144,7 +156,7 @@ def test_a_swallowed_refusal_is_written_down_all_the_same(tmp_path, small, monke
 def test_a_forked_process_is_held_too(tmp_path, small, monkeypatch):
     data = build_data(small())
     data.prepare_data()
-    path = data.decoded_folder() / "test_labels.npy"
+    path = data.sealed_folder() / "test_labels.npy"
 
     def peek(self):
         pid = os.fork()

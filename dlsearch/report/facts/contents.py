@@ -504,10 +504,18 @@ class StoreOpenings(TypedDict):
     text: str
 
 
+class SealRow(TypedDict):
+    """Who held the seal on the test set before the choice, and in how many trainings."""
+
+    held: str
+    trainings: int
+
+
 class TestFacts(TypedDict):
     """The ledger of the test set; `openings` is None where the record does not hold them.
 
     `in_store` is None where the data have no digest, or the record is of an earlier version.
+    `seals` is empty where the record does not say who held the seal.
     """
 
     rows: list[ScoredOpening]
@@ -517,6 +525,7 @@ class TestFacts(TypedDict):
     ensembles: list[EnsembleRow]
     main: MainScore | None
     in_store: StoreOpenings | None
+    seals: list[SealRow]
 
 
 class BreachRow(TypedDict):

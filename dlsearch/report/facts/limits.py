@@ -14,6 +14,7 @@ from dlsearch.report.facts.contents import (
     FinalistRow,
     Findings,
     MainScore,
+    SealRow,
     TestFacts,
     find_winner,
 )
@@ -317,12 +318,30 @@ def _limit_test(findings: Findings) -> Iterator[str]:
     yield from _limit_openings(findings["test"])
     yield from _limit_blindness(confirmation, findings["test"]["main"])
     yield from _limit_tested_trial(findings["test"]["main"], findings["winner"])
+    yield from _limit_seal(findings["test"]["seals"])
     n_breaches = len(findings["breaches"])
     if n_breaches:
-        times = "once" if n_breaches == 1 else f"{n_breaches} times"
+        ways = "in one way" if n_breaches == 1 else f"in {n_breaches} ways"
         yield (
-            f"During the search the test set was reached for {times} (section Test names each):"
-            " scores of these trials may know it."
+            f"During the search the test set was reached for {ways} or more (section Test names"
+            " what Python saw, each way once a training): scores of these trials may know it."
+        )
+
+
+def _limit_seal(seals: list[SealRow]) -> Iterator[str]:
+    """What the seal did not hold."""
+    by_hook = sum(row["trainings"] for row in seals if row["held"].startswith("audit hook"))
+    if by_hook:
+        yield (
+            f"In {by_hook} of {sum(row['trainings'] for row in seals)} trainings Python's audit"
+            " hook held the seal on the test set, which does not see what C++ code or a process"
+            " that is started afresh reads."
+        )
+    linked = [row["held"] for row in seals if "another name" in row["held"]]
+    if linked:
+        yield (
+            "Files that hold the test set have another name on this disk (hard links), under"
+            " which a training could have read them."
         )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MetricOverSeeds,
         OpeningRow,
         ScoredOpening,
+        SealRow,
         StoreOpenings,
         TestedReplicaRow,
         TestFacts,
@@ -43,6 +44,7 @@ def describe_test(view: View) -> TestFacts:
         "ensembles": _list_ensembles(rows),
         "main": None,
         "in_store": _count_in_store(view),
+        "seals": _list_seals(view),
     }
     if quoted is not None:
         facts["main"] = _describe_main(view, quoted, rows.index(quoted))
@@ -52,6 +54,16 @@ def describe_test(view: View) -> TestFacts:
         facts["opened"] = len(openings)
         facts["unscored"] = sum(not row.scored for row in openings)
     return facts
+
+
+def _list_seals(view: View) -> list[SealRow]:
+    """Who held the seal, the most frequent first; the trainings that say nothing are left out."""
+    held = [trial.seal for trial in view.trials]
+    finalists = view.finalization.configurations if view.finalization else ()
+    for finalist in finalists:
+        held += [replica.seal for replica in finalist.replicas]
+    counts = Counter(words for words in held if words is not None)
+    return [{"held": words, "trainings": number} for words, number in counts.most_common()]
 
 
 def list_breaches(view: View) -> list[BreachRow]:

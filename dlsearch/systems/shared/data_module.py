@@ -5,6 +5,8 @@ Its splits are seeded and made once, and its test set is sealed.
 
 from __future__ import annotations
 
+import functools
+import glob
 import sys
 from abc import abstractmethod
 from pathlib import Path
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
         Share,
         SplitRecord,
     )
+
+
+#: The folder of the cache in which test splits lie.
+SEALED = "sealed"
+#: Of the cache's folders: 1 had the test split beside the training split.
+_LAYOUT = 2
 
 
 class _TestRecord(TypedDict):
@@ -137,7 +145,8 @@ class SplitData(pl.LightningDataModule):
     def test_files(self) -> list[Path]:
         """Files and folders that hold the test split.
 
-        Nothing needs to open them before it is unsealed.
+        Nothing needs to open them before it is unsealed: a search puts them out of reach of the
+        processes that train.
         """
         return []
 
@@ -240,12 +249,19 @@ def _check_batch_size(value: object, argument: str) -> None:
         raise ValueError(f"{argument}: expected a positive integer, got {value!r}")
 
 
+def _write_part(folder: Path, part: str, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write the arrays of ``train`` or ``test``."""
+    np.save(folder / f"{part}.npy", arrays[part])
+    np.save(folder / f"{part}_labels.npy", arrays[f"{part}_labels"])
+    np.save(folder / f"{part}_hashes.npy", content_hashes(arrays[part]))
+
+
 class ArrayData(SplitData):
     """Data that are decoded once into ``.npy`` files, which all trials then map into memory.
 
-    ``<cache>/<name>-<key>/`` holds ``train.npy`` (validation included), ``test.npy`` and their
-    labels; one folder for each split below it holds indices, digests and statistics. Nothing but an
-    unsealed module opens ``test.npy`` again.
+    ``<cache>/<name>-<key>/`` holds ``train.npy`` (validation included) and its labels; one folder
+    for each split below it holds indices, digests and statistics. The test split lies apart, in
+    ``<cache>/sealed/<name>-<key>/``, and nothing but an unsealed module opens it again.
     """
 
     #: what `shape` and `num_classes` must be
@@ -256,16 +272,14 @@ class ArrayData(SplitData):
 
     shape: tuple[int, ...]
     num_classes: int
+    _test_is_whole = False
 
     def test_files(self) -> list[Path]:
-        """The decoded arrays, and what they were decoded from."""
-        folder = self.decoded_folder()
-        decoded = [
-            folder / "test.npy",
-            folder / "test_labels.npy",
-            folder / "test_hashes.npy",
-        ]
-        return [*decoded, *self.source_test_files()]
+        """All sealed arrays, what they were decoded from, and other splits of the same data."""
+        own = self.decoded_folder()
+        alike = sorted(self.cache.glob(f"{glob.escape(self.name)}-*"))
+        others = [folder for folder in alike if folder != own]
+        return [self.sealed_folder().parent, *others, *self.source_test_files()]
 
     def source_test_files(self) -> list[Path]:
         """The files that :meth:`decode` reads the test split from."""
@@ -305,8 +319,16 @@ class ArrayData(SplitData):
 
     # -- the cache ---------------------------------------------------------------------------------
     def decoded_folder(self) -> Path:
-        """Where the arrays lie."""
-        return self.cache / f"{self.name}-{key_of(self.source())}"
+        """Where the arrays lie that training may see."""
+        return self.cache / self._folder_name()
+
+    def sealed_folder(self) -> Path:
+        """Where the arrays of the test split lie: a folder that can be given up as a whole."""
+        return self.cache / SEALED / self._folder_name()
+
+    def _folder_name(self) -> str:
+        parts = {**self.source(), "layout": _LAYOUT}
+        return f"{self.name}-{key_of(parts)}"
 
     def split_folder(self) -> Path:
         """Where this split's indices and record lie, below the arrays."""
@@ -320,15 +342,13 @@ class ArrayData(SplitData):
 
     def prepare_data(self) -> None:
         """Decode and split, unless the cache has both. Safe in any number of processes at once."""
-        publish(self.decoded_folder(), self._write_arrays)
+        decode = functools.cache(self.decode)
+        publish(self.sealed_folder(), lambda folder: _write_part(folder, "test", decode()))
+        publish(self.decoded_folder(), lambda folder: self._write_arrays(folder, decode()))
         publish(self.split_folder(), self._write_split)
 
-    def _write_arrays(self, folder: Path) -> None:
-        arrays = self.decode()
-        for part in ("train", "test"):
-            np.save(folder / f"{part}.npy", arrays[part])
-            np.save(folder / f"{part}_labels.npy", arrays[f"{part}_labels"])
-            np.save(folder / f"{part}_hashes.npy", content_hashes(arrays[part]))
+    def _write_arrays(self, folder: Path, arrays: dict[str, NDArray[Any]]) -> None:
+        _write_part(folder, "train", arrays)
         test = arrays["test"]
         labels = arrays["test_labels"]
         record: _TestRecord = {
@@ -352,7 +372,7 @@ class ArrayData(SplitData):
         overlap = repeated(
             hashes[splits["train"]],
             hashes[splits["val"]],
-            read_array(decoded / "test_hashes.npy"),
+            read_array(self.sealed_folder() / "test_hashes.npy"),
         )
         train = splits["train"]
         record: SplitRecord = {
@@ -411,13 +431,32 @@ class ArrayData(SplitData):
 
         Raises:
             SealedTestSet: The test set is sealed.
+            ValueError: The test set is not what was decoded.
         """
+        folder = self.decoded_folder()
         if part == "test":
             self.check_unsealed()
-        folder = self.decoded_folder()
+            folder = self.sealed_folder()
         inputs = read_array(folder / f"{part}.npy")
         labels = read_array(folder / f"{part}_labels.npy")
+        if part == "test" and not self._test_is_whole:
+            self._check_test(inputs, labels)
+            self._test_is_whole = True
         return torch.from_numpy(inputs), torch.from_numpy(labels)
+
+    def _check_test(self, inputs: NDArray[Any], labels: NDArray[Any]) -> None:
+        """Check that nobody has written into the test set since it was decoded.
+
+        Raises:
+            ValueError: Its digest is another one.
+        """
+        decoded = cast("_TestRecord", read_json(self.decoded_folder() / "test.json"))
+        if digest(inputs, labels) != decoded["digest"]:
+            folder = self.sealed_folder()
+            raise ValueError(
+                f"the test set in {folder} is not what was decoded"
+                " (hint: delete the folder, and it is decoded again)"
+            )
 
     @abstractmethod
     def transform(self, split: str) -> Transform | None:

@@ -145,6 +145,28 @@ def test_a_trial_opens_no_file_of_the_test_set(
     assert not [name for name in opened if name.startswith("test")]
 
 
+def test_the_test_split_lies_apart_and_its_files_are_named(make_data: Make, tmp_path: Path) -> None:
+    (tmp_path / "digits-0123456789ab").mkdir()  # of an older version, or of another split
+    data = make_data("digits", folder=tmp_path)
+    data.prepare_data()
+    assert not list(data.decoded_folder().rglob("test*.npy"))
+    assert len(list(data.sealed_folder().glob("test*.npy"))) == 3
+    named = data.test_files()
+    assert named[:2] == [tmp_path / "sealed", tmp_path / "digits-0123456789ab"]
+    assert [file.name for file in named[2:]] == ["digits.csv.gz"]
+    assert data.decoded_folder() not in named
+
+
+def test_a_test_set_that_was_written_into_is_refused(make_data: Make, tmp_path: Path) -> None:
+    data = make_data("digits", folder=tmp_path)
+    data.prepare_data()
+    labels = data.sealed_folder() / "test_labels.npy"
+    np.save(labels, np.zeros_like(np.load(labels)))
+    data.unseal()
+    with pytest.raises(ValueError, match=r"is not what was decoded \(hint: delete the folder"):
+        data.test_dataloader()
+
+
 def test_a_sealed_test_image_is_not_shown(make_data: Make) -> None:
     data = make_data("digits")
     with pytest.raises(SealedTestSet):

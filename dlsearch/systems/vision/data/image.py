@@ -330,7 +330,7 @@ class CIFAR10(TorchvisionImages):
 
     name = "cifar10"
     reader = "CIFAR10"
-    test_names = ("cifar-10-batches-py/test_batch",)
+    test_names = ("cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz")
     native_shape = (3, 32, 32)
     classes = (
         "airplane",
