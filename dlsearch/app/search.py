@@ -18,7 +18,7 @@ from dlsearch.app.run_workers import run_workers
 from dlsearch.app.session import Session
 from dlsearch.app.view import TerminalView
 from dlsearch.launch.others import search_launcher
-from dlsearch.planning.draft import Compose, make_draft
+from dlsearch.planning.draft import make_draft
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
 
     from dlsearch.app.session import SearchOutcome
+    from dlsearch.planning.options import Compose
 
 
 def search(

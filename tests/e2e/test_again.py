@@ -63,7 +63,9 @@ def here(study, warm, monkeypatch, capsys):
     monkeypatch.chdir(study.folder)
     monkeypatch.syspath_prepend(study.folder)
     monkeypatch.setenv("DLSEARCH_STORE", str(study.store))
-    monkeypatch.setattr(ForkServer, "start", lambda *_, **__: ForkServer(warm.path, None, None, warm.key))
+    monkeypatch.setattr(
+        ForkServer, "start", lambda *_, **__: ForkServer(warm.path, None, None, warm.key)
+    )
     monkeypatch.setattr(ForkServer, "stop", lambda _: None)
 
     def run(*words):
