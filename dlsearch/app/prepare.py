@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.core.errors import ConfigError
+from dlsearch.core.files.sqlite_url import sqlite_url
 from dlsearch.execution.resources.slots import slots_and_reason, threads_of_study
 from dlsearch.storage.location import check_folders, check_storage, patience, storage_of
 
@@ -61,7 +62,7 @@ class Prepared:
         tracking = self.draft.config["tracking"]
         if not tracking["enabled"]:
             return None
-        return tracking["uri"] or f"sqlite:///{self.store / 'mlflow.db'}"
+        return tracking["uri"] or sqlite_url(self.store / "mlflow.db")
 
 
 def prepare(draft: Draft, launcher: SearchLauncher) -> Prepared:
@@ -144,6 +145,15 @@ def keep_share_of_study(prepared: Prepared, document: Mapping[str, Any]) -> None
     prepared.share = MachineShare(len(places), threads, share.typed_threads, reason)
 
 
+def _is_text(name: str) -> bool:
+    """Whether a path is text, not bytes that the locale's encoding does not know."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_store(store: Path) -> Path:
     """The store's absolute path; it is writable, or can be made. Nothing is made here.
 
@@ -151,6 +161,12 @@ def check_store(store: Path) -> Path:
         ConfigError: It cannot be written.
     """
     store = store.expanduser().resolve()
+    if not str(store).isascii() and not _is_text(str(store)):
+        raise ConfigError(
+            "paths.store",
+            f"{str(store)!r} cannot be read in this locale, which is not UTF-8",
+            "LC_ALL=C.UTF-8 dlsearch …",
+        )
     nearest = store
     while not nearest.exists():
         nearest = nearest.parent

@@ -17,6 +17,7 @@ from dlsearch.config.compose import resolve
 from dlsearch.config.progress import ProgressUnit, training_length
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_root
+from dlsearch.core.files.sqlite_url import sqlite_url
 from dlsearch.core.resume_key import resume_key
 from dlsearch.execution.resources.slots import slots
 
@@ -283,7 +284,7 @@ def _start_shipper(plan: _PlainRun, folder: Path) -> Shipper:
     from dlsearch.tracking.destination import remember
     from dlsearch.tracking.mlflow import shipper
 
-    uri = plan.cfg.tracking.uri or f"sqlite:///{plan.store / 'mlflow.db'}"
+    uri = plan.cfg.tracking.uri or sqlite_url(plan.store / "mlflow.db")
     remember(plan.store, folder, uri)
     return shipper.start(plan.store, uri)
 

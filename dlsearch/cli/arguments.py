@@ -12,6 +12,7 @@ from dlsearch.config.compose import compose_config, resolve
 from dlsearch.console.terminal import say
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_root
+from dlsearch.core.files.sqlite_url import sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,7 @@ def place(overrides: list[str], config_dirs: list[str] | None = None) -> Place:
     cfg = compose_config(overrides, config_dirs=config_dirs or [])
     store = Path(resolve(cfg, "paths.store")).expanduser().resolve()
     check_root(store)
-    uri = cfg.tracking.uri or f"sqlite:///{store / 'mlflow.db'}"
+    uri = cfg.tracking.uri or sqlite_url(store / "mlflow.db")
     weights = Path(resolve(cfg, "paths.weights")).expanduser()
     return Place(
         store=store,

@@ -7,6 +7,7 @@ who write: a table, a log line, a library, the interpreter's own last flush.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -18,6 +19,30 @@ from dlsearch.core.files.disk import FULL
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+#: The error handler of streams that cannot say every character: of a C locale, say.
+PLAINER = "dlsearch.plainer"
+_PLAINER = {
+    "·": "-",
+    "•": "*",
+    "●": "*",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "×": "x",
+    "…": "...",
+    "→": "->",
+    "≤": "<=",
+    "≥": ">=",
+    "±": "+-",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
+    "\u00a0": " ",
+    "\u2009": " ",
+    "\u202f": " ",
+}
 
 STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
@@ -54,6 +79,22 @@ class _Lasting(io.FileIO):
                 self._ends = False
                 raise ReaderGoneError from None
             return memoryview(data).nbytes
+
+
+def _make_plainer(error: UnicodeError) -> tuple[str, int]:
+    """Write what a stream's encoding does not have in characters that all have."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    plain = ""
+    for character in error.object[error.start : error.end]:
+        if "\u2500" <= character <= "\u257f":  # lines of tables
+            plain += "|" if character in "│┃║" else "-"
+        else:
+            plain += _PLAINER.get(character) or ascii(character)[1:-1]
+    return plain, error.end
+
+
+codecs.register_error(PLAINER, _make_plainer)
 
 
 def drop_all_output(number: int) -> None:
@@ -126,7 +167,7 @@ def _make_lasting(
     return io.TextIOWrapper(
         buffer,
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors=PLAINER,
         newline="\n",
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,

@@ -113,6 +113,37 @@ _KEY_OF = frozenset(
         "wandb",
     ]
 )
+#: Whose token is a secret, beside those of `_KEY_OF`.
+_OWNERS = frozenset(
+    [
+        "admin",
+        "bot",
+        "ci",
+        "csrf",
+        "device",
+        "git",
+        "hub",
+        "id",
+        "job",
+        "login",
+        "my",
+        "npm",
+        "oauth",
+        "oauth2",
+        "push",
+        "pypi",
+        "registry",
+        "root",
+        "security",
+        "server",
+        "site",
+        "sso",
+        "upload",
+        "user",
+        "xsrf",
+    ]
+)
+_PLAIN_WORDS = re.compile(r"[a-z]{1,12}(?:[_-][a-z]{1,12}){0,2}")
 _TOKENS_OF = frozenset(["access", "api", "auth", "bearer", "refresh", "session"])
 #: In capitals, too: no secret.
 _OPEN_KEYS = frozenset(
@@ -357,6 +388,20 @@ def names_secret(key: str, *, number: bool = False) -> bool:
     if last == "tokens":
         return before in _TOKENS_OF
     return (before, last) in _PAIRS or (last in _WORDS and not _is_harmless(last, before))
+
+
+def is_choice_of_code(key: str, value: str) -> bool:
+    """Whether a value under ``…_token`` is a word that code chooses by, as ``pool_token: average``.
+
+    Tokens that give access are drawn by machines and are no words. A key that says of which
+    service it is, or of whom, is taken at its word all the same.
+    """
+    words = [word.lower() for word in _SPLIT.split(key) if word]
+    if len(words) < 2 or words[-1] != "token" or _CONSTANT.fullmatch(key):
+        return False
+    if words[-2] in _TOKENS_OF or words[-2] in _KEY_OF or words[-2] in _OWNERS:
+        return False
+    return _PLAIN_WORDS.fullmatch(value) is not None
 
 
 def holds_secrets(key: str) -> bool:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from dlsearch.core.environment import LEAST
-from dlsearch.core.secret_names import holds_secrets, names_secret
+from dlsearch.core.secret_names import holds_secrets, is_choice_of_code, names_secret
 
 MASK = "***"
 #: A text that is longer is searched for the beginning of a token by one pattern: faster there than
@@ -201,6 +201,8 @@ def is_secret(key: str, value: Any = "") -> bool:
         return False
     if isinstance(value, str):
         if value.lower() in ("true", "false", "null", "none") or _NAMED.fullmatch(value):
+            return False
+        if is_choice_of_code(key, value):
             return False
         return names_secret(key, number=_NUMBER.match(value) is not None)
     return names_secret(key, number=isinstance(value, (int, float)))

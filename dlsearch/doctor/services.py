@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from dlsearch.core.files.sqlite_url import sqlite_file
 from dlsearch.doctor.models import DatabaseRecord
 from dlsearch.doctor.problems import Problems, first_line
 
@@ -29,7 +30,7 @@ def database(name: str, url: str, problems: Problems) -> DatabaseRecord:
     unknown = DatabaseRecord(_mask(url), kind)
     try:
         if kind == "sqlite":
-            return _ask_sqlite(unknown, Path(url.partition(":///")[2]))
+            return _ask_sqlite(unknown, sqlite_file(url) or Path())
         if kind in {"postgresql", "postgres"}:
             return _ask_postgresql(unknown, url)
     except ModuleNotFoundError:

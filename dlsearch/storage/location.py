@@ -11,10 +11,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from dlsearch.config.compose import seconds
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_root, plain
+from dlsearch.core.files.sqlite_url import PREFIX, sqlite_file, sqlite_url
 from dlsearch.storage.gated_sqlite import connect
 from dlsearch.tracking import layout
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 #: Tables of which a database of dlsearch has one at least.
 OURS = {"studies", "dlsearch_version", "dlsearch_alembic_version"}
 _MLFLOW_TABLES = {"experiments", "runs"}
-_SQLITE_PREFIX = "sqlite:///"
 #: Seconds to wait for another connection's lock.
 _BUSY_SECONDS = 60
 #: User and password of a URL.
@@ -138,9 +139,8 @@ def storage_url(store: Path, url: str | None) -> str:
         ConfigError: It is no URL of a database that can hold a study.
     """
     if url is None:
-        path = store.resolve() / "dlsearch.db"
-        return f"{_SQLITE_PREFIX}{path}"
-    if not url.startswith((_SQLITE_PREFIX, "postgresql://", "postgresql+")):
+        return sqlite_url(store.resolve() / "dlsearch.db")
+    if not url.startswith((PREFIX, "postgresql://", "postgresql+")):
         hint = "sqlite:///… or postgresql+psycopg://…"
         raise ConfigError("study.storage", f"expected a database URL, got {mask(url)!r}", hint)
     return url
@@ -148,9 +148,7 @@ def storage_url(store: Path, url: str | None) -> str:
 
 def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite URL; None for a server's."""
-    if not url.startswith(_SQLITE_PREFIX):
-        return None
-    return Path(url.removeprefix(_SQLITE_PREFIX))
+    return sqlite_file(url)
 
 
 def exists(url: str) -> bool:
@@ -264,7 +262,7 @@ def check_storage(url: str) -> None:
 
 def _read_sqlite_tables(path: Path) -> set[str]:
     """The names of a SQLite database's tables."""
-    uri = f"file:{path}?mode=ro"
+    uri = f"file:{quote(str(path))}?mode=ro"
     with closing(connect(uri, uri=True, timeout=_BUSY_SECONDS)) as connection:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
         return {row[0] for row in rows}

@@ -23,6 +23,7 @@ from sqlalchemy.engine import make_url
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_schema
+from dlsearch.core.files.sqlite_url import sqlite_url
 from dlsearch.core.retry import Backoff, retry
 from dlsearch.storage import schema
 from dlsearch.storage.gated_sqlite import connect
@@ -190,7 +191,7 @@ def _copy_to_memory(path: Path) -> sqlite3.Connection:
         copy = Path(folder, "copy.db")
         _copy_file(path, copy)
         try:
-            migrated = schema.open_tables(f"sqlite:///{copy}")
+            migrated = schema.open_tables(sqlite_url(copy))
             migrated.remove_session()
             if hasattr(migrated, "engine"):
                 migrated.engine.dispose()

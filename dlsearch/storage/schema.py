@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_schema
 from dlsearch.core.files.locks import file_lock
+from dlsearch.core.files.sqlite_url import escape_braces
 from dlsearch.core.versions import is_compared
 from dlsearch.storage.availability import ConnectionLostError, is_away
 from dlsearch.storage.gated_sqlite import GatedConnection, connect
@@ -133,7 +134,7 @@ def open_tables(url: str) -> RDBStorage:
     if _is_optunas_schema_known():
         return known_tables(url, engine, {})
     engine.dispose()
-    rdb = RDBStorage(url, engine_kwargs=connection_arguments(url))
+    rdb = RDBStorage(escape_braces(url), engine_kwargs=connection_arguments(url))
     if hasattr(rdb, "engine"):
         # Its first connections were made untuned.
         rdb.engine.dispose()
@@ -158,7 +159,7 @@ def known_tables(
         from dlsearch.storage.optuna_cache import UncheckedStorage
 
         return UncheckedStorage(url, engine)
-    return RDBStorage(url, engine_kwargs=engine_kwargs, skip_table_creation=True)
+    return RDBStorage(escape_braces(url), engine_kwargs=engine_kwargs, skip_table_creation=True)
 
 
 def _is_optunas_schema_known() -> bool:
@@ -219,7 +220,7 @@ def _create_or_migrate(url: str, engine: Engine) -> None:
         refuse_foreign(url, tables)
         refuse_newer(connection, tables)
     # This makes Optuna's tables, or checks them.
-    rdb = RDBStorage(url, engine_kwargs=connection_arguments(url))
+    rdb = RDBStorage(escape_braces(url), engine_kwargs=connection_arguments(url))
     rdb.remove_session()
     if hasattr(rdb, "engine"):
         rdb.engine.dispose()

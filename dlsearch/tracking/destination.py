@@ -22,6 +22,7 @@ from dlsearch.core.bounded import load_plain_yaml
 from dlsearch.core.files.durable import write_durably
 from dlsearch.core.files.inside import is_inside
 from dlsearch.core.files.regular import read_json
+from dlsearch.core.files.sqlite_url import PREFIX, sqlite_file, sqlite_url
 from dlsearch.core.masking import MASK, mask_text
 from dlsearch.tracking.journal import shipped_path
 
@@ -53,7 +54,7 @@ class Destination:
 
 def own_database(store: Path) -> str:
     """MLflow's database in the store, which stands for no address at all."""
-    return f"sqlite:///{store.resolve() / 'mlflow.db'}"
+    return sqlite_url(store.resolve() / "mlflow.db")
 
 
 def without_secrets(uri: str) -> str:
@@ -169,8 +170,10 @@ def is_allowed(store: Path, address: str) -> bool:
     Somebody else may have written the note: what is made, or written to, because of it lies in
     the store.
     """
-    if address.startswith("sqlite:///"):
-        return _is_file_in_store(store, address.removeprefix("sqlite:///"))
+    if address.startswith(PREFIX):
+        path = sqlite_file(address)
+        is_plain = path is not None and path.is_absolute() and "?" not in address
+        return is_plain and is_inside(store.resolve(), str(path))
     scheme, _, rest = address.partition("://")
     if not rest:
         return False
@@ -178,11 +181,6 @@ def is_allowed(store: Path, address: str) -> bool:
         return True
     is_database = scheme.partition("+")[0] in ("postgresql", "mysql", "mssql")
     return is_database and _has_harmless_query(rest)
-
-
-def _is_file_in_store(store: Path, name: str) -> bool:
-    is_plain = name.startswith("/") and not {"?", "%"} & set(name)
-    return is_plain and is_inside(store.resolve(), name)
 
 
 def _has_harmless_query(rest: str) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from dlsearch.console.output import PLAINER
+
 START = "import os, sys\nfrom dlsearch.console.output import outlast_readers, ReaderGoneError\n"
 
 
@@ -96,13 +98,13 @@ print("fits again", flush=True)
 
 def test_it_is_the_same_stream_otherwise() -> None:
     body = """
-before = [sys.stdout.encoding, sys.stdout.errors, sys.stdout.fileno(), sys.stdout.isatty(), sys.stdout.line_buffering]
+before = [sys.stdout.encoding, sys.stdout.fileno(), sys.stdout.isatty(), sys.stdout.line_buffering]
 print("first")
 outlast_readers()
 stream = sys.stdout
 outlast_readers()
 assert stream is sys.stdout
-after = [sys.stdout.encoding, sys.stdout.errors, sys.stdout.fileno(), sys.stdout.isatty(), sys.stdout.line_buffering]
+after = [sys.stdout.encoding, sys.stdout.fileno(), sys.stdout.isatty(), sys.stdout.line_buffering]
 assert after == before and sys.stdout.name == "<stdout>", (before, after)
 print("then ü")
 """
@@ -131,3 +133,10 @@ with open({str(tmp_path / "database")!r}, "w") as file:
 """
     assert run(body, preexec_fn=lambda: os.closerange(0, 3)).returncode == 0
     assert int((tmp_path / "database").read_text()) > 2
+
+
+def test_what_an_encoding_lacks_is_written_plainer() -> None:
+    text = "next: a · b – c … ±1 ≤ 2 ─│ ● é"
+    assert text.encode("ascii", PLAINER) == rb"next: a - b - c ... +-1 <= 2 -| * \xe9"
+    assert "é ·".encode("latin-1", PLAINER) == b"\xe9 \xb7"
+    assert "\udce4".encode("utf-8", PLAINER) == rb"\udce4"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dlsearch.core.secret_names import names_secret
+from dlsearch.core.secret_shapes import is_secret
 
 SECRET = [
     "password",
@@ -161,3 +162,14 @@ def test_it_names_none(name: str) -> None:
 )
 def test_a_number_is_secret_under_few_names(name: str, secret: bool) -> None:
     assert names_secret(name, number=True) is secret
+
+
+def test_a_word_that_code_chooses_by_is_no_secret() -> None:
+    for key, value in [("pool_token", "average"), ("task.time_token", "first-last")]:
+        assert not is_secret(key, value)
+    for key, value in [
+        ("pool_token", "x81Kq0zzP"), ("hub_token", "average"), ("token", "average"),
+        ("POOL_TOKEN", "average"), ("pool_password", "average"), ("user_token", "swordfish"),
+        ("pool_token", "abcdefghijklmnopqrstuvwxyz"),
+    ]:  # fmt: skip
+        assert is_secret(key, value), key

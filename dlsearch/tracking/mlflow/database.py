@@ -19,6 +19,7 @@ from pathlib import Path
 from dlsearch.console.terminal import warn
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_database, check_schema
+from dlsearch.core.files.sqlite_url import sqlite_file, sqlite_url
 from dlsearch.core.masking import mask_text
 from dlsearch.core.processes import process_tag
 
@@ -33,8 +34,7 @@ _BESIDE = ("", "-wal", "-shm", "-journal")
 
 def path_of(uri: str) -> Path | None:
     """The file that `uri` names; None for a server, or another database."""
-    name = uri.removeprefix("sqlite:///").partition("?")[0] if uri.startswith("sqlite:///") else ""
-    return Path(name) if name not in ("", ":memory:") else None
+    return sqlite_file(uri)
 
 
 def wanting(uri: str) -> bool:
@@ -149,7 +149,7 @@ def _make_whole(whole: Path, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, name)
         # makes the tables, and the experiment that each database has
-        MlflowClient(f"sqlite:///{draft}")
+        MlflowClient(sqlite_url(draft))
         # A copy, for MLflow keeps its connection to the draft: no file may be open under two names.
         with closing(sqlite3.connect(draft)) as made, closing(sqlite3.connect(whole)) as copy:
             made.backup(copy)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from dlsearch.console.terminal import say, warn
+from dlsearch.core.files.sqlite_url import escape_braces
 from dlsearch.core.masking import mask_text
 from dlsearch.tracking.mlflow import database
 
@@ -208,7 +209,7 @@ def _start_dashboard(store: Path, storage_url: str, port: int) -> _Server:
     return _start_server(
         "Optuna dashboard",
         command,
-        {_STORAGE: storage_url},
+        {_STORAGE: escape_braces(storage_url)},
         port,
         store / "ui-optuna.log",
     )
