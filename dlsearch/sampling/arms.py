@@ -66,7 +66,7 @@ class Arms:
             return None
         if key not in space:
             names = [dim.name for dim in space.dimensions if dim.choices]
-            hint = did_you_mean(str(key), names, "a choice that is searched")
+            hint = did_you_mean(str(key), names, f"{key}=a,b searches it")
             raise ConfigError(KEY, f"{key} is not searched", hint)
         dim = space[key]
         if dim.choices is None:
@@ -83,7 +83,7 @@ class Arms:
             raise ConfigError(
                 KEY,
                 f"{key} has one option alone, {only}",
-                f"{key}='choice({only}, …)'",
+                f"{key}='choice({only}, b)'",
             )
         return cls(key, tuple(dim.choices))
 
