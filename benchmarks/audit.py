@@ -230,6 +230,7 @@ def audit_confirmation(record: Row, audit: Audit) -> None:
     for place, comparison in enumerate(confirmation["comparisons"]):
         audit_comparison(f"confirmation.comparisons[{place}]", comparison, finalists, sign, audit)
     audit_winner(record, confirmation, sign, audit)
+    audit_chances(confirmation, sign, audit)
     seconds = [
         each["seconds"]
         for finalist in finalists
@@ -239,6 +240,38 @@ def audit_confirmation(record: Row, audit: Audit) -> None:
     audit.number(
         "confirmation.device_seconds", confirmation["device_seconds"], sum(seconds) or None
     )
+
+
+def audit_chances(confirmation: Row, sign: float, audit: Audit) -> None:
+    """The chance that racing gave each finalist that it dropped (docs/architecture.md)."""
+    finalists = confirmation["finalists"]
+    n_seeds = len(confirmation["seeds"])
+    for place, finalist in enumerate(finalists):
+        seeds = finalist["dropped_after"]
+        if seeds is None or finalist["failed"]:
+            continue
+        rows = {
+            other: [sign * values_by_replica(each)[replica] for replica in range(seeds)]
+            for other, each in enumerate(finalists)
+            if each["dropped_after"] is None or each["dropped_after"] >= seeds
+        }
+        leader = max(rows, key=lambda other: math.fsum(rows[other]))
+        compared = [
+            row for other, row in rows.items() if other == leader or not finalists[other]["default"]
+        ]
+        table = np.asarray(compared)
+        left = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+        degrees = (len(table) - 1) * (seeds - 1)
+        pooled = math.sqrt(2 * float(np.sum(left**2)) / degrees)
+        differences = np.subtract(rows[leader], rows[place])
+        spread = max(float(np.std(differences, ddof=1)), pooled)
+        t = float(np.mean(differences)) / spread * math.sqrt(seeds * n_seeds / (n_seeds - seeds))
+        chance = float(stats.t.cdf(-t, degrees))
+        audit.holds(
+            f"confirmation.finalists[{place}].chance",
+            math.isclose(finalist["chance"], chance, rel_tol=1e-4, abs_tol=1e-9),
+            f"the record says {finalist['chance']}, computed {chance}",
+        )
 
 
 def audit_winner(record: Row, confirmation: Row, sign: float, audit: Audit) -> None:

@@ -367,6 +367,50 @@ def chance(
     return float(stdtr(degrees, -t))
 
 
+def weigh_dropped(
+    field: Sequence[Finalist],
+    values: Sequence[Values],
+    n_seeds: int,
+    *,
+    maximize: bool,
+    rule: int,
+) -> dict[int, tuple[int, float]]:
+    """What racing saw of each finalist when it dropped it, but for those that had failed.
+
+    Args:
+        field: The finalists of a round that is over.
+        values: What is known of each.
+        n_seeds: Replicas of each.
+        maximize: Whether more is better.
+        rule: By which the round was decided.
+
+    Returns:
+        Finalist → after how many seeds, and its :func:`chance` then.
+    """
+    contest = _Contest(field, values, n_seeds, maximize, rule)
+    looks = range(LEAST_SEEDS, n_seeds)
+    dropped, _ = _drop_beaten(contest, looks)
+    found: dict[int, tuple[int, float]] = {}
+    for finalist, seeds in dropped.items():
+        alive = [f for f in range(len(field)) if dropped.get(f, n_seeds) >= seeds]
+        chances = _look_at(contest, alive, seeds).chances
+        if finalist in chances:
+            found[finalist] = seeds, chances[finalist]
+    return found
+
+
+class _Look(NamedTuple):
+    """What a comparison finds.
+
+    Args:
+        failed: Finalists with a failure, where another has none.
+        chances: Of ending ahead, for each other one but the leader and the default configuration.
+    """
+
+    failed: list[int]
+    chances: dict[int, float]
+
+
 def _find_beaten(
     contest: _Contest,
     alive: Sequence[int],
@@ -381,29 +425,40 @@ def _find_beaten(
         seeds: How many values of each are compared.
         comparisons: How often finalists are compared in a round.
     """
+    look = _look_at(contest, alive, seeds)
+    n_searched = sum(not finalist.default for finalist in contest.field)
+    n_rivals = max(1, n_searched - 1)
+    threshold = ERROR_RATE / (comparisons * n_rivals)
+    beaten = [finalist for finalist, found in look.chances.items() if found < threshold]
+    return sorted([*look.failed, *beaten])
+
+
+def _look_at(
+    contest: _Contest,
+    alive: Sequence[int],
+    seeds: int,
+) -> _Look:
+    """Compare the finalists of `alive` by their first `seeds` values."""
     field = contest.field
     clean = _collect_clean(contest, alive, seeds)
     if not clean:
-        return []
+        return _Look([], {})
 
     resolution = contest.resolution(clean.values())
     means = {finalist: _mean_of(values) for finalist, values in clean.items()}
     leader = _find_leader(contest, means, resolution)
     rivals = [f for f in alive if f != leader and not field[f].default]
-    beaten = [f for f in rivals if f not in clean]
     contenders = [f for f in rivals if f in clean]
     rows = [clean[f] for f in (leader, *contenders)]
     residual = _estimate_residual(rows)
-    n_searched = sum(not finalist.default for finalist in field)
-    n_rivals = max(1, n_searched - 1)
-    threshold = ERROR_RATE / (comparisons * n_rivals)
+    chances: dict[int, float] = {}
     for finalist in contenders:
         lead, spread = _compare_pairs(clean[leader], clean[finalist], residual)
         if spread <= resolution:  # the differences are equal: nothing is known about chance
+            chances[finalist] = 1.0
             continue
-        if chance(lead, spread, residual.degrees, seeds, contest.n_seeds) < threshold:
-            beaten.append(finalist)
-    return sorted(beaten)
+        chances[finalist] = chance(lead, spread, residual.degrees, seeds, contest.n_seeds)
+    return _Look([f for f in rivals if f not in clean], chances)
 
 
 def _collect_clean(
@@ -543,4 +598,5 @@ __all__ = [
     "finalists",
     "mean",
     "race",
+    "weigh_dropped",
 ]

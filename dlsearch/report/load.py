@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dlsearch.confirmation.racing import FIRST_RULE
 from dlsearch.report.checks import check_record
 from dlsearch.report.document import name_place, read_document, read_ledger_row
 from dlsearch.report.formats import epoch
@@ -383,6 +384,7 @@ def _read_finalization(raw: Mapping[str, Any] | None) -> Finalization | None:
         kept=raw.get("kept"),
         checkpoint=raw.get("checkpoint"),
         scoring_error=raw.get("scoring_error"),
+        rule=raw.get("rule") or FIRST_RULE,
     )
 
 

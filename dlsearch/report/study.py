@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from dlsearch.confirmation.racing import FIRST_RULE
+
 if TYPE_CHECKING:
     from dlsearch.core.types import JsonObject, Params
     from dlsearch.inspection.findings import FirstLayer, InsideFindings
@@ -219,6 +221,7 @@ class Finalization:
     kept: JsonObject | None
     checkpoint: str | None
     scoring_error: str | None = None
+    rule: int = FIRST_RULE
 
     @property
     def winner(self) -> Finalist | None:

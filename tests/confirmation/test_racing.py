@@ -11,6 +11,7 @@ from scipy import stats
 from dlsearch.confirmation.racing import (
     ERROR_RATE,
     FIRST_RULE,
+    RULE,
     Candidate,
     Finalist,
     chance,
@@ -18,6 +19,7 @@ from dlsearch.confirmation.racing import (
     key,
     mean,
     race,
+    weigh_dropped,
 )
 
 
@@ -184,6 +186,18 @@ def test_without_any_spread_nothing_is_concluded():
         field(3), [{0: v, 1: v} for v in (0.9, 0.5, 0.5, 0.4)], 5, maximize=True, racing=True
     )
     assert now.dropped == {}
+
+
+def test_what_racing_saw_of_those_that_it_dropped():
+    values = rows([0.90, 0.91, 0.9], [0.70, 0.712], [0.50, None], [0.1, 0.11])
+    found = weigh_dropped(field(3), values, 5, maximize=True, rule=RULE)
+    assert list(found) == [1], "the other one had failed"
+    seeds, seen = found[1]
+    assert seeds == 2
+    spread = max(np.std([0.2, 0.198], ddof=1), 0)
+    expected = chance(0.199, spread, 1, 2, 5)
+    assert seen == pytest.approx(expected)
+    assert weigh_dropped(field(3), values[:1] * 4, 5, maximize=True, rule=RULE) == {}
 
 
 def test_what_is_far_behind_is_dropped_and_the_default_never():

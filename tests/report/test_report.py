@@ -488,6 +488,11 @@ def test_seeds_that_racing_left_out_are_called_unlikely_to_matter(record: Record
     limits = " ".join(facts(view(record))["limits"])
     assert "unlikely to change the result (a chance of at most 5 % in all)" in limits
     assert "could not" not in limits
+    (chance,) = [
+        f["chance"] for f in facts(view(record))["confirmation"]["finalists"] if f["chance"]
+    ]
+    assert 0 < chance < 0.05
+    assert "(a chance of" in limits
 
 
 def test_a_finalist_that_was_dropped_on_equal_differences_is_named(record: Record) -> None:

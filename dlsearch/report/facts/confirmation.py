@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlsearch.confirmation.racing import weigh_dropped
 from dlsearch.report.facts.contents import (
     BandRow,
     Comparison,
@@ -21,6 +22,7 @@ from dlsearch.report.facts.contents import (
 from dlsearch.report.facts.intervals import compare_pairs, estimate_mean, quote_interval
 from dlsearch.report.facts.trials import describe_attempt
 from dlsearch.report.progress import training_limit
+from dlsearch.study.models import Finalist as RacedFinalist
 
 if TYPE_CHECKING:
     from dlsearch.report.study import Finalist, Finalization, Replica, Score, View
@@ -43,6 +45,7 @@ def describe_confirmation(view: View) -> Confirmation | None:
     finalists = final.configurations
     limit = training_limit(view.study)
     rows = [_describe_finalist(each, final, view.objective.sign, limit) for each in finalists]
+    _note_chances(rows, final, view.objective.maximize)
     winner = _find_place([finalist.winner for finalist in finalists])
     default = _find_place([finalist.default for finalist in finalists])
     runner_up = _find_runner_up(rows, winner, view.objective.sign)
@@ -154,6 +157,7 @@ def _describe_finalist(
         "params": finalist.params,
         "search_value": finalist.search_value,
         "dropped_after": finalist.dropped_after,
+        "chance": None,
         "failed": finalist.failures,
         "all_seeds": len(finalist.values) == len(final.seeds),
         "optimism": optimism,
@@ -162,6 +166,24 @@ def _describe_finalist(
         "ends": _describe_ends(completed, limit),
         "gap": measure_gap([replica.summary for replica in completed]),
     }
+
+
+def _note_chances(rows: Sequence[FinalistRow], final: Finalization, maximize: bool) -> None:
+    """Note in the rows what chance racing gave each finalist that it dropped."""
+    if not final.racing:
+        return
+    field = [
+        RacedFinalist(each.trial_number, each.default, each.params, each.search_value)
+        for each in final.configurations
+    ]
+    known: list[dict[int, float | None]] = []
+    for each in final.configurations:
+        over = [replica for replica in each.replicas if replica.value is not None or replica.failed]
+        known.append({replica.replica: replica.value for replica in over})
+    found = weigh_dropped(field, known, len(final.seeds), maximize=maximize, rule=final.rule)
+    for place, (seeds, chance) in found.items():
+        if rows[place]["dropped_after"] == seeds:
+            rows[place]["chance"] = chance
 
 
 def _name_finalist(finalist: Finalist) -> str:

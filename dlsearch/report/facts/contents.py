@@ -274,7 +274,11 @@ class Ends(TypedDict):
 
 
 class FinalistRow(MeanEstimate):
-    """A finalist, with the estimate of its mean over fresh seeds; `arm` is its option's name."""
+    """A finalist, with the estimate of its mean over fresh seeds; `arm` is its option's name.
+
+    `chance` is the one that it had of winning when racing dropped it; None where it was not
+    dropped, or for a failure.
+    """
 
     name: str
     arm: str | None
@@ -284,6 +288,7 @@ class FinalistRow(MeanEstimate):
     params: Params
     search_value: float | None
     dropped_after: int | None
+    chance: float | None
     failed: int
     all_seeds: bool
     optimism: float | None

@@ -119,7 +119,7 @@ def _limit_selection(
 def _limit_seeds(confirmation: Confirmation) -> Iterator[str]:
     """Which finalists have fewer seeds, by racing or by failure."""
     dropped = [
-        f"{finalist['name']} after {plural(finalist['dropped_after'], 'seed')}"
+        _word_dropped(finalist, finalist["dropped_after"])
         for finalist in confirmation["finalists"]
         if finalist["dropped_after"] is not None
     ]
@@ -135,13 +135,21 @@ def _limit_seeds(confirmation: Confirmation) -> Iterator[str]:
     ]
     if equal:
         yield (
-            f"Racing dropped {listed(equal)} on equal differences to the winner, by a rule that"
-            " took what rounding left open of them for their spread; new studies conclude nothing"
-            " from such differences."
+            f"Racing dropped {listed(equal)} on equal differences to the winner: its rule took what"
+            " rounding left open of them for their spread, so that this chance means nothing. New"
+            " studies conclude nothing from such differences."
         )
     failed = sum(finalist["failed"] for finalist in confirmation["finalists"])
     if failed:
         yield f"{plural(failed, 'replica')} did not complete; the means are of those that did."
+
+
+def _word_dropped(finalist: FinalistRow, seeds: int) -> str:
+    """When racing dropped a finalist, and what chance it had then."""
+    text = f"{finalist['name']} after {plural(seeds, 'seed')}"
+    if finalist["chance"] is None:
+        return text
+    return f"{text} (a chance of {probability(finalist['chance'])} to win)"
 
 
 def _is_dropped_without_spread(confirmation: Confirmation, comparison: Comparison) -> bool:

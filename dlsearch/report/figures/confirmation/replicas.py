@@ -29,7 +29,7 @@ from dlsearch.report.figures.confirmation.rows import (
 )
 from dlsearch.report.figures.marks import draw_mark, key_handle, mark_handle, write_note
 from dlsearch.report.figures.plate import NARROW, WIDE, Plate, PlateSize, is_spacious
-from dlsearch.report.formats import interval, listed, plural, score
+from dlsearch.report.formats import interval, listed, plural, probability, score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -227,13 +227,16 @@ def _caption(rows: Sequence[FinalistRow]) -> str:
     caption += _interval_in_words(rows)
     caption += " The triangle is the score of the search, from one training."
     dropped = [
-        f"{short_name(row)} after {plural(row['dropped_after'], 'seed')}"
-        for row in rows
-        if row["dropped_after"] is not None
+        _word_dropped(row, row["dropped_after"]) for row in rows if row["dropped_after"] is not None
     ]
     if dropped:
-        caption += f" Racing dropped {listed(dropped)}, unlikely to catch up with the leader."
+        caption += f" Racing dropped {listed(dropped)}: they were unlikely to win."
     return caption
+
+
+def _word_dropped(row: FinalistRow, seeds: int) -> str:
+    text = f"{short_name(row)} after {plural(seeds, 'seed')}"
+    return text if row["chance"] is None else f"{text} ({probability(row['chance'])})"
 
 
 def _interval_in_words(rows: Sequence[FinalistRow]) -> str:
