@@ -79,6 +79,16 @@ def test_the_whole_study_is_repeated_into_a_store_of_its_own(record: dict[str, A
     assert shlex.split(reproduce(view(record))["again"])[-2:] == ["--store", "again"]
 
 
+def test_verbs_look_where_the_study_is(record: dict[str, Any]) -> None:
+    record["study"]["overrides"] += ["paths.store=my runs", "study.storage=sqlite:///s.db"]
+    commands = reproduce(view(record))
+    again = shlex.split(commands["again"])
+    assert again[-3:] == ["--store", "again", "paths.store=my runs"]
+    for key in ("verify", "predict"):
+        words = shlex.split(commands[key] or "")
+        assert words[-2:] == ["paths.store=my runs", "study.storage=sqlite:///s.db"]
+
+
 def test_a_record_without_a_command_names_no_files(record: dict[str, Any]) -> None:
     record["study"].pop("command")
     commands = reproduce(view(record))

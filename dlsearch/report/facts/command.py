@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dlsearch.report.facts.contents import Commands
     from dlsearch.report.study import Finalist, Finalization, StudyDocument, View
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # which epoch is the best.
 _OF_THE_SEARCH = ("study.", "worker.", "space", "hydra/", "hydra.", "sampler", "pruner")
 _GOAL = ("study.objective", "study.direction")
+# Where a study's files are, and its database.
+_STORE = ("paths.store", "paths.data", "paths.weights")
+_STORAGE = "study.storage"
 # Hydra's options that say where configs come from, with a value of their own.
 _SOURCES = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 _SOURCES_WITH_VALUE = tuple(f"{option}=" for option in _SOURCES)
@@ -41,10 +44,11 @@ def reproduce(view: View) -> Commands:
     """The command of the study as it was given, and those of the winner where there is one."""
     document = view.document
     name = shlex.quote(document.name)
-    suffix = _admit_packages(document)
+    packages = _admit_packages(document)
+    store = _list_places(document, _STORE)
     commands: Commands = {
         "study": document.command,
-        "again": f"dlsearch reproduce {name} --store again{suffix}",
+        "again": f"dlsearch reproduce {name} --store again{store}{packages}",
         "winner": None,
         "verify": None,
         "predict": None,
@@ -54,6 +58,7 @@ def reproduce(view: View) -> Commands:
     training = _find_training(view)
     if training is not None:
         commands["winner"] = _train_one(document, training)
+    suffix = _list_places(document, (*_STORE, _STORAGE)) + packages
     if view.winner is not None:
         commands["verify"] = f"dlsearch verify {name}/{view.winner.number}{suffix}"
     if view.finalization is not None and view.finalization.winner is not None:
@@ -93,6 +98,12 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _list_places(document: StudyDocument, keys: Sequence[str]) -> str:
+    """The end of a command line that says where the study is, where the study's own said it."""
+    words = [word for word in document.overrides if _key_of(word) in keys]
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def _packages_of(document: StudyDocument) -> list[str]:
