@@ -57,6 +57,7 @@ DENIED: tuple[str, ...] = (
     "pytorch_lightning.loggers.mlflow",
     "pytorch_lightning.loggers.neptune",
     "pytorch_lightning.loggers.wandb",
+    "pytorch_lightning.profilers.xla",
     "torch.nn.cpp",
     "torch.nn.parallel",
     "torchvision.models.feature_extraction",

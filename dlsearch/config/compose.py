@@ -123,10 +123,8 @@ def _explain_missing_option(text: str) -> ConfigError | None:
 
 def _is_described(key: str, cause: BaseException) -> bool:
     """Whether a key stands in a section that describes an object of a class."""
-    parent = getattr(cause, "parent_node", None)
-    if not isinstance(parent, DictConfig):
-        return False
-    return "_target_" in parent and "." in key
+    parent: Any = getattr(cause, "parent_node", None)
+    return "." in key and OmegaConf.is_dict(parent) and "_target_" in parent
 
 
 def _explain_unknown_key(key: str, cause: BaseException, error: Exception) -> ConfigError:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 
 from dlsearch.cli.main import main
+from tests.e2e.running import ROOT
 
 GOOD = [
     ["model=mlp"],
@@ -115,3 +119,11 @@ def test_both_refuse_with_the_same_line(says, words):
     assert planned[0] == 2
     assert len(planned[1]) == 1, planned
     assert says("-m", *words) == planned
+
+
+def test_the_plans_of_the_documentation(says):
+    text = (ROOT / "docs/spaces.md").read_text()
+    commands = re.findall(r"^\$ dlsearch (plan .*)$", text, re.MULTILINE)
+    assert len(commands) >= 6
+    for command in commands:
+        assert says(*shlex.split(command)) == (0, []), command

@@ -17,7 +17,7 @@ from dlsearch.console.terminal import console, say, shown, warn
 PACKAGE = Path(dlsearch.__file__).parent
 #: Where the streams themselves are put in place; and a trial's traceback, which goes to its log.
 THEMSELVES = {"console/terminal.py", "console/streams.py", "console/output.py"}
-TRACEBACKS = {"execution/trial_main.py": 1}
+TRACEBACKS = {"execution/ensemble_scoring.py": 1, "execution/trial_main.py": 1}
 EVIL = "a\x1b]52;c;aGk=\x07b\x1b[2J\x1b[31m\x9b6n\r\n\b\x7f\u202ec\u2066\0"
 
 
