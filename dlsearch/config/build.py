@@ -43,21 +43,13 @@ ALLOWED: tuple[str, ...] = (
     "torchvision.ops",
     "torchmetrics",
     "pytorch_lightning.callbacks",
-    "pytorch_lightning.loggers",
     "pytorch_lightning.plugins",
-    "pytorch_lightning.profilers",
     "optuna.samplers",
     "optuna.pruners",
 )
-#: Within those, but out of reach: they generate code from the names in a net and run it, load
-#: what a path names, or send what they are given elsewhere.
+#: Within those, but out of reach: they generate code from the names in a net and run it, or load
+#: what a path names.
 DENIED: tuple[str, ...] = (
-    "pytorch_lightning.loggers.comet",
-    "pytorch_lightning.loggers.litlogger",
-    "pytorch_lightning.loggers.mlflow",
-    "pytorch_lightning.loggers.neptune",
-    "pytorch_lightning.loggers.wandb",
-    "pytorch_lightning.profilers.xla",
     "torch.nn.cpp",
     "torch.nn.parallel",
     "torchvision.models.feature_extraction",
@@ -77,9 +69,7 @@ BASES = frozenset(
         "optuna.samplers.nsgaii._crossovers._base.BaseCrossover",
         "pytorch_lightning.callbacks.callback.Callback",
         "pytorch_lightning.core.datamodule.LightningDataModule",
-        "pytorch_lightning.loggers.logger.Logger",
         "pytorch_lightning.plugins.precision.precision.Precision",
-        "pytorch_lightning.profilers.profiler.Profiler",
         "torch.nn.modules.module.Module",
         "torch.optim.lr_scheduler.LRScheduler",
         "torch.optim.optimizer.Optimizer",
@@ -126,6 +116,23 @@ GROUPS = (
     "sampler",
     "pruner",
 )
+#: Classes that write files, each for one place of a config alone, where it is seen to what they
+#: write. They are built from plain arguments by name.
+PLACED: Mapping[str, frozenset[str]] = {
+    "logger": frozenset(
+        {
+            "pytorch_lightning.loggers.CSVLogger",
+            "pytorch_lightning.loggers.TensorBoardLogger",
+        }
+    ),
+    "trainer.profiler": frozenset(
+        {
+            "pytorch_lightning.profilers.AdvancedProfiler",
+            "pytorch_lightning.profilers.PyTorchProfiler",
+            "pytorch_lightning.profilers.SimpleProfiler",
+        }
+    ),
+}
 #: Arguments of Lightning's Trainer that a node with a ``_target_`` may describe.
 BUILT_ARGUMENTS = ("profiler", "plugins", "strategy")
 _SPECIAL = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
@@ -170,7 +177,13 @@ def check_groups(
     nodes = {group: config.get(group) for group in GROUPS}
     trainer = config.get("trainer") or {}
     for argument in BUILT_ARGUMENTS:
-        nodes[f"trainer.{argument}"] = trainer.get(argument)
+        nodes[f"trainer.{argument}"] = _without_placed(trainer.get(argument), f"trainer.{argument}")
+    loggers = _to_plain(config.get("logger"))
+    if isinstance(loggers, Mapping):
+        nodes["logger"] = {
+            name: _without_placed(node, "logger", f"logger.{name}")
+            for name, node in loggers.items()
+        }
     for group, found in (options or {}).items():
         for option, node in found.items():
             nodes[f"{group}={option}"] = node
@@ -178,6 +191,46 @@ def check_groups(
         plain = _to_plain(node)
         check_targets(plain, key)
         _check_unescaped(plain, key)
+
+
+def is_placed(node: Any, place: str) -> bool:
+    """Whether a node describes a class of :data:`PLACED`, at its place."""
+    return isinstance(node, Mapping) and node.get("_target_") in PLACED.get(place, ())
+
+
+def build_placed(node: Mapping[str, Any], place: str, key: str) -> Any:
+    """Build a class of :data:`PLACED`; the caller has seen to where it writes.
+
+    Args:
+        node: Plain and resolved.
+        place: A key of :data:`PLACED`.
+        key: Where the node stands in the config.
+
+    Raises:
+        ConfigError: It has other than plain arguments by name, or its class refuses them.
+    """
+    check_resolved(node, key)
+    arguments = _arguments_of_placed(node, key)
+    assert is_placed(node, place)
+    try:
+        return _import_target(node["_target_"])(**arguments)
+    except Exception as error:
+        raise ConfigError(key, _first_line(error)) from error
+
+
+def _without_placed(node: Any, place: str, key: str = "") -> Any:
+    """What is left to check by its name of a node that may describe a class of :data:`PLACED`."""
+    plain = _to_plain(node)
+    return _arguments_of_placed(plain, key or place) if is_placed(plain, place) else plain
+
+
+def _arguments_of_placed(node: Mapping[str, Any], key: str) -> ConfigTree:
+    """The arguments of a class of :data:`PLACED`: plain ones, by name."""
+    arguments = {name: value for name, value in node.items() if name != "_target_"}
+    for name, value in arguments.items():
+        if name in _SPECIAL or isinstance(value, Mapping):
+            raise ConfigError(f"{key}.{name}", "expected plain arguments by name", "leave it out")
+    return arguments
 
 
 def _to_plain(node: Any) -> Any:

@@ -165,7 +165,7 @@ def test_several_callbacks_of_a_kind(config, tmp_path):
         (["+logger.net._target_=torch.nn.Identity"], r"^logger\.net\._target_: .* makes no logger"),
         (
             ["+logger.w._target_=pytorch_lightning.loggers.WandbLogger"],
-            r"^logger\.w\._target_: .*not a class or function of an allowed namespace",
+            r"^logger\.w\._target_: .* is outside the allow-list",
         ),
         (["trainer.profiler={x: 1}"], r"^trainer\.profiler\._target_: expected the dotted path"),
         (

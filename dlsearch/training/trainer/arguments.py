@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.plugins import Precision
 from pytorch_lightning.strategies import ParallelStrategy
 
-from dlsearch.config.build import BUILT_ARGUMENTS, build
+from dlsearch.config.build import BUILT_ARGUMENTS, build, build_placed, is_placed
 from dlsearch.config.compose import resolve
 from dlsearch.config.trainer_arguments import check_trainer, without_fast_dev_run
 from dlsearch.core.errors import ConfigError
@@ -70,6 +70,8 @@ def _build_argument(value: Any, key: str, cfg: DictConfig, run: Run) -> Any:
     node = dict(value)
     if key == "trainer.profiler" and "filename" in node:
         node.setdefault("dirpath", str(run.folder))
+    if is_placed(node, key):
+        return build_placed(node, key, key)
     return build(node, key)
 
 
@@ -95,10 +97,11 @@ def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
             hint = f"{key}._target_=pytorch_lightning.loggers.CSVLogger"
             raise ConfigError(key, "expected a logger by its _target_", hint)
         check_places(node, key, cfg)
-        described = dict(node)
-        if str(node["_target_"]).startswith("pytorch_lightning."):
-            described.setdefault("save_dir", str(run.folder))
-        logger = build(described, key)
+        if is_placed(node, "logger"):
+            described = {"save_dir": str(run.folder), **node}
+            logger = build_placed(described, "logger", key)
+        else:
+            logger = build(node, key)
         if not isinstance(logger, pl.loggers.Logger):
             raise ConfigError(f"{key}._target_", f"{node['_target_']!r} makes no logger")
         loggers.append(logger)
