@@ -69,15 +69,11 @@ class FailureWatch:
         """Why the search is to be stopped; None where it is not."""
         if self._is_settled:
             return None
-        ended = self._read_first_ends()
-        causes: list[FailureCause] = []
-        for attempt in ended:
-            cause = cause_of(attempt)
-            if cause is None or (causes and not cause.is_like(causes[0])):
-                self._is_settled = True
-                return None
-            causes.append(cause)
-        if len(causes) < self._limit:
+        causes = [cause_of(attempt) for attempt in self._read_first_ends()]
+        if not are_alike(causes):
+            self._is_settled = True
+            return None
+        if len(causes) < self._limit or causes[0] is None:
             return None
         if self._has_value():
             self._is_settled = True
@@ -109,6 +105,12 @@ class FailureWatch:
         )
         with self._storage.begin() as connection:
             return connection.execute(query.limit(1)).first() is not None
+
+
+def are_alike(causes: Sequence[FailureCause | None]) -> bool:
+    """Whether all are causes, and like the first."""
+    first = causes[0] if causes else None
+    return all(cause is not None and first is not None and cause.is_like(first) for cause in causes)
 
 
 def cause_of(attempt: Any) -> FailureCause | None:

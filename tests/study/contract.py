@@ -77,6 +77,20 @@ class StudyClientContract:
         assert status.counts == {RecordedTrialState.COMPLETE: 5}
         assert (status.best_number, status.best_value) == (4, 0.4)
 
+    @pytest.mark.parametrize(
+        ("limit", "place", "claimed"), [(3, "my.py:1", 3), (3, None, 8), (0, "my.py:1", 8)]
+    )
+    def test_three_failures_alike_from_the_start_are_the_last(self, limit, place, claimed):
+        client = self.study(8, max_identical_failures=limit)
+        count = 0
+        while (claim := client.claim(request())) is not None:
+            count += 1
+            cause = {"type": "ValueError", "message": str(count), "place": place}
+            ended = {**failed("exception"), "cause": cause}
+            assert client.finish(claim, Result.from_json(ended))
+        assert count == claimed
+        assert client.status().counts == {RecordedTrialState.FAILED: claimed}
+
     def test_a_claim_says_all_that_a_worker_needs(self):
         client = self.study(trial_timeout="90s")
         watcher = Watcher()

@@ -28,12 +28,14 @@ from dlsearch.space.space import Space
 from dlsearch.storage.studies import Budget, budget_columns
 from dlsearch.storage.trial_index import params_key
 from dlsearch.study.client import AttemptSummary, ClaimRequest, ClaimWatcher, Status, StudyFacts
+from dlsearch.study.identical_failures import are_alike
 from dlsearch.study.models import Claim, ConfirmClaim, Ending
 from dlsearch.study.states import AttemptKind, AttemptState, Direction, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dlsearch.core.failure_cause import FailureCause
     from dlsearch.core.types import JsonObject, Params
     from dlsearch.storage.attempts import Holder
     from dlsearch.study.client import Progress
@@ -180,6 +182,7 @@ class InMemoryClient:
         self._tried: dict[str, int] = {}  # the trial that first ran with parameters
         self._duplicates: dict[int, list[int]] = {}  # of a trial that runs
         self._best: _Best | None = None
+        self._first_causes: list[FailureCause | None] = []  # of the first ends
         self._attempts: list[_Attempt] = []
         self._by_token: dict[str, _Attempt] = {}
         self._live: dict[str, _Attempt] = {}
@@ -321,7 +324,17 @@ class InMemoryClient:
             return True
         if self._budget.is_time_over(now):
             return True
+        if self._is_failing():
+            return True
         return self._is_reached(request.target) or self._is_reached(self._budget.target)
+
+    def _is_failing(self) -> bool:
+        """Whether the first trials all failed alike, and no other has a value."""
+        limit = int(self._settings.get("max_identical_failures", 0))
+        if limit == 0 or len(self._first_causes) < limit:
+            return False
+        has_value = self._counts[TrialState.COMPLETE] + self._counts[TrialState.PRUNED] > 0
+        return not has_value and are_alike(self._first_causes[:limit])
 
     def _is_reached(self, target: float | None) -> bool:
         if target is None or self._best is None:
@@ -460,6 +473,8 @@ class InMemoryClient:
 
     def _tell(self, number: int, result: Result) -> None:
         """Give a trial its final state, and those that were proposed with the same parameters."""
+        is_exception = result.reason is FailureReason.EXCEPTION
+        self._first_causes.append(result.cause if is_exception else None)
         if result.state is AttemptState.COMPLETE:
             assert result.values is not None
             self._set_state(number, TrialState.COMPLETE, result.values)
