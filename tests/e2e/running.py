@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import sqlite3
@@ -12,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Compiled modules are kept, whatever the surroundings say: imports are most of what a small study
 #: costs.
 FAST = {"PYTHONDONTWRITEBYTECODE": ""}
+
+#: The log of an attempt's process.
+_LOG = re.compile(r"worker\.a\d+\.log$")
 
 #: The smallest trial that trains: a softmax regression on 64 digits for one epoch. What one batch
 #: tells of it beforehand is known: tests/execution/test_rehearsal.py is about that.
@@ -180,11 +184,22 @@ def until(condition: Callable[[], Any], timeout: float = 60, poll: float = 0.01)
     return found
 
 
+def trials_below(pid: int) -> list[psutil.Process]:
+    """The processes of attempts that `pid`, or a sealed server that it forked, has forked: each has its own log."""
+    found: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(OSError):
+                if _LOG.search(os.readlink(f"/proc/{child.pid}/fd/1")):  # noqa: PTH115
+                    found.append(child)
+    return found
+
+
 def new_child(pid: int, timeout: float = 60) -> psutil.Process:
-    """The next child that `pid` forks, a moment after it did."""
-    before = {child.pid for child in psutil.Process(pid).children()}
+    """The next attempt below `pid`, a moment after its process was forked."""
+    before = {child.pid for child in trials_below(pid)}
     return until(
-        lambda: next((c for c in psutil.Process(pid).children() if c.pid not in before), None),
+        lambda: next((c for c in trials_below(pid) if c.pid not in before), None),
         timeout,
         0.002,
     )

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.e2e.running import TINY, Site, exactly, until
+from tests.e2e.running import TINY, Site, exactly, trials_below, until
 
 pytestmark = pytest.mark.storm
 
@@ -55,7 +55,9 @@ def story(place, warm, forks):
             for c in psutil.Process(process.pid).children()
             if "dlsearch.execution.forkserver" in c.cmdline()
         )
-        until(lambda: len(server.children()) == 2)  # one that has not been forked yet is not lost
+        until(
+            lambda: len(trials_below(server.pid)) == 2
+        )  # one that has not been forked yet is not lost
         server.kill()
         until(lambda: any("lost" in states for states in site.attempts().values()))
         until(lambda: len(site.finished()) >= len(found["kept"]) + 6)
