@@ -70,7 +70,7 @@ class Arms:
             raise ConfigError(KEY, f"{key} is not searched", hint)
         dim = space[key]
         if dim.choices is None:
-            raise ConfigError(KEY, f"{key} is no choice, but {dim.text}", f"{key}='choice(…, …)'")
+            raise ConfigError(KEY, f"{key} is no choice, but {dim.text}", f"{key}='choice(a, b)'")
         if dim.when:
             parents = ", ".join(dim.when)
             raise ConfigError(
