@@ -283,8 +283,10 @@ def _read_breaches(raw: Mapping[str, Any]) -> tuple[Breach, ...]:
 
 
 def _read_seal(raw: Mapping[str, Any]) -> str | None:
-    """Who held the seal on the test set, in a few words."""
+    """Who held the seal on the test set, in a few words; these alone where a report was read."""
     seal = raw.get("seal")
+    if isinstance(seal, str):
+        return seal
     if not isinstance(seal, Mapping):
         return None
     by = str(seal.get("by"))

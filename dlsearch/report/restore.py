@@ -33,6 +33,8 @@ def restore_record(report: Mapping[str, Any]) -> JsonObject:
     replays = {row["number"]: row for row in report["replay"]}
     again = report["again"]
     trials = [_restore_trial(trial, replays[trial["number"]]) for trial in report["trials"]]
+    for row in report["accounting"].get("notes", []):
+        trials[row["number"]].setdefault("notes", []).append(row["note"])
     record: JsonObject = {
         "schema": RECORD_SCHEMA,
         "study": report["study"],
@@ -44,6 +46,9 @@ def restore_record(report: Mapping[str, Any]) -> JsonObject:
     openings = report["test"]["openings"]
     if openings is not None:
         record["openings"] = openings
+    in_store = report["test"].get("in_store")
+    if in_store is not None:
+        record["test_set"] = {"digest": in_store["digest"], "openings": in_store["openings"]}
     if report["pareto"]:
         record["pareto"] = report["pareto"]
     return record

@@ -77,6 +77,7 @@ def test_openings_of_the_test_set_by_other_studies_are_counted(
         "opened": 5,
         "by_others": 3,
         "text": text,
+        "openings": record["test_set"]["openings"],
     }
     assert text in found["limits"]
     assert "in one of 5 openings of it" in " ".join(found["claim"]["sentences"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlsearch.report.facts.intervals import quote_interval
 from dlsearch.report.formats import THIN, difference, interval, listed, p_value, plural, score
 
 if TYPE_CHECKING:
@@ -174,8 +175,9 @@ def _equals(text: str) -> str:
 
 
 def quoted_interval(estimate: FinalistRow | ArmPair) -> Interval | None:
-    """The interval that is quoted of few values: Student's; None where they have no spread."""
-    return estimate["student"]
+    """The interval that is quoted; None where the values have no spread."""
+    quoted = quote_interval(estimate)
+    return None if quoted is None else quoted.ends
 
 
 def _is_clear(pair: ArmPair) -> bool:

@@ -95,6 +95,7 @@ class TrialRow(TypedDict):
     attempts: list[AttemptRow]
     breaches: tuple[Breach, ...]
     state_sha256: str | None
+    seal: str | None
 
 
 class Won(TypedDict):
@@ -497,13 +498,22 @@ class MainScore(KindFacts):
     inside: InsideFindings | None
 
 
+class Opener(TypedDict):
+    """Whose an opening was: a study's, or with None a plain run's; `is_own` is this study's."""
+
+    study: str | None
+    is_own: bool
+
+
 class StoreOpenings(TypedDict):
     """All openings of the test set in the study's store, over all studies.
 
     `by_others` are those of other studies and of plain runs; `text` says so in a sentence.
+    `openings` are all of them, in the order of the record.
     """
 
     digest: str
+    openings: list[Opener]
     opened: int
     by_others: int
     text: str

@@ -154,6 +154,9 @@ def _count_in_store(view: View) -> StoreOpenings | None:
         "digest": view.test_set.digest,
         "opened": opened,
         "by_others": others.total(),
+        "openings": [
+            {"study": opening.study, "is_own": opening.is_own} for opening in view.test_set.openings
+        ],
         "text": f"{text} (test split {view.test_set.digest[:_SHOWN_DIGITS]}).",
     }
 

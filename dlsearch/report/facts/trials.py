@@ -44,6 +44,7 @@ def describe_trial(trial: Trial) -> TrialRow:
         "attempts": [describe_attempt(attempt) for attempt in trial.attempts],
         "breaches": trial.breaches,
         "state_sha256": trial.state_sha256,
+        "seal": trial.seal,
     }
 
 
