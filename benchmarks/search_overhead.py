@@ -9,8 +9,10 @@ training loss every 50 steps, validation each epoch, the parameters, the best ch
 run a trial in SQLite. All contenders train on the same images (the split is drawn once, before any
 clock runs).
 
-    limit           a raw PyTorch loop over tensors in memory in two 1-thread processes; nothing is logged
-    limit-rows      the same, with parameters and metrics written by MLflow's log_batch once an epoch
+    raw             a raw PyTorch loop as people write it, over tensors in memory, in two 1-thread processes; nothing is
+                    logged
+    limit           the same with everything that a step of dlsearch has: a fused optimizer, channels-last
+    limit-rows      the limit, with parameters and metrics written by MLflow's log_batch once an epoch
     dlsearch        `dlsearch -m …`, two workers, tracking on, from an empty store (decoding MNIST is part of its time,
                     and so are the study's own run, its storage and its report)
     optuna-2        Optuna, Lightning, DataLoader with torchvision's transforms, MLFlowLogger, ModelCheckpoint; two
@@ -38,6 +40,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import statistics
@@ -77,11 +80,17 @@ class Contender:
 
 
 CONTENDERS = {
+    "raw": Contender(
+        "raw as people write it: PyTorch loop, tensors in memory, two 1-thread processes, nothing logged",
+        ("limit.py",), 1,
+    ),
     "limit": Contender(
-        "the limit: raw PyTorch loop, tensors in memory, two 1-thread processes, nothing logged", ("limit.py",), 1
+        "the limit: raw with everything that we use (fused optimizer, channels-last)",
+        ("limit.py", "--step", "ours"), 1,
     ),
     "limit-rows": Contender(
-        "the limit with MLflow rows, written by `log_batch` once an epoch", ("limit.py", "--log", "rows"), 1
+        "the limit with MLflow rows, written by `log_batch` once an epoch",
+        ("limit.py", "--log", "rows", "--step", "ours"), 1,
     ),
     "dlsearch": Contender("**dlsearch**, two workers"),
     "optuna-2": Contender(
@@ -161,7 +170,7 @@ def environment(threads: int | None) -> dict[str, str]:
 
 
 def measure(name: str, spec: dict[str, Any], python: Path, timeout: float) -> dict[str, float]:
-    """One contender, once: seconds from process start to exit, of the first trial's start, of the first to the last.
+    """One contender, once: seconds from process start to exit, CPU, to the first trial, of the first to the last.
 
     Raises:
         Failed: It did not run all trials.
@@ -175,7 +184,7 @@ def measure(name: str, spec: dict[str, Any], python: Path, timeout: float) -> di
         )
         command = [*script, *contender.words[1:]] or dlsearch_command(spec, folder)
         with (folder / "log.txt").open("wb") as log:
-            t0, started = time.time(), time.perf_counter()
+            t0, started, used = time.time(), time.perf_counter(), _cpu_of_children()
             process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -207,10 +216,17 @@ def measure(name: str, spec: dict[str, Any], python: Path, timeout: float) -> di
         first, last = min(t["started"] for t in trials), max(t["ended"] for t in trials)
         return {
             "whole": whole,
+            "cpu": _cpu_of_children() - used,
             "first": first - t0,
             "trials": last - first,
             "score": statistics.mean(t["score"] for t in trials),
         }
+
+
+def _cpu_of_children() -> float:
+    """CPU time of all processes that have ended and were waited for, with theirs, seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def draw_split(spec: dict[str, Any], cache: Path) -> Path:
@@ -279,7 +295,7 @@ def report(
     for name, runs in sorted(found.items(), key=lambda item: _order(item[1])):
         title, failed = CONTENDERS[name].name, failures[name]
         if not runs:
-            rows.append([title, f"failed: {failed[0]}" if failed else "not run", *[""] * 5])
+            rows.append([title, f"failed: {failed[0]}" if failed else "not run", *[""] * 6])
             continue
         title += (
             f" ({len(failed)} of {len(failed) + len(runs)} runs failed: {failed[0]})"
@@ -288,19 +304,22 @@ def report(
         )
         columns = {
             key: machine.spread([run[key] for run in runs], 1)
-            for key in ("whole", "first", "trials")
+            for key in ("whole", "cpu", "first", "trials")
         }
+        if not CONTENDERS[name].words:  # nobody waits for the processes of its trials
+            columns["cpu"] = "–"
         score = f"{statistics.mean(run['score'] for run in runs):.4f}"
         rows.append(
             [
-                title, columns["whole"], times(name, "whole"), columns["first"], columns["trials"],
-                times(name, "trials"), score,
+                title, columns["whole"], times(name, "whole"), columns["cpu"], columns["first"],
+                columns["trials"], times(name, "trials"), score,
             ]
         )  # fmt: skip
     headings = [
         "contender",
         "whole, s",
         "× limit",
+        "CPU, s",
         "first trial starts at, s",
         "first to last trial, s",
         "× limit",

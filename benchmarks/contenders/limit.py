@@ -1,7 +1,10 @@
 """The limit: a raw PyTorch loop over tensors in memory, in two 1-thread processes.
 
-    python benchmarks/contenders/limit.py FOLDER [--log nothing|rows]
+    python benchmarks/contenders/limit.py FOLDER [--log nothing|rows] [--step plain|ours]
 
+`--step plain` is the loop as people write it: torch's default optimizer, tensors in torch's default
+format. `--step ours` has all that a step of dlsearch has: the optimizer is fused, images and the
+net's weights are channels-last.
 `--log rows` writes parameters and metrics to one MLflow run a trial in SQLite, by `log_batch`, once
 an epoch.
 """
@@ -46,7 +49,9 @@ def tensors(spec: dict[str, Any]) -> list[tuple[Any, Any]]:
     return sets
 
 
-def train_raw(config: Sequence[Any], seed: int, train: Any, val: Any, tell: Tell | None) -> float:
+def train_raw(
+    config: Sequence[Any], seed: int, train: Any, val: Any, tell: Tell | None, *, ours: bool
+) -> float:
     """The validation accuracy at the better epoch."""
     import torch
     import torch.nn.functional as F
@@ -54,7 +59,11 @@ def train_raw(config: Sequence[Any], seed: int, train: Any, val: Any, tell: Tell
     lr, dropout, weight_decay, batch_size = config
     torch.manual_seed(seed)
     net = work.lenet(dropout)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay)
+    if ours:
+        net = net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=lr, weight_decay=weight_decay, fused=True if ours else None
+    )
     (x, y), (x_val, y_val) = train, val
     best, step = 0.0, 0
     for epoch in range(work.EPOCHS):
@@ -127,7 +136,7 @@ class Rows:
 
 
 def main() -> None:
-    given, spec, folder = work.arguments(__doc__, log=("nothing", "rows"))
+    given, spec, folder = work.arguments(__doc__, log=("nothing", "rows"), step=("plain", "ours"))
     import torch
 
     if given.log == "rows":
@@ -135,6 +144,9 @@ def main() -> None:
         import mlflow.tracking  # noqa: F401  # once, before the fork
     torch.set_num_threads(1)
     sets = tensors(spec)
+    ours = given.step == "ours"
+    if ours:
+        sets = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in sets]
     context = multiprocessing.get_context("fork")
     counter = context.Value("i", 0)
 
@@ -147,7 +159,8 @@ def main() -> None:
             if number >= len(spec["configs"]):
                 return
             config, started = spec["configs"][number], time.time()
-            score = train_raw(config, number, *sets, rows.open(number, config) if rows else None)
+            tell = rows.open(number, config) if rows else None
+            score = train_raw(config, number, *sets, tell, ours=ours)
             if rows:
                 rows.close()
             work.Book(folder).add(number, started, score)
