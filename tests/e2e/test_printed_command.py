@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 from dlsearch.training import checkpoints
@@ -21,10 +22,19 @@ DROPOUT = [
 OWN = ["experiment=late", "allow_targets=[tests.late]", "study.n_trials=1"]
 
 
-def printed(site, name):
-    """The words of the command, as the report's page prints it."""
+TITLES = {
+    "again": "The whole study again from its record, and compared:",
+    "winner": "The winner alone:",
+    "verify": "Its trial again from the record, compared bit by bit:",
+    "predict": "The kept model on files of your own:",
+}
+
+
+def printed(site, name, title="winner"):
+    """The words of a command, as the report's page prints it."""
     page = (site.store / f"studies/{name}/report/report.md").read_text()
-    (command,) = re.findall(r"The winner alone:\n+```\w*\n(.*?)\n```", page, re.DOTALL)
+    beginning = re.escape(TITLES[title])
+    (command,) = re.findall(beginning + r"\n+```\w*\n(.*?)\n```", page, re.DOTALL)
     program, *words = shlex.split(command)
     assert program == "dlsearch"
     return words
@@ -98,6 +108,27 @@ def test_it_finds_a_module_of_the_users_own(site):
     words = printed(site, "own")
     assert words[:2] == ["--config-dir", "conf"]
     assert trained(site, words) == kept(site, "own")
+
+
+@pytest.mark.storm
+def test_every_command_of_a_report_works_as_it_is_printed(site):
+    """Of a study of the user's own module, in its folder: nothing is added to what is printed."""
+    site.run("--config-dir", "conf", "-m", *OWN, "study.name=all")
+    said = site.run(*printed(site, "all", "again"))
+    assert "1 of 1 trials bit-equal" in said
+    assert "equal" in site.run(*printed(site, "all", "verify"))
+    assert trained(site, printed(site, "all", "winner")) == kept(site, "all")
+    words = printed(site, "all", "predict")
+    image = np.zeros((1, *kept_shape(site, "all")), dtype=np.float32)
+    np.save(site.folder / "inputs.npy", image)
+    said = site.run(*["inputs.npy" if word == "FILE" else word for word in words])
+    assert "inputs.npy" in said
+
+
+def kept_shape(site, name):
+    """The shape of one input of a study."""
+    record = json.loads((site.store / f"studies/{name}/report/report.json").read_text())
+    return record["data"]["shape"]
 
 
 @pytest.mark.storm
