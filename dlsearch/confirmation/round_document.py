@@ -41,6 +41,8 @@ class RoundDocument(TypedDict):
     last attempt at it that does not count. ``scored`` is true once the test set has been scored.
     ``rule`` is the rule of racing that decides, :data:`dlsearch.confirmation.racing.FIRST_RULE`
     where there is none.
+    ``carried`` names, by place as text, the earlier rounds that trained a finalist, each with the
+    finalist's place there: those replicas count, and only what is missing is trained.
     """
 
     top: int
@@ -53,6 +55,7 @@ class RoundDocument(TypedDict):
     rule: NotRequired[int]
     choice: NotRequired[Choice]
     given_up: NotRequired[int]
+    carried: NotRequired[dict[str, list[list[int]]]]
 
 
 @dataclass(frozen=True)

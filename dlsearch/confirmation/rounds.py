@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from dlsearch.confirmation import racing
 from dlsearch.confirmation.arms import finalists_of_arms
+from dlsearch.confirmation.carrying import Source, find_carried, sources_of
 from dlsearch.confirmation.racing import Candidate, Part, Race
 from dlsearch.confirmation.round_document import (
     Choice,
@@ -79,6 +80,7 @@ class Round:
         tests: Attempts at the scoring, without those that a later session gave up.
         race: What is left to run, or who won.
         ends: How each replica ended; absent where it has not.
+        carried: Replicas that an earlier round trained.
     """
 
     number: int
@@ -90,6 +92,7 @@ class Round:
     tests: list[Attempt]
     race: Race
     ends: dict[Part, AttemptState]
+    carried: set[Part]
 
     @property
     def seeds(self) -> list[int]:
@@ -103,6 +106,16 @@ class Round:
     ) -> JsonObject:
         """What the replica's training came to; empty where it has not ended."""
         return result_of(self.attempts.get(Part(finalist, replica), []))
+
+    def round_of(self, finalist: int, replica: int) -> int:
+        """The round that trained a replica: this one, or an earlier one whose folder it has."""
+        part = Part(finalist, replica)
+        if part not in self.carried:
+            return self.number
+        complete = [
+            attempt for attempt in self.attempts[part] if attempt.state == AttemptState.COMPLETE
+        ]
+        return _split_number(complete[-1].number)[0]
 
     def of(self, attempt: Attempt | AttemptSummary) -> AttemptSubject:
         """What an attempt of this round is about."""
@@ -178,7 +191,8 @@ class Round:
                 continue
             if replica == self.race.kept:
                 best = len(runs)
-            runs.append(self._describe_run(CONFIRM, finalist, seed, replica))
+            run = self._describe_run(CONFIRM, finalist, seed, replica)
+            runs.append(replace(run, round=self.round_of(winner, replica)))
         assert best is not None
         if end_of(self.refits, max_attempts) is AttemptState.COMPLETE:
             run = self._describe_run(REFIT, finalist, self.document["refit_seed"])
@@ -300,6 +314,9 @@ class Rounds:
     def _read(self, row: sa.Row[Any]) -> Round:
         document: RoundDocument = parse_json(row.document, IN_DATABASE)
         attempts = self._read_replicas(row.round)
+        carried = self._read_carried(document)
+        for part, before in carried.items():
+            attempts[part] = [*before, *attempts.get(part, [])]
         ends: dict[Part, AttemptState] = {}
         for part, at_part in attempts.items():
             end = end_of(at_part, self.study.max_attempts)
@@ -317,6 +334,7 @@ class Rounds:
             tests=[attempt for attempt in tests if attempt.attempt > given_up],
             race=Race({}, [], winner=None, kept=None, decided=False),
             ends=ends,
+            carried=set(carried),
         )
         found.race = self._race_of(found)
         return found
@@ -329,6 +347,28 @@ class Rounds:
             if number == round_number:
                 found.setdefault(part, []).append(attempt)
         return found
+
+    def _read_carried(self, document: RoundDocument) -> dict[Part, list[Attempt]]:
+        """The attempts at the replicas that earlier rounds trained whole, as parts of this one.
+
+        Those that failed then are tried again.
+        """
+        sources = sources_of(document)
+        places = {each: place for place, of_place in sources.items() for each in of_place}
+        if not places:
+            return {}
+        found: dict[Part, list[Attempt]] = {}
+        for attempt in self.study.leases.rows(kind=CONFIRM):
+            number, part = _split_number(attempt.number)
+            place = places.get(Source(number, part.finalist))
+            if place is not None and part.replica < len(document["seeds"]):
+                found.setdefault(Part(place, part.replica), []).append(attempt)
+        most = self.study.max_attempts
+        return {
+            part: attempts
+            for part, attempts in found.items()
+            if end_of(attempts, most) is AttemptState.COMPLETE
+        }
 
     def _read_attempts(
         self,
@@ -424,7 +464,7 @@ class Rounds:
         last = self.last()
         if last is not None and wanted.is_covered_by(last.document):
             return last
-        self._open(1 if last is None else last.number + 1, wanted)
+        self._open(last, wanted)
         return self.last()
 
     def _wanted_round(self) -> WantedRound | None:
@@ -466,15 +506,28 @@ class Rounds:
 
     def _open(
         self,
-        number: int,
+        last: Round | None,
         wanted: WantedRound,
     ) -> None:
-        """Write a new round."""
-        replicas = range(int(wanted.settings.seeds))
+        """Write a new round.
+
+        It takes over the seeds of the round before it, and the replicas of those who are among its
+        finalists again, unless the study's config has changed since.
+        """
+        number = 1 if last is None else last.number + 1
+        count = int(wanted.settings.seeds)
+        seeds = [replica_seed(self.study.seed, number, replica) for replica in range(count)]
         document = wanted.to_document(
-            seeds=[replica_seed(self.study.seed, number, replica) for replica in replicas],
+            seeds=seeds,
             refit_seed=refit_seed(self.study.seed, number),
         )
+        if last is not None and not self._has_drifted():
+            carried = find_carried(wanted.finalists, last.document, last.number)
+            document["seeds"] = [*carried.seeds, *seeds[len(carried.seeds) :]][:count]
+            document["carried"] = {
+                str(place): [list(source) for source in sources]
+                for place, sources in carried.sources.items()
+            }
         with self.storage.begin() as connection:
             row = sa.insert(RoundRow).values(
                 study=self.study.name,
@@ -483,6 +536,10 @@ class Rounds:
                 document=json.dumps(document),
             )
             connection.execute(row)
+
+    def _has_drifted(self) -> bool:
+        """Whether a later session went on with another config, so that old values are not its."""
+        return any(session.get("drift") for session in self.study.typed.sessions)
 
     def _next_task(self, now: Round) -> _Task | None:
         """What is to be claimed next; None where there is nothing now.

@@ -231,13 +231,30 @@ def close_round(study: Study, store: Path, now: Round) -> None:
     kept = kept_folder(study, now)
     if kept is not None and not now.document["scored"]:
         return  # the same command scores again, and wants the winner's checkpoints
-    for found in folder.glob(f"r{now.number}-*/ckpt"):
+    for found in [*folder.glob(f"r{now.number}-*/ckpt"), *_list_carried(folder, now)]:
         each = inside(store, found)
         if each.parent != store / str(kept):
             shutil.rmtree(each, ignore_errors=True)
         for name in ("last.ckpt", "previous.ckpt"):
             (each / name).unlink(missing_ok=True)
     closed.touch()
+
+
+def _list_carried(folder: Path, now: Round) -> list[Path]:
+    """Folders of checkpoints of the winner's replicas that an earlier round trained.
+
+    The scoring made those again that were not there any more.
+    """
+    winner = now.race.winner
+    found: list[Path] = []
+    for part in sorted(now.carried):
+        if part.finalist != winner:
+            continue
+        number = now.round_of(part.finalist, part.replica)
+        name = layout.replica_name(number, now.field[part.finalist].trial_number, part.replica)
+        if (folder / name / "ckpt").is_dir():
+            found.append(folder / name / "ckpt")
+    return found
 
 
 def _folders(study: Study, store: Path) -> list[Path]:

@@ -431,7 +431,7 @@ def _scores_of(now: Round, row: JsonObject) -> list[_Score]:
     found: list[_Score] = []
     for each in row["replicas"]:
         replica = each["replica"]
-        name = layout.replica_name(now.number, trial_number, replica)
+        name = layout.replica_name(now.round_of(winner, replica), trial_number, replica)
         step = now.result(winner, replica).get("best_step") or 0
         found.append(_Score(name, each["metrics"], step))
     if "refit" in row:

@@ -159,7 +159,8 @@ def kept_folder(study: Study, now: Round) -> str | None:
     if end_of(now.refits, study.max_attempts) is AttemptState.COMPLETE:
         name = f"r{now.number}-refit"
     else:
-        name = layout.replica_name(now.number, now.field[winner].trial_number, kept)
+        number = now.round_of(winner, kept)
+        name = layout.replica_name(number, now.field[winner].trial_number, kept)
     return layout.confirm_folder(study.name, name)
 
 

@@ -418,9 +418,10 @@ def _configuration_progress(now: Round, index: int) -> ConfigurationProgress:
 
 
 def _ended_replicas(now: Round) -> list[EndedReplica]:
-    """The trainings that have ended, by seed and then by finalist."""
+    """The trainings of this round that have ended, by seed and then by finalist."""
     records = []
-    for index, replica in sorted(now.ends, key=lambda key: (key[1], key[0])):
+    trained_here = set(now.ends) - now.carried
+    for index, replica in sorted(trained_here, key=lambda key: (key[1], key[0])):
         records.append(
             EndedReplica(
                 trial_number=now.field[index].trial_number,

@@ -34,7 +34,8 @@ def replica_seed(
 ) -> int:
     """The seed of replica `replica` of every finalist of round `number`.
 
-    Finalists share it, so that they are compared in pairs; it is fresh in each round.
+    Finalists share it, so that they are compared in pairs; it is fresh in each round;
+    a later one takes over the seeds of those before it, and has fresh ones for what it adds.
     """
     return derive_seed(study_seed, replica, f"confirm:{number}")
 

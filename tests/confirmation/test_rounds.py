@@ -276,8 +276,14 @@ def test_a_search_that_is_extended_is_confirmed_again_where_its_leaders_changed(
     record = read_record(study).to_json()
     found = record["finalization"]
     assert (found["round"], found["rounds"]) == (2, 2)
-    assert found["seeds"] == [replica_seed(0, 2, i) for i in range(3)]
-    assert not set(found["seeds"]) & {replica_seed(0, 1, i) for i in range(3)}
+    assert found["seeds"] == [replica_seed(0, 1, i) for i in range(3)]
+    trained = [c.finalist.trial_number for c in claims if c.kind == "confirm"]
+    assert trained == [6] * 3, "who was confirmed before keeps the replicas of then"
+    assert [len(c["replicas"]) for c in found["configurations"]] == [3] * 3
+    assert "confirm/r" in found["checkpoint"]
+    runs, _ = Rounds(study).last().to_score(study.max_attempts)
+    assert {run.name for run in runs} == {f"r2-t00006-s{i}" for i in range(3)}
+    assert [c["mean"] for c in found["configurations"]] == [pytest.approx(0.81)] * 3
     assert [t["round"] for t in record["test"]] == [1, 2]
     assert [c["trial_number"] for c in found["configurations"]] == [6, 2, 0]
 
@@ -291,8 +297,46 @@ def test_more_seeds_are_a_new_round_and_fewer_are_none(tmp_path):
         assert Rounds(study).done(), settings
         assert confirm(study) == []
     study = opened(tmp_path, given(seeds=4))
-    assert len([c for c in confirm(study) if c.kind == "confirm"]) == 12
+    added = [c for c in confirm(study) if c.kind == "confirm"]
+    assert [(c.replica, c.seed) for c in added] == [(3, replica_seed(0, 2, 3))] * 3
     assert Rounds(study).last().number == 2
+    study = opened(tmp_path, given(seeds=5))
+    added = [c for c in confirm(study) if c.kind == "confirm"]
+    assert [(c.replica, c.seed) for c in added] == [(4, replica_seed(0, 3, 4))] * 3
+    runs, _ = Rounds(study).last().to_score(study.max_attempts)
+    rounds = [(run.round, run.replica) for run in runs]
+    assert rounds == [(1, 0), (1, 1), (1, 2), (2, 3), (3, 4)], "each in the folder of its round"
+    assert [len(row) for row in values_by_finalist(study)] == [5] * 3
+
+
+def values_by_finalist(study):
+    now = Rounds(study).last()
+    return [now.values(place) for place in range(len(now.field))]
+
+
+def test_an_extended_search_trains_a_replica_that_failed_again(tmp_path):
+    study = opened(tmp_path, given())
+    search(study)
+    confirm(study, lambda claim: None if claim.finalist.trial_number == 1 else 0.8)
+    study = opened(tmp_path, given(5))
+    search(study, (0.5, 0.7, 0.65, 0.6, 0.95))
+    study = opened(tmp_path, given(5, top=3))
+    claims = [c for c in confirm(study) if c.kind == "confirm"]
+    assert {c.finalist.trial_number for c in claims} == {1, 4}
+
+
+def test_after_a_change_of_the_config_all_are_trained_afresh(tmp_path):
+    study = opened(tmp_path, given())
+    search(study)
+    confirm(study)
+    changed = given(5)
+    changed.config["study"]["allow_drift"] = True
+    changed.config["model"] = {**changed.config.get("model", {}), "width": 17}
+    study = opened(tmp_path, changed)
+    search(study, (0.5, 0.7, 0.9, 0.6, 0.95))
+    claims = [c for c in confirm(study) if c.kind == "confirm"]
+    assert len(claims) == 9
+    assert {c.seed for c in claims} == {replica_seed(0, 2, i) for i in range(3)}
 
 
 def test_racing_runs_fewer_replicas(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 
 import psutil
@@ -116,7 +117,9 @@ def test_an_extended_search_is_confirmed_again_and_the_training_on_both_splits_i
     assert "test set, opened twice for" in said
     warned = "note: the test set will be opened again; it has been opened once in this store so far"
     assert warned in said
-    assert said.index(warned) < said.index("confirm trial")
+    assert said.index(warned) < said.index("trial   2 ")
+    confirmed = re.findall(r"confirm (trial +\d+|default)", said)
+    assert set(confirmed) <= {"trial   2"}, "who was confirmed before is not trained again"
     assert "test set: opened twice" in site.run("status", "s")
     ((document,),) = site.rows(
         "SELECT document FROM dlsearch_test_evaluation ORDER BY id DESC LIMIT 1"
@@ -129,3 +132,7 @@ def test_an_extended_search_is_confirmed_again_and_the_training_on_both_splits_i
         p.parent.parent.name for p in (site.store / "studies/s/confirm").glob("r2-*/ckpt/best.ckpt")
     }
     assert kept == {"r2-refit"}
+    site.run("export", "s", "--out", "exported")
+    again = site.run(*command, "study.confirm.refit=true", "study.confirm.seeds=3")
+    assert set(re.findall(r"confirm (?:trial +\d+|default +)  seed (\d)", again)) == {"3"}
+    site.run("export", "s", "--out", "exported again")
