@@ -253,6 +253,7 @@ def make_draft(
     draft.enqueue = _enqueue(draft)
     _set_default(draft)
     _note_size(draft)
+    _note_steps(draft)
     return draft
 
 
@@ -303,6 +304,20 @@ def _smallest_size(draft: Draft) -> float:
     if arms is None:
         return draft.space.size()
     return min(arms.space_of(draft.space, place).size() for place in range(len(arms)))
+
+
+def _note_steps(draft: Draft) -> None:
+    """Say so where a pruner would compare trials that report at different steps."""
+    trainer = draft.config["trainer"]
+    names = [dim.name for dim in draft.space.dimensions if dim.name.endswith("batch_size")]
+    prunes = not str(draft.config["pruner"].get("_target_")).endswith(".NopPruner")
+    is_in_steps = training_length(trainer).unit is ProgressUnit.STEP
+    if is_in_steps and names and prunes and trainer.get("check_val_every_n_epoch") is not None:
+        draft.notices.append(
+            f"trials report at the ends of their epochs, which {names[0]} puts at different steps,"
+            " and a pruner compares equal steps: trainer.val_check_interval=50"
+            " trainer.check_val_every_n_epoch=null has all of them report at the same ones"
+        )
 
 
 def _compose(

@@ -188,3 +188,35 @@ def test_values_have_the_type_of_the_default(make):
 def test_no_text_stands_for_a_number(make, words):
     with pytest.raises(ConfigError, match=r"^optimizer\.lr: expected a number, got"):
         make(*words)
+
+
+def test_tied_values_follow_what_is_searched(make):
+    """An interpolation is resolved in each trial, through the values that it was given."""
+    from omegaconf import OmegaConf
+
+    draft = make("model=mlp", "space=none", "model.width=choice(8,16)",
+                 "+task.hidden=${model.width}", "+data.copies=${oc.select:model.absent,3}")  # fmt: skip
+    config = OmegaConf.create(config_of(draft, **{"model.width": 16}))
+    assert (config.task.hidden, config.data.copies) == (16, 3)
+
+
+def test_a_pruner_compares_trials_that_report_at_equal_steps(make):
+    words = ("model=mlp", "trainer.max_steps=300", "pruner=median")
+    (said,) = [each for each in make(*words).notices if "different steps" in each]
+    assert "trainer.val_check_interval=50 trainer.check_val_every_n_epoch=null" in said
+    typed = ("trainer.val_check_interval=50", "trainer.check_val_every_n_epoch=null")
+    for others in ((*words, *typed), (*words, "pruner=none"), (*words, "data.batch_size=64")):
+        assert not [each for each in make(*others).notices if "different steps" in each]
+
+
+def test_a_pruners_resource_is_the_length_in_steps(make):
+    assert make("model=mlp", "pruner=hyperband").config["pruner"]["max_resource"] == 10
+    draft = make("model=mlp", "pruner=hyperband", "trainer.max_steps=300")
+    assert draft.config["pruner"]["max_resource"] == 300
+    draft = make(
+        "model=mlp",
+        "pruner=patient",
+        "pruner@pruner.wrapped_pruner=hyperband",
+        "trainer.max_steps=300",
+    )
+    assert draft.config["pruner"]["wrapped_pruner"]["max_resource"] == 300
