@@ -206,6 +206,13 @@ class KeepsFunction(Plain):
         checkpoint["act"] = lambda x: x
 
 
+class LeavesOut(Plain):
+    """Less in the checkpoint than in the module."""
+
+    def on_save_checkpoint(self, checkpoint):
+        del checkpoint["state_dict"]["net.2.bias"]
+
+
 class ReadsTest(Plain):
     def on_fit_start(self):
         self.trainer.datamodule.test_dataloader()

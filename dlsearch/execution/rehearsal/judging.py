@@ -75,6 +75,11 @@ def judge(
         _check_intervals(first, trainer)
         judgement.objectives = [_settle_name(name, first, judgement) for name in objectives]
         _note_calls(shown, judgement)
+        if first.misfit:
+            judgement.notices.append(
+                "rehearsal: a checkpoint cannot be loaded again, so that no winner can be scored:"
+                f" {first.misfit}"
+            )
     _note_left_out(sights, candidates, judgement)
     return judgement
 

@@ -7,6 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from dlsearch.core.errors import ConfigError
 from dlsearch.execution.rehearsal.messages import Sight
 
 if TYPE_CHECKING:
@@ -19,14 +20,19 @@ def listen_to(child: Child, timeout_s: float) -> list[Sight]:
     Args:
         child: It has described the configurations already.
         timeout_s: After so many seconds it is killed.
+
+    Raises:
+        ConfigError: It cannot begin.
     """
     until = time.monotonic() + timeout_s
     sights: list[Sight] = []
     try:
         while _has_word(child, until):
             message = child.channel.receive()
-            if not message or "error" in message:  # it is through, has died, or cannot go on
+            if not message:  # it is through, or has died
                 return sights
+            if "error" in message:
+                raise ConfigError(*message["error"])
             sights.append(Sight.from_json(message))
     except BaseException:
         child.signal(signal.SIGKILL)

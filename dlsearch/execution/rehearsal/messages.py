@@ -101,6 +101,7 @@ class Sight:
         missing_calls: What was asked of the logger that it has not.
         is_validated: Whether anything was validated.
         not_validated: Why not, else.
+        misfit: Why its checkpoint does not fit the module that saved it; empty where it does.
         named_in_code: Objectives whose names stand in the module's code.
         progress_unit: In what its progress is counted.
         n_params: Trainable parameters.
@@ -122,6 +123,7 @@ class Sight:
     missing_calls: list[str] = field(default_factory=list)
     is_validated: bool = False
     not_validated: str = ""
+    misfit: str = ""
     named_in_code: list[str] = field(default_factory=list)
     progress_unit: str = ProgressUnit.EPOCH
     n_params: int = 0

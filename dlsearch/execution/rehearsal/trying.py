@@ -31,6 +31,7 @@ from dlsearch.execution.rehearsal.messages import Fault, RehearsalPayload, Sight
 from dlsearch.execution.rehearsal.watching import Ending, Listener, ListeningLogger
 from dlsearch.planning.variations import Variation, VariationKind
 from dlsearch.tracking.journal import Journal
+from dlsearch.training import weights_file
 from dlsearch.training.building import (
     build_anywhere,
     build_callbacks,
@@ -43,7 +44,7 @@ from dlsearch.training.building import (
 )
 from dlsearch.training.failures import is_out_of_memory
 from dlsearch.training.kept_state import kept_state
-from dlsearch.training.loading import load_strictly
+from dlsearch.training.loading import WeightsMismatchError, load_strictly
 from dlsearch.training.progress import unit_of
 from dlsearch.training.run import Run
 from dlsearch.training.test_guard import Seal
@@ -267,8 +268,7 @@ class _Training:
                 trainer.fit(task, datamodule=data, weights_only=False)
             finally:
                 self._note(ending, trainer, task)
-            if saved.is_file():
-                _load(task, saved)
+            sight.misfit = _find_misfit(task, saved) if saved.is_file() else ""
             sight.not_validated = "" if sight.is_validated else _why_not_validated(trainer, task)
 
     def _note(self, ending: Ending, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -317,10 +317,20 @@ def _shorten(cfg: DictConfig, batches: int) -> DictConfig:
     return cfg
 
 
-def _load(task: pl.LightningModule, path: Path) -> None:
-    """Load the weights that this process has just saved, strictly."""
+def _find_misfit(task: pl.LightningModule, path: Path) -> str:
+    """Why the checkpoint that this process has just saved cannot be loaded; empty where it can.
+
+    Raises:
+        Exception: Its weights cannot be written to a file of weights, as those of every trial are.
+    """
     saved = torch.load(path, map_location="cpu", weights_only=False)
-    load_strictly(task, kept_state(task, saved["state_dict"]))
+    weights = kept_state(task, saved["state_dict"])
+    weights_file.write(path.with_suffix(".safetensors"), weights, {})
+    try:
+        load_strictly(task, weights)
+    except WeightsMismatchError as error:
+        return line_of_error(error).partition(": ")[2]
+    return ""
 
 
 def _why_not_validated(trainer: pl.Trainer, task: pl.LightningModule) -> str:
