@@ -417,8 +417,11 @@ class RunCallback(Checkpoint):
             _end_training(trainer)
 
     def _has_objectives(self, metrics: Mapping[str, float]) -> bool:
-        """Whether all objectives have a value that a training logs."""
-        return all(name in metrics for name in self.run.objectives if name not in BUILT_IN)
+        """Whether all objectives that a training logs have a value; the first is one of them."""
+        first, *others = self.run.objectives
+        if first not in metrics:
+            return False
+        return all(name in metrics or name in BUILT_IN for name in others)
 
     def _is_over(self, trainer: pl.Trainer, position: int) -> bool:
         """Whether the training ends with this report, whatever the pruner says."""
@@ -435,7 +438,7 @@ class RunCallback(Checkpoint):
         """Stop a training whose objective or own loss is not finite; whether this is one."""
         self.failure = find_non_finite(metrics, self.run.objectives) or self.losses.find()
         for name, value in metrics.items():
-            if name_of_number(value) is not None:
+            if self._validated and name_of_number(value) is not None:
                 self.not_finite[name] = self.not_finite.get(name, 0) + 1
         if self.failure is None:
             return False

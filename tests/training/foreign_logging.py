@@ -126,7 +126,6 @@ class TwoLoaders(Plain):
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         _, accuracy = self.losses(batch)
         self.log("val_acc", accuracy)
-        self.log("val_all", accuracy, add_dataloader_idx=False)
 
 
 class SecondLoaderOnly(Plain):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import warnings
 
 import pytest
 from omegaconf import OmegaConf
@@ -19,6 +18,9 @@ from dlsearch.training.metrics.finiteness import LastLosses
 from dlsearch.training.run import Interrupted, Run
 from tests.training import foreign_logging as foreign
 
+#: Lightning warns of much that these modules do on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 
 @functools.cache
 def composed(store, *overrides):
@@ -31,11 +33,10 @@ def composed(store, *overrides):
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    """Trains a module for four epochs, and returns the result with the positions reported."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    """Trains what `make` makes for four epochs; returns the result, and the reports."""
 
-    def run(module, *overrides, objective="val_acc", loaders=1, folder="run", **changes):
-        monkeypatch.setattr(fit_module, "build_task", lambda cfg: module)
+    def run(make, *overrides, objective="val_acc", loaders=1, folder="run", **changes):
+        monkeypatch.setattr(fit_module, "build_task", lambda cfg: make())
         monkeypatch.setattr(fit_module, "build_data", lambda cfg: foreign.Data(loaders))
         reported = []
 
@@ -82,7 +83,7 @@ def train(tmp_path, monkeypatch):
     (foreign.Dictionary, "by_hand", [0, 1, 2, 3], 1),
 ], ids=lambda value: getattr(value, "__name__", None))  # fmt: skip
 def test_a_report_is_what_was_logged_anew(train, module, objective, epochs, loaders):
-    result, reported = train(module(), objective=objective, loaders=loaders)
+    result, reported = train(module, objective=objective, loaders=loaders)
     assert result.state == "complete", result.error
     assert [position for position, _ in reported] == epochs
     assert [position for position, _ in result.history] == epochs
@@ -99,12 +100,12 @@ def test_metrics_that_were_not_logged_anew_are_no_part_of_a_report(train):
             if self.current_epoch == 0:
                 self.log("val_fid", 1.0)
 
-    _, reported = train(Costly())
+    _, reported = train(Costly)
     assert ["val_fid" in metrics for _, metrics in reported] == [True, False, False, False]
 
 
 def test_an_epoch_without_validation_is_no_report(train):
-    result, reported = train(foreign.Plain(), "trainer.check_val_every_n_epoch=2")
+    result, reported = train(foreign.Plain, "trainer.check_val_every_n_epoch=2")
     assert [position for position, _ in reported] == [1, 3]
     assert result.notes == []
 
@@ -120,7 +121,7 @@ def test_an_epoch_without_validation_is_no_report(train):
 ], ids=lambda value: getattr(value, "__name__", None))  # fmt: skip
 def test_an_objective_that_never_had_a_value_is_the_cause(train, module, objective, loaders, said):
     with pytest.raises(ConfigError) as caught:
-        train(module(), objective=objective, loaders=loaders)
+        train(module, objective=objective, loaders=loaders)
     assert str(caught.value).startswith(f"study.objective: {said}")
 
 
@@ -130,13 +131,13 @@ def test_an_objective_that_never_had_a_value_is_the_cause(train, module, objecti
     (lambda: foreign.Manual(diverges=True), "nan after epoch 2: the training loss"),
 ])  # fmt: skip
 def test_only_the_objective_and_the_training_loss_fail_a_trial(train, module, error):
-    result, _ = train(module())
+    result, _ = train(module)
     assert (result.state, result.reason, result.error) == ("failed", "nan", error)
     assert result.cause.type == "nan"
 
 
 def test_an_auxiliary_metric_that_is_nan_is_stored_as_such(train, tmp_path):
-    result, _ = train(foreign.RareClass())
+    result, _ = train(foreign.RareClass)
     assert result.state == "complete"
     assert result.not_finite["final/val_loss_rare"] == "nan"
     assert result.notes == ["val_loss_rare was not finite in 3 of its reports"]
@@ -156,7 +157,7 @@ def test_the_losses_of_a_batch_are_forgotten_with_the_next():
 
 
 def test_a_resumption_keeps_count_and_never_takes_a_later_epoch_for_the_best_one(train):
-    whole, seen = train(foreign.EveryOther(), objective="val_map")
+    whole, seen = train(foreign.EveryOther, objective="val_map")
     told = []
 
     def die(position, step, metrics):
@@ -167,8 +168,8 @@ def test_a_resumption_keeps_count_and_never_takes_a_later_epoch_for_the_best_one
         return bool(told)  # in the epoch after the first report
 
     with pytest.raises(Interrupted):
-        train(foreign.EveryOther(), objective="val_map", folder="a", report=die, stop=is_time)
-    again, reported = train(foreign.EveryOther(), objective="val_map", folder="a")
+        train(foreign.EveryOther, objective="val_map", folder="a", report=die, stop=is_time)
+    again, reported = train(foreign.EveryOther, objective="val_map", folder="a")
     assert [position for position, _ in reported] == [1, 3]
     assert (again.values, again.best_epoch, again.notes) == (
         whole.values, whole.best_epoch, whole.notes,
@@ -179,12 +180,12 @@ def test_a_resumption_keeps_count_and_never_takes_a_later_epoch_for_the_best_one
 
 
 def test_steps_are_reported_where_the_goal_is_new(train):
-    steps = ("trainer.max_epochs=null", "trainer.max_steps=12", "+trainer.log_every_n_steps=1")
-    result, reported = train(foreign.CountsSteps(), *steps, objective="reward")
+    steps = ("trainer.max_epochs=null", "trainer.max_steps=12", "trainer.log_every_n_steps=1")
+    result, reported = train(foreign.CountsSteps, *steps, objective="reward")
     assert [metrics["reward"] for _, metrics in reported] == [2.0, 5.0, 8.0, 11.0]
     assert result.values == [11.0]
     result, reported = train(
-        foreign.CountsStepsAndValidates(),
+        foreign.CountsStepsAndValidates,
         "trainer.max_epochs=null",
         "trainer.max_steps=8",
         objective="val_map",
@@ -207,7 +208,7 @@ def test_what_reached_its_last_epoch_is_complete(train, words, prune_at, state):
     def report(position, step, metrics):
         return position == prune_at
 
-    result, _ = train(Constant(), *words, report=report)
+    result, _ = train(Constant, *words, report=report)
     assert (result.state, result.epochs) == (state, prune_at + 1)
 
 
@@ -218,11 +219,11 @@ def test_early_stopping_counts_the_epochs_that_logged_its_metric(train):
                 self.log("val_map", 0.5)
 
     words = ("callbacks=default", "callbacks.early_stopping.patience=1", "trainer.max_epochs=9")
-    result, reported = train(Constant(), *words, objective="val_map")
+    result, reported = train(Constant, *words, objective="val_map")
     assert (result.state, result.epochs) == ("complete", 4)
     assert [position for position, _ in reported] == [1, 3]
     result, _ = train(
-        foreign.TrainOnly(lr=0.0),
+        lambda: foreign.TrainOnly(lr=0.0),
         *words,
         "+callbacks.early_stopping.monitor=val_loss",
         "+callbacks.early_stopping.strict=false",
