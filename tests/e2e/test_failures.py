@@ -6,12 +6,26 @@ import json
 
 import pytest
 
+EXPERIMENT = """
+# @package _global_
+defaults:
+  - override /model: null
+  - override /task: null
+  - override /data: null
+  - override /space: none
+  - override /callbacks: none
+
+task: {_target_: tests.e2e.failing.Failing, lr: 0.1}
+data: {_target_: tests.e2e.failing.Digits}
+study: {objective: val/recall@1, direction: maximize, n_trials: 5, rehearsal: false, confirm: {seeds: 1, top: 1}}
+trainer: {max_epochs: 4, accelerator: cpu}
+tracking: {system_metrics_s: null}
+space:
+  task.lr: interval(0.01, 0.5)
+"""
 WORDS = [
-    "-m", "study.name=s", "model=null", "data={_target_: tests.e2e.failing.Digits}",
-    "task={_target_: tests.e2e.failing.Failing, lr: 0.1}", "optimizer=null", "space=none", "callbacks=none",
-    "task.lr=interval(0.01, 0.5)", "study.objective=val/recall@1", "study.n_trials=5", "trainer.max_epochs=4",
-    "trainer.accelerator=cpu", "allow_targets=[tests.e2e.failing]", "study.confirm.top=1", "study.confirm.seeds=1",
-    "tracking.system_metrics_s=null", "hydra.launcher.workers=1",
+    "--config-dir", "conf", "-m", "experiment=failing", "study.name=s", "allow_targets=[tests.e2e.failing]",
+    "hydra.launcher.workers=1",
 ]  # fmt: skip
 CAUSE = r"does not fit (tests/e2e/failing.py:44)"
 
@@ -27,6 +41,8 @@ def mlflow_runs(site):
 @pytest.fixture(scope="module")
 def stopped(place):
     site = place("failing")
+    (site.folder / "conf/experiment").mkdir(parents=True)
+    (site.folder / "conf/experiment/failing.yaml").write_text(EXPERIMENT)
     return site, site.run(*WORDS, code=1)
 
 
