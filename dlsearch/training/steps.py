@@ -23,6 +23,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
 from dlsearch.training.determinism import unfilled
+from dlsearch.training.trainer.precision import Bf16Mixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +118,7 @@ def _has_plain_trainer(trainer: Any) -> bool:
     """One device, no accumulation, no profiler, and a precision that scales no loss."""
     precision = trainer.precision_plugin
     is_plain_precision = type(precision) is Precision or (
-        type(precision) is MixedPrecision and precision.scaler is None
+        type(precision) in (MixedPrecision, Bf16Mixed) and precision.scaler is None
     )
     return bool(
         is_plain_precision

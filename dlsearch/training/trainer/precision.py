@@ -20,10 +20,10 @@ def let_clip(trainer: pl.Trainer) -> None:
     """
     plugin = trainer.precision_plugin
     if type(plugin) is MixedPrecision and plugin.scaler is None:
-        trainer.strategy.precision_plugin = _Bf16Mixed("bf16-mixed", plugin.device)
+        trainer.strategy.precision_plugin = Bf16Mixed("bf16-mixed", plugin.device)
 
 
-class _Bf16Mixed(MixedPrecision):
+class Bf16Mixed(MixedPrecision):
     """Lightning's, without the check that is about scaled gradients."""
 
     def clip_gradients(
