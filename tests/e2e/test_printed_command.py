@@ -128,7 +128,7 @@ def test_every_command_of_a_report_works_as_it_is_printed(site):
 def kept_shape(site, name):
     """The shape of one input of a study."""
     record = json.loads((site.store / f"studies/{name}/report/report.json").read_text())
-    return record["data"]["shape"]
+    return record["study"]["data"]["shape"]
 
 
 @pytest.mark.storm
