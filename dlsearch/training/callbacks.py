@@ -20,8 +20,8 @@ from dlsearch.training.checkpoints import Note
 from dlsearch.training.fingerprint import metrics_digest
 from dlsearch.training.kept_state import kept_state, plain_json
 from dlsearch.training.metrics.finiteness import (
-    LastLosses,
     NonFinite,
+    TrainingLosses,
     find_non_finite,
     name_of_number,
 )
@@ -195,7 +195,7 @@ class RunCallback(Checkpoint):
         self.resumption = checkpoints.Resumption()
         self.pruned = False
         self.failure: NonFinite | None = None
-        self.losses = LastLosses()
+        self.losses = TrainingLosses()
         self.passed_over = 0  # epochs, or validations, without a value of an objective
         self.not_finite: dict[str, int] = {}  # reports in which an auxiliary metric was not
         self.best: BestPoint | None = None
@@ -242,7 +242,6 @@ class RunCallback(Checkpoint):
     ) -> None:
         """Count the time since the last batch as waiting for data."""
         self._waited += time.perf_counter() - self._batch_ended
-        self.losses.begin_batch()
         if self.batch_size is None:
             self.batch_size = length(batch) or 1
 
@@ -436,7 +435,9 @@ class RunCallback(Checkpoint):
 
     def _check_finite(self, trainer: pl.Trainer, metrics: dict[str, float]) -> bool:
         """Stop a training whose objective or own loss is not finite; whether this is one."""
-        self.failure = find_non_finite(metrics, self.run.objectives) or self.losses.find()
+        has_scaler = getattr(trainer.precision_plugin, "scaler", None) is not None
+        in_losses = self.losses.take(last_alone=has_scaler)
+        self.failure = find_non_finite(metrics, self.run.objectives) or in_losses
         for name, value in metrics.items():
             if self._validated and name_of_number(value) is not None:
                 self.not_finite[name] = self.not_finite.get(name, 0) + 1

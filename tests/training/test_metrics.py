@@ -7,6 +7,7 @@ import json
 import math
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from dlsearch.config.compose import compose_config
@@ -14,7 +15,7 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.tracking.journal import Journal, rows
 from dlsearch.training import fit as fit_module
 from dlsearch.training.fit import fit
-from dlsearch.training.metrics.finiteness import LastLosses
+from dlsearch.training.metrics.finiteness import TrainingLosses
 from dlsearch.training.run import Interrupted, Run
 from tests.training import foreign_logging as foreign
 
@@ -147,13 +148,20 @@ def test_an_auxiliary_metric_that_is_nan_is_stored_as_such(train, tmp_path):
     assert "nan" in [row["values"].get("val_loss_rare") for row in written]
 
 
-def test_the_losses_of_a_batch_are_forgotten_with_the_next():
-    losses = LastLosses()
-    for outputs in ({"loss": foreign.torch.tensor(float("inf"))}, None, {}, {"loss": "none"}):
-        losses.note_outputs(outputs)
-    assert losses.find().kind == "inf"
-    losses.begin_batch()
-    assert losses.find() is None
+@pytest.mark.parametrize(("values", "kind", "kind_of_last"), [
+    ([1.0, 2.0], None, None), ([1.0, float("inf"), 2.0], "inf", None), ([1.0, float("-inf")], "inf", "inf"),
+    ([float("nan"), float("inf")], "nan", "inf"), ([], None, None), ([float("nan"), *[1.0] * 2_500], "nan", None),
+])  # fmt: skip
+def test_losses_are_looked_at_once(values, kind, kind_of_last):
+    for last_alone, expected in ((False, kind), (True, kind_of_last)):
+        losses = TrainingLosses()
+        for value in values:
+            losses.note_outputs({"loss": torch.tensor(value, requires_grad=True)})
+        for outputs in (None, {}, {"loss": "none"}, {"loss": torch.zeros(2)}):
+            losses.note_outputs(outputs)
+        found = losses.take(last_alone=last_alone)
+        assert (found and found.kind) == expected
+        assert losses.take(last_alone=last_alone) is None
 
 
 def test_a_resumption_keeps_count_and_never_takes_a_later_epoch_for_the_best_one(train):

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 TRAINING_LOSS = "the training loss"
+#: So many are kept apart.
+MOST_LOSSES = 1_000
 
 
 @dataclass(frozen=True)
@@ -47,25 +50,21 @@ def find_non_finite(metrics: Mapping[str, float], names: Sequence[str]) -> NonFi
     return None
 
 
-class LastLosses:
-    """The losses of the last batch, which are looked at when an epoch ends.
+class TrainingLosses:
+    """The losses of a training since they were looked at last.
 
-    They stay where they are until then: to look at a loss on a GPU is to wait for it. A training
-    that has diverged has no finite loss any more. One whose loss was not finite for a batch and
-    that has gone on, as with a gradient scaler, has not.
+    They stay where they are until then: to look at a loss on a GPU is to wait for it.
     """
 
     def __init__(self) -> None:
         """There is none yet."""
         self._losses: list[Tensor] = []
 
-    def begin_batch(self) -> None:
-        """Forget those of the batch before."""
-        self._losses = []
-
     def note(self, loss: Tensor) -> None:
-        """Note a loss of this batch, without its graph."""
+        """Note a loss, without its graph."""
         self._losses.append(loss.detach() if loss.requires_grad else loss)
+        if len(self._losses) >= MOST_LOSSES:
+            self._losses = [_worst(self._losses), self._losses[-1]]
 
     def note_outputs(self, outputs: Any) -> None:
         """Note the loss that a ``training_step`` returned, if it did."""
@@ -73,13 +72,25 @@ class LastLosses:
         if isinstance(loss, Tensor) and loss.numel() == 1:
             self.note(loss)
 
-    def find(self) -> NonFinite | None:
-        """What of them is not finite; None where all are, or there are none."""
-        for loss in self._losses:
-            kind = name_of_number(float(loss))
-            if kind is not None:
-                return NonFinite(kind.lstrip("-"), TRAINING_LOSS)
-        return None
+    def take(self, *, last_alone: bool) -> NonFinite | None:
+        """What of them is not finite; None where all are, or there are none.
+
+        Args:
+            last_alone: Whether the others may be anything: a gradient scaler passes batches over.
+        """
+        losses = self._losses[-1:] if last_alone else self._losses
+        self._losses = []
+        if not losses:
+            return None
+        kind = name_of_number(float(_worst(losses)))
+        return None if kind is None else NonFinite(kind, TRAINING_LOSS)
+
+
+def _worst(losses: Sequence[Tensor]) -> Tensor:
+    """NaN where there is one, or else the largest loss, whatever its sign."""
+    device = losses[-1].device
+    values = [loss.reshape(()).to(device, torch.float32) for loss in losses]
+    return torch.stack(values).abs().max()
 
 
 class ManualLosses(pl.Callback):
@@ -91,7 +102,7 @@ class ManualLosses(pl.Callback):
         losses: Takes them.
     """
 
-    def __init__(self, losses: LastLosses) -> None:
+    def __init__(self, losses: TrainingLosses) -> None:
         """Nothing is noted yet."""
         self._losses = losses
 
