@@ -66,6 +66,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
     """
 
     _lean: _Step | None = None
+    _has_begun = False
 
     def run(self, data_fetcher: _DataFetcher) -> None:
         """An epoch."""
@@ -73,8 +74,19 @@ class LeanEpochLoop(_TrainingEpochLoop):
             super().run(data_fetcher)
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
-        """Decide again in every epoch: callbacks may have changed the trainer in between."""
+        """Decide again in every epoch: callbacks may have changed the trainer in between.
+
+        Lightning makes the first epoch's iterator before ``on_train_start``, where a resumed
+        training gets its random numbers back. A shuffling loader draws from these when its iterator
+        is made: here it is made again, where later epochs of an uninterrupted training make it.
+        """
+        fit_loop = self.trainer.fit_loop
+        is_made_early = fit_loop.is_resuming or self.restarting
+        is_first_after_resuming = not self._has_begun and self.trainer.current_epoch > 0
+        self._has_begun = True
         super().on_run_start(data_fetcher)
+        if is_first_after_resuming and is_made_early and self.batch_progress.current.ready == 0:
+            iter(data_fetcher)
         self._lean = _Step(self) if is_plain(self.trainer, data_fetcher) else None
 
     def advance(self, data_fetcher: _DataFetcher) -> None:

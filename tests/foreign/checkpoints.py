@@ -30,7 +30,7 @@ class Vocabulary:
 class Digits(pl.LightningDataModule):
     """Keeps a scaler and a vocabulary in its state."""
 
-    def __init__(self, batch_size=32, odd=False):
+    def __init__(self, batch_size=32, odd=False, shape=None):
         super().__init__()
         self.save_hyperparameters()
         self.vocabulary = None
@@ -280,9 +280,9 @@ class ResizedInSetup(Plain):
 
 
 class Parametrized(Plain):
-    """Reparametrized when the fit begins, so that a weight becomes two."""
+    """Reparametrized in a hook, so that a weight becomes two."""
 
-    def on_fit_start(self):
+    def setup(self, stage):
         if not nn.utils.parametrize.is_parametrized(self.net[0]):
             nn.utils.parametrizations.weight_norm(self.net[0])
 
@@ -337,6 +337,7 @@ class Ema(Plain):
         super().__init__(hidden, lr)
         self.average = copy.deepcopy(self.net).requires_grad_(False)
 
+    @torch.no_grad()
     def on_train_batch_end(self, outputs, batch, batch_idx):
         for mine, theirs in zip(self.average.parameters(), self.net.parameters(), strict=True):
             mine.lerp_(theirs, 0.2)

@@ -20,7 +20,7 @@ defaults:
   - override /callbacks: none
 
 task: {_target_: tests.foreign.checkpoints.Hyperparameters, lr: 0.02}
-data: {_target_: tests.foreign.checkpoints.Digits, odd: true}
+data: {_target_: tests.foreign.checkpoints.Digits, odd: true, shape: [64]}
 callbacks: {history: {_target_: tests.foreign.checkpoints.History}}
 study: {objective: val_acc, direction: maximize, n_trials: 2, confirm: {seeds: 1, top: 1}}
 trainer: {max_epochs: 2, accelerator: cpu}
