@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-MENDED = Path("mended")
+#: In a folder above that of a training.
+MENDED = "mended"
 
 
-class Digits(pl.LightningDataModule):
-    """Sixteen random samples, and a secret that is in the way."""
+class Samples(pl.LightningDataModule):
+    """Sixteen random samples."""
 
     def loader(self):
         x = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
@@ -40,7 +41,9 @@ class Failing(pl.LightningModule):
         return F.cross_entropy(out, y), (out.argmax(1) == y).float().mean()
 
     def training_step(self, batch, batch_idx):
-        if self.current_epoch == 1 and not MENDED.exists():
+        folders = Path(self.trainer.default_root_dir).parents
+        is_mended = any((folder / MENDED).exists() for folder in folders)
+        if self.current_epoch == 1 and not is_mended:
             raise ValueError(f"lr {self.lr:.3f} does not fit")
         loss, _ = self.losses(batch)
         return loss

@@ -16,7 +16,7 @@ defaults:
   - override /callbacks: none
 
 task: {_target_: tests.e2e.failing.Failing, lr: 0.1}
-data: {_target_: tests.e2e.failing.Digits}
+data: {_target_: tests.e2e.failing.Samples}
 study: {objective: val/recall@1, direction: maximize, n_trials: 5, rehearsal: false, confirm: {seeds: 1, top: 1}}
 trainer: {max_epochs: 4, accelerator: cpu}
 tracking: {system_metrics_s: null}
@@ -27,7 +27,7 @@ WORDS = [
     "--config-dir", "conf", "-m", "experiment=failing", "study.name=s", "allow_targets=[tests.e2e.failing]",
     "hydra.launcher.workers=1",
 ]  # fmt: skip
-CAUSE = r"does not fit (tests/e2e/failing.py:44)"
+CAUSE = r"does not fit (tests/e2e/failing.py:47)"
 
 
 def mlflow_runs(site):
