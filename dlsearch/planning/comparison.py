@@ -199,6 +199,6 @@ def _default_of_arm(
     def value_of(key: str) -> Any:
         if key not in draft.options:
             return resolve(composed, key)
-        return next(option for option, node in draft.options[key].items() if node == config[key])
+        return chosen.get(key, draft.chosen[key])
 
     return arms.space_of(draft.space, place).default_params(value_of)

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlsearch.config.build import check_groups
 from dlsearch.config.compose import explain, key_paths, resolve, seconds
-from dlsearch.config.declared import adapt_value
+from dlsearch.config.declared import adapt_value, is_int
 from dlsearch.config.progress import ProgressUnit, training_length
 from dlsearch.config.trainer_arguments import check_trainer
 from dlsearch.confirmation.racing import LIMIT
@@ -404,15 +404,18 @@ def _default_of(dim: Dimension, config: Mapping[str, Any], options: Options) -> 
     """The config's own value of a searched key, or that of an option that has it; else None."""
     if dim.is_group:
         return None
+    found = []
     for group, nodes in options.items():
         for node in nodes.values():
             if not _option_has(group, node, dim.name):
                 continue
-            if is_global(node):
-                return lookup(node[GLOBAL], dim.name)
             owner = owner_of(dim.name, [group])
-            return None if owner is None else lookup(node, owner[1])
-    return lookup(config, dim.name) if _has(config, dim.name) else None
+            key = dim.name if owner is None else owner[1]
+            found.append(lookup(node[GLOBAL] if is_global(node) else node, key))
+    if not found:
+        return lookup(config, dim.name) if _has(config, dim.name) else None
+    # an int where all of them are: else what the first has that is none
+    return next((value for value in found if not is_int(value)), found[0])
 
 
 def _option_has(group: str, node: Any, key: str) -> bool:
