@@ -36,9 +36,9 @@ import storage
 
 from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.clients.database_files import DatabaseFiles
-from dlsearch.execution.forkserver import Child, ForkServer
+from dlsearch.execution.processes.forkserver import Child, ForkServer
+from dlsearch.execution.processes.warm_server import WarmServer
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.warm_server import WarmServer
 from dlsearch.execution.worker import Worker, WorkerSettings
 from dlsearch.planning.open_study import document_of, open_study
 from dlsearch.storage.attempts import Holder

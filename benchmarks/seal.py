@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from dlsearch.config.compose import compose_config
-from dlsearch.core import landlock
-from dlsearch.execution.forkserver import Child, ForkServer, SealedServer
+from dlsearch.core.machine import landlock
+from dlsearch.execution.processes.forkserver import Child, ForkServer, SealedServer
 
 MODULES = [
     "dlsearch.training.fit",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dlsearch.core.nvml import DriverError, Gpu
+from dlsearch.core.machine.nvml import DriverError, Gpu
 from dlsearch.doctor import content, examine, machine, render, services
 from dlsearch.doctor.models import Examination
 from dlsearch.doctor.problems import Problems

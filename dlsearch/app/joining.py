@@ -22,7 +22,7 @@ from dlsearch.study.trial_config import trial_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dlsearch.execution.forkserver import Child, ForkServer
+    from dlsearch.execution.processes.forkserver import Child, ForkServer
     from dlsearch.study.study import Study
     from dlsearch.study.trial_secrets import TrialSecrets
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from dlsearch.execution.forkserver import ForkServer
-from dlsearch.execution.preload import preload
-from dlsearch.execution.signals import interrupt_on_stop
+from dlsearch.execution.processes.forkserver import ForkServer
+from dlsearch.execution.processes.preload import preload
+from dlsearch.execution.processes.signals import interrupt_on_stop
 
 if TYPE_CHECKING:
     from types import TracebackType

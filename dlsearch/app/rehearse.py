@@ -22,7 +22,7 @@ from dlsearch.planning.variations import list_variations
 if TYPE_CHECKING:
     from dlsearch.app.prepare import Prepared
     from dlsearch.core.types import JsonObject
-    from dlsearch.execution.forkserver import ForkServer
+    from dlsearch.execution.processes.forkserver import ForkServer
     from dlsearch.planning.draft import Draft
     from dlsearch.storage.database import StudyRow
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dlsearch.app.monitor import Monitor
     from dlsearch.app.prepare import Prepared
     from dlsearch.app.session import Session
-    from dlsearch.execution.forkserver import ForkServer
+    from dlsearch.execution.processes.forkserver import ForkServer
     from dlsearch.study.study import Study
 
 #: How long a database is waited for when all else is over.

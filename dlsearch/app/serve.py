@@ -13,11 +13,11 @@ from dlsearch.config.compose import resolve, seconds
 from dlsearch.core import permission
 from dlsearch.core.bounded import IN_DATABASE, parse_json
 from dlsearch.core.names import check_name
-from dlsearch.execution.forkserver import ForkServer
-from dlsearch.execution.preload import preload
+from dlsearch.execution.processes.forkserver import ForkServer
+from dlsearch.execution.processes.preload import preload
+from dlsearch.execution.processes.signals import Signals
 from dlsearch.execution.resources.capacity import Cards
 from dlsearch.execution.resources.slots import gpu_memory, slots, threads_of_study
-from dlsearch.execution.signals import Signals
 from dlsearch.storage.location import check_folders, patience, storage_of
 from dlsearch.study.trial_config import trial_config
 from dlsearch.study.trial_secrets import NO_SECRETS, TrialSecrets
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlsearch.app.session import Session
+    from dlsearch.execution.processes.warm_server import SealedStart
     from dlsearch.execution.resources.slots import Slot
-    from dlsearch.execution.warm_server import SealedStart
     from dlsearch.execution.worker import Worker
     from dlsearch.study.study import Study
     from dlsearch.tracking.handle import Shipper
@@ -159,7 +159,7 @@ class _Service:
         """The worker; it claims nothing yet."""
         from dlsearch.execution.clients.database import DatabaseClient
         from dlsearch.execution.clients.database_files import DatabaseFiles
-        from dlsearch.execution.warm_server import WarmServer
+        from dlsearch.execution.processes.warm_server import WarmServer
         from dlsearch.execution.worker import Worker, WorkerSettings
 
         study = self.study
@@ -186,7 +186,7 @@ class _Service:
 
     def _sealed_start(self) -> SealedStart:
         """What the server for trials is started with: the study's config, with its defaults."""
-        from dlsearch.execution.warm_server import SealedStart
+        from dlsearch.execution.processes.warm_server import SealedStart
 
         config = trial_config(
             self.study.document,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlsearch.app.view import View
-    from dlsearch.execution.forkserver import ForkServer
+    from dlsearch.execution.processes.forkserver import ForkServer
 
 
 @dataclass(frozen=True)

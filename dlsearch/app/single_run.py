@@ -112,8 +112,8 @@ def train(cfg: DictConfig, view: View) -> TrainingOutcome:
     Raises:
         ConfigError: The config describes nothing that can be trained; nothing was written.
     """
-    from dlsearch.core.threads import limit_threads
-    from dlsearch.execution.signals import interrupt_on_stop
+    from dlsearch.core.machine.threads import limit_threads
+    from dlsearch.execution.processes.signals import interrupt_on_stop
 
     interrupt_on_stop()
     plan = _check_config(cfg)

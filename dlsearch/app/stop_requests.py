@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from dlsearch.execution.signals import (
+from dlsearch.execution.processes.signals import (
     hears_hangups,
     ignore_further_hangups,
     interrupt_on_stop,

@@ -26,8 +26,8 @@ import dlsearch
 from dlsearch.core.files.inside import is_inside
 from dlsearch.core.files.regular import open_regular, read_text
 from dlsearch.core.git import Repository
+from dlsearch.core.machine.nvml import DriverError, list_gpus
 from dlsearch.core.masking import mask_code, mask_text
-from dlsearch.core.nvml import DriverError, list_gpus
 from dlsearch.core.permission import granted
 
 if TYPE_CHECKING:

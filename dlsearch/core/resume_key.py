@@ -2,8 +2,8 @@
 
 A training's checkpoint holds whatever the user's module put into it, and reading that back runs
 code that the file names. So a checkpoint is read back so only where a digest of it was recorded
-under this key (:mod:`dlsearch.training.resume_record`). The key lies in the user's own folder, not
-in the store: a store may be somebody else's.
+under this key (:mod:`dlsearch.training.state.resume_record`). The key lies in the user's own
+folder, not in the store: a store may be somebody else's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 from pathlib import Path
 
 from dlsearch.core.files.descriptor import Descriptor
-from dlsearch.core.processes import process_tag
+from dlsearch.core.machine.processes import process_tag
 
 _NAME = "resume.key"
 _BYTES = 32

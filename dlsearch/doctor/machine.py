@@ -7,11 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from dlsearch.core import landlock
-from dlsearch.core.nvml import DriverError, list_gpus
+from dlsearch.core.machine import landlock
+from dlsearch.core.machine.nvml import DriverError, list_gpus
 from dlsearch.doctor.models import CpuRecord, GpuRecord, MemoryRecord, SealAbility, StoreRecord
 from dlsearch.doctor.problems import Problems, first_line, format_size
-from dlsearch.execution.confinement import AUDIT_HOOK, KERNEL
+from dlsearch.execution.processes.confinement import AUDIT_HOOK, KERNEL
 from dlsearch.execution.resources.capacity import cgroup as _cgroup
 from dlsearch.execution.resources.capacity import tightest_quota
 from dlsearch.execution.resources.slots import cores

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlsearch.confirmation.rounds import Rounds
-    from dlsearch.execution.forkserver import Child
+    from dlsearch.execution.processes.forkserver import Child
     from dlsearch.execution.resources.slots import Slot
     from dlsearch.execution.study_files import NamedDocument
     from dlsearch.study.client import AttemptSummary, Progress, StudyClient, StudyFacts

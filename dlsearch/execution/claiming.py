@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dlsearch.core.files.disk import is_full
-from dlsearch.core.processes import ProcessIdentity
+from dlsearch.core.machine.processes import ProcessIdentity
 from dlsearch.execution.backpressure import TRIES
 from dlsearch.execution.claimer import Claimer, Wanted
 from dlsearch.execution.service import Service, is_outage

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.resume_key import resume_key
 from dlsearch.core.text import clean_value, line_of_error, traceback_of
-from dlsearch.execution.forkserver import ForkServer
-from dlsearch.execution.preload import preload
+from dlsearch.execution.processes.forkserver import ForkServer
+from dlsearch.execution.processes.preload import preload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dlsearch.core.types import ConfigTree, JsonObject
-    from dlsearch.execution.forkserver import Channel
+    from dlsearch.execution.processes.forkserver import Channel
     from dlsearch.training.ensemble import EnsembleReport, Trained
 
 _TARGET = "dlsearch.execution.ensemble_scoring:run_ensemble"

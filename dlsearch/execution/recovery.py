@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlsearch.core.processes import ProcessState, state_of
+from dlsearch.core.machine.processes import ProcessState, state_of
 
 if TYPE_CHECKING:
     from dlsearch.execution.run_journals import Ends

@@ -16,7 +16,7 @@ from dlsearch.confirmation.rounds import Rounds, result_of
 from dlsearch.core.bounded import IN_DATABASE, parse_json
 from dlsearch.core.files.disk import is_full
 from dlsearch.core.files.inside import inside, is_inside, plain
-from dlsearch.core.processes import ProcessState, state_of
+from dlsearch.core.machine.processes import ProcessState, state_of
 from dlsearch.core.text import line_of_error
 from dlsearch.records.confirmation import kept_folder
 from dlsearch.storage.attempts import holder_of

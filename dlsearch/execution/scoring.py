@@ -18,12 +18,12 @@ from dlsearch.inspection.describe import first_layer
 from dlsearch.inspection.inside import of_training
 from dlsearch.study.states import AttemptState
 from dlsearch.tracking.journal import Journal
-from dlsearch.training import portable
-from dlsearch.training.checkpoints import find_weights, is_whole
 from dlsearch.training.fit import fit
-from dlsearch.training.restoring import Expected, Restored, has_loader, of_result, restore
-from dlsearch.training.resume_record import ResumeRecord
 from dlsearch.training.run import Run
+from dlsearch.training.state import portable
+from dlsearch.training.state.checkpoints import find_weights, is_whole
+from dlsearch.training.state.restoring import Expected, Restored, has_loader, of_result, restore
+from dlsearch.training.state.resume_record import ResumeRecord
 from dlsearch.training.test_set import open_test_set, report_of
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from dlsearch.core.files.inside import plain
 from dlsearch.core.text import line_of_error
 from dlsearch.execution.attempt import Running, attempts_before, judge
 from dlsearch.execution.conversation import Conversation
-from dlsearch.execution.forkserver import ServerGoneError
 from dlsearch.execution.messages import TrialPayload
 from dlsearch.execution.outcome import TIMEOUT, KernelKills, failure
+from dlsearch.execution.processes.forkserver import ServerGoneError
 from dlsearch.execution.service import Service, is_of_one_attempt, is_outage
 from dlsearch.study.models import Ending
 from dlsearch.study.states import AttemptKind, AttemptState, FailureReason
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlsearch.execution.closing import Closer
-    from dlsearch.execution.forkserver import Child
     from dlsearch.execution.messages import ScoringPayload
+    from dlsearch.execution.processes.forkserver import Child
+    from dlsearch.execution.processes.warm_server import WarmServer
     from dlsearch.execution.resources.capacity import Cards
     from dlsearch.execution.resources.slots import Slot
-    from dlsearch.execution.warm_server import WarmServer
     from dlsearch.storage.attempts import Holder
     from dlsearch.study.models import Claim
 

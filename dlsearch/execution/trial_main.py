@@ -42,16 +42,16 @@ from dlsearch.execution.messages import (
     Unseal,
 )
 from dlsearch.execution.outcome import INTERRUPTED
-from dlsearch.execution.signals import hears_hangups
+from dlsearch.execution.processes.signals import hears_hangups
 from dlsearch.study.states import AttemptState, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dlsearch.core.types import JsonObject
-    from dlsearch.execution.confinement import SealRecord
-    from dlsearch.execution.forkserver import Channel
     from dlsearch.execution.messages import TrainedPayload
+    from dlsearch.execution.processes.confinement import SealRecord
+    from dlsearch.execution.processes.forkserver import Channel
     from dlsearch.execution.scoring import Trained
     from dlsearch.tracking.journal import Journal
     from dlsearch.training.run import FitResult, StartNote
@@ -123,8 +123,8 @@ def run_trial(channel: Channel, payload: JsonObject) -> None:
     """
     given = TrialPayload.from_json(payload)
     control = _Control(channel)
-    from dlsearch.core.threads import limit_threads
-    from dlsearch.execution.confinement import hold_for
+    from dlsearch.core.machine.threads import limit_threads
+    from dlsearch.execution.processes.confinement import hold_for
     from dlsearch.tracking.journal import Journal
     from dlsearch.training import inputs
     from dlsearch.training.fit import fit
@@ -257,7 +257,7 @@ def run_test(channel: Channel, payload: JsonObject) -> None:
     """
     given = ScoringPayload.from_json(payload)
     control = _Control(channel)
-    from dlsearch.core.threads import limit_threads
+    from dlsearch.core.machine.threads import limit_threads
     from dlsearch.execution.scoring import score
     from dlsearch.tracking.journal import Journal
     from dlsearch.training.run import FitResult, Interrupted, Run
@@ -317,7 +317,7 @@ def preflight(channel: Channel, payload: JsonObject) -> None:
             expected, hint]}``, and what the rehearsal shows.
         payload: A :class:`dlsearch.execution.messages.PreflightPayload`.
     """
-    from dlsearch.execution.confinement import run_apart
+    from dlsearch.execution.processes.confinement import run_apart
 
     built = run_apart(partial(_in_one_line, _check_models, payload))
     if "error" not in built:
@@ -335,7 +335,7 @@ def preflight(channel: Channel, payload: JsonObject) -> None:
 
 def _give_up_test_sets(given: PreflightPayload) -> JsonObject:
     """Have this process, which is to train, reach no test set."""
-    from dlsearch.execution.confinement import seal_process
+    from dlsearch.execution.processes.confinement import seal_process
 
     seal_process([OmegaConf.create(config) for config in given.configs], prepared=False)
     return {}
@@ -357,7 +357,7 @@ def _in_one_line(
 
 def _check_models(given: PreflightPayload) -> JsonObject:
     """Build everything but the data's files; of the model the base's is described."""
-    from dlsearch.execution.confinement import seal_process
+    from dlsearch.execution.processes.confinement import seal_process
 
     configs = [OmegaConf.create(config) for config in given.configs]
     found: JsonObject = {"seal": seal_process(configs, prepared=False)}
@@ -500,7 +500,7 @@ def _check_transfer(
 ) -> JsonObject:
     """``weights`` and ``files`` of the config's source, if it has one."""
     from dlsearch.training import transfer
-    from dlsearch.training.weights import published
+    from dlsearch.training.state.weights import published
 
     name = OmegaConf.select(cfg, "transfer.weights")
     if name is None:

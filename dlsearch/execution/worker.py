@@ -31,11 +31,11 @@ from dlsearch.storage.availability import PATIENCE_S
 from dlsearch.study.client import ClaimRequest
 
 if TYPE_CHECKING:
-    from dlsearch.execution.forkserver import ForkServer
+    from dlsearch.execution.processes.forkserver import ForkServer
+    from dlsearch.execution.processes.warm_server import WarmServer
     from dlsearch.execution.resources.capacity import Cards
     from dlsearch.execution.resources.slots import Slot
     from dlsearch.execution.study_files import StudyFiles
-    from dlsearch.execution.warm_server import WarmServer
     from dlsearch.study.client import StudyClient
 
 TICK_SECONDS = 0.5

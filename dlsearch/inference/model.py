@@ -24,7 +24,7 @@ from dlsearch.inference.archive import load_program
 from dlsearch.inference.description import ViewSettings, check_input
 from dlsearch.inference.onnx_file import check_onnx
 from dlsearch.training.evaluation.kinds import Kind, kind_of
-from dlsearch.training.loading import WeightsMismatchError, load_made, load_strictly
+from dlsearch.training.state.loading import WeightsMismatchError, load_made, load_strictly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
         OutputSpec,
     )
     from dlsearch.study.kept_model import Kept
-    from dlsearch.training.loading import StateDict
-    from dlsearch.training.weights_file import StoredWeights
+    from dlsearch.training.state.loading import StateDict
+    from dlsearch.training.state.weights_file import StoredWeights
 
 SPEC = "model.json"
 PROGRAM = "model.pt2"
@@ -111,7 +111,7 @@ def _read_weights(path: Path) -> StoredWeights:
     Raises:
         ConfigError: The file is damaged, or none of weights.
     """
-    from dlsearch.training import checkpoints
+    from dlsearch.training.state import checkpoints
 
     try:
         check(path)

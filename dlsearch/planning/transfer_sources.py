@@ -18,7 +18,7 @@ from dlsearch.config.compose import resolve
 from dlsearch.config.progress import epochs_of
 from dlsearch.config.transfer import settings, source
 from dlsearch.core.errors import ConfigError
-from dlsearch.core.processes import process_tag
+from dlsearch.core.machine.processes import process_tag
 from dlsearch.core.types import ConfigTree, JsonObject, Params
 from dlsearch.storage import location
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlsearch.core.files.inside import inside, is_inside
-from dlsearch.core.processes import ProcessState, state_of
+from dlsearch.core.machine.processes import ProcessState, state_of
 from dlsearch.storage.attempts import holder_of
 from dlsearch.tracking import layout
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from dlsearch.core.processes import ProcessIdentity, ProcessState, state_of
+from dlsearch.core.machine.processes import ProcessIdentity, ProcessState, state_of
 from dlsearch.storage.database import Attempt, Storage
 
 if TYPE_CHECKING:

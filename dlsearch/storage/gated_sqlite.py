@@ -1,6 +1,6 @@
 """SQLite connections whose calls keep forks of this process waiting.
 
-See :mod:`dlsearch.core.fork_gate` for the reason.
+See :mod:`dlsearch.core.machine.fork_gate` for the reason.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from dlsearch.core.fork_gate import enter, inside, leave
+from dlsearch.core.machine.fork_gate import enter, inside, leave
 
 P = ParamSpec("P")
 T = TypeVar("T")

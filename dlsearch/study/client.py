@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 # dlsearch.study.wire reads the annotations.
-from dlsearch.core.processes import ProcessIdentity  # noqa: TC001
+from dlsearch.core.machine.processes import ProcessIdentity  # noqa: TC001
 from dlsearch.core.types import JsonObject
 from dlsearch.storage.attempts import Holder  # noqa: TC001
 from dlsearch.study.states import AttemptKind, AttemptState, FailureReason, RecordedTrialState

@@ -55,8 +55,8 @@ MODEL_ID = "dlsearch.model.id"
 MODEL_ERROR = "dlsearch.model.error"
 TRACKING_WARNING = "dlsearch.tracking.warning"
 
-#: In the folder of a training: what MLflow gets of its net, as :mod:`dlsearch.training.portable`
-#: writes it.
+#: In the folder of a training: what MLflow gets of its net, as
+#: :mod:`dlsearch.training.state.portable` writes it.
 MODEL_FOLDER = "model"
 MODEL_ABOUT = "model.json"
 MODEL_PROGRAM = "model.pt2"
@@ -196,7 +196,8 @@ def confirm_folder(study: str, name: str = "") -> str:
 #: The best weights of a training, and, as earlier versions kept them, the checkpoint with them.
 WEIGHTS = "best.safetensors"
 CHECKPOINT = "best.ckpt"
-#: Which checkpoints of a training are this user's own (:mod:`dlsearch.training.resume_record`).
+#: Which checkpoints of a training are this user's own; see
+#: :mod:`dlsearch.training.state.resume_record`.
 RESUME_RECORD = "resume.json"
 
 

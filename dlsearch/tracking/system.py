@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from dlsearch.core.nvml import GpuMeter
+from dlsearch.core.machine.nvml import GpuMeter
 from dlsearch.tracking.layout import SYSTEM_PREFIX
 
 if TYPE_CHECKING:

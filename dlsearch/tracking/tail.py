@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from dlsearch.core.files.locks import exclusive_lock
 from dlsearch.core.files.regular import open_regular, read_json, write_text
-from dlsearch.core.processes import process_tag
+from dlsearch.core.machine.processes import process_tag
 from dlsearch.tracking.journal import opens, read, shipped_path
 
 if TYPE_CHECKING:

@@ -15,10 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
 from dlsearch.config.progress import ProgressUnit
 from dlsearch.core.errors import ConfigError
-from dlsearch.training import checkpoints, weights_file
-from dlsearch.training.checkpoints import Note
 from dlsearch.training.fingerprint import metrics_digest
-from dlsearch.training.kept_state import kept_state, plain_json
 from dlsearch.training.metrics.finiteness import (
     NonFinite,
     TrainingLosses,
@@ -32,9 +29,12 @@ from dlsearch.training.metrics.fresh import (
 )
 from dlsearch.training.micro_batches import length
 from dlsearch.training.progress import completed_units, unit_of
-from dlsearch.training.resume_record import Place, ResumeRecord
-from dlsearch.training.rng import RngState, restore_rng, rng_state
 from dlsearch.training.run import Interrupted, Run
+from dlsearch.training.state import checkpoints, weights_file
+from dlsearch.training.state.checkpoints import Note
+from dlsearch.training.state.kept_state import kept_state, plain_json
+from dlsearch.training.state.resume_record import Place, ResumeRecord
+from dlsearch.training.state.rng import RngState, restore_rng, rng_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     import pytorch_lightning as pl
 
-    from dlsearch.training.loading import StateDict
+    from dlsearch.training.state.loading import StateDict
 
 #: Objectives that no training logs.
 BUILT_IN = ("model/n_params",)

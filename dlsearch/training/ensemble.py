@@ -25,9 +25,9 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.tracking.journal import Journal
 from dlsearch.training.building import build_task
 from dlsearch.training.evaluation.classification import join_predictions
-from dlsearch.training.loading import WeightsMismatchError
-from dlsearch.training.restoring import Expected, Restored, restore
 from dlsearch.training.run import Run
+from dlsearch.training.state.loading import WeightsMismatchError
+from dlsearch.training.state.restoring import Expected, Restored, restore
 from dlsearch.training.test_guard import Seal
 from dlsearch.training.test_set import open_test_set
 

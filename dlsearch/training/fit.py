@@ -13,7 +13,7 @@ from dlsearch.core.failure_cause import FailureCause
 from dlsearch.core.files.disk import is_full
 from dlsearch.tracking.layout import SYSTEM_PREFIX
 from dlsearch.tracking.system import SystemSampler
-from dlsearch.training import checkpoints, determinism, transfer
+from dlsearch.training import determinism, transfer
 from dlsearch.training.building import (
     build_callbacks,
     build_data,
@@ -31,6 +31,7 @@ from dlsearch.training.metrics.finiteness import ManualLosses
 from dlsearch.training.micro_batches import MicroBatches, can_split
 from dlsearch.training.progress import completed_units, unit_of
 from dlsearch.training.run import FitResult, Run
+from dlsearch.training.state import checkpoints
 from dlsearch.training.test_guard import Seal
 from dlsearch.training.test_set import score_best
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from dlsearch.config.progress import ProgressUnit
     from dlsearch.training.building import ParameterCount
-    from dlsearch.training.loading import StateDict
+    from dlsearch.training.state.loading import StateDict
 
 
 def fit(cfg: DictConfig, run: Run) -> FitResult:

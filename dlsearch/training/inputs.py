@@ -17,7 +17,7 @@ from dlsearch.core.provenance import digest
 
 if TYPE_CHECKING:
     from dlsearch.core.types import JsonObject, Params
-    from dlsearch.training.restoring import Expected
+    from dlsearch.training.state.restoring import Expected
 
 #: Parts of the config that say where and how many, not what is trained.
 _APART = (
@@ -165,7 +165,7 @@ def expected_of(
     """
     import torch
 
-    from dlsearch.training.restoring import Expected
+    from dlsearch.training.state.restoring import Expected
 
     here = machine(cfg)
     there = result.get("inputs") or {}

@@ -138,7 +138,7 @@ class FitResult:
             (``trainer.deterministic=warn``).
         breaches: What reached for the sealed test set.
         seal: Who held the seal: the kernel or the audit hook (see
-            :class:`dlsearch.execution.confinement.SealRecord`); None where nobody said.
+            :class:`dlsearch.execution.processes.confinement.SealRecord`); None where nobody said.
         micro_batches: Parts in which each batch was trained.
         halve: Whether it ran out of memory, and might not in twice as many parts.
         resumption: The checkpoint that it resumed from, and those that were damaged; None without

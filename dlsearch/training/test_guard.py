@@ -1,7 +1,7 @@
 """The seal on the test set while a training runs, as far as Python can hold it.
 
 What Python can stop is stopped, and every try is written down. During a search the kernel holds the
-seal where it can (:mod:`dlsearch.execution.confinement`); then this one notes the tries.
+seal where it can (:mod:`dlsearch.execution.processes.confinement`); then this one notes the tries.
 
 Three things stand in the way: the data module's doors (``test_dataloader``, ``predict_dataloader``,
 ``setup`` for those stages, ``unseal``), ``Trainer.test``, and an audit hook that knows the test

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlsearch.tracking.journal import Journal
-from dlsearch.training import checkpoints
 from dlsearch.training.evaluation.base import TestObserver
 from dlsearch.training.evaluation.table import evaluation_of
-from dlsearch.training.restoring import Restored, of_result, restore
+from dlsearch.training.state import checkpoints
+from dlsearch.training.state.restoring import Restored, of_result, restore
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

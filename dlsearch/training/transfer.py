@@ -22,7 +22,7 @@ from dlsearch.config.compose import resolve
 from dlsearch.config.progress import epochs_of
 from dlsearch.config.transfer import LAST, LOADED, Rule, Settings, settings
 from dlsearch.core.errors import ConfigError
-from dlsearch.training import weights
+from dlsearch.training.state import weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -23,8 +23,8 @@ from dlsearch.config.build import check_groups
 from dlsearch.core import permission, provenance
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.text import clean_line, clean_value, text_of
-from dlsearch.execution.forkserver import ForkServer
-from dlsearch.execution.preload import preload
+from dlsearch.execution.processes.forkserver import ForkServer
+from dlsearch.execution.processes.preload import preload
 from dlsearch.execution.resources.slots import Slot, cores, gpus
 from dlsearch.study.states import FailureReason, RecordedTrialState
 from dlsearch.study.trial_config import trial_config
@@ -32,7 +32,7 @@ from dlsearch.training.inputs import Difference, differences, machine, tampered
 
 if TYPE_CHECKING:
     from dlsearch.core.types import ConfigTree, JsonObject
-    from dlsearch.execution.forkserver import Channel
+    from dlsearch.execution.processes.forkserver import Channel
 
 #: What must be the same; the rest of a result (times) may not be.
 COMPARED = (

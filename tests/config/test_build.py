@@ -29,7 +29,7 @@ HOSTILE = [
     "numpy.load",
     "mlflow.pytorch.load_model",
     "dlsearch.cli.main",
-    "dlsearch.execution.forkserver.main",
+    "dlsearch.execution.processes.forkserver.main",
     "optuna.load_study",
     "torch.nn.Module.__init__.__globals__",
     "torch.optim.__builtins__",

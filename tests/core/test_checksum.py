@@ -90,7 +90,7 @@ def test_a_checkpoint_that_expands_is_refused_before_it_does(tmp_path: Path, sea
     import torch
 
     from dlsearch.core.errors import ConfigError
-    from dlsearch.training.weights import read
+    from dlsearch.training.state.weights import read
 
     plain, path = io.BytesIO(), tmp_path / "best.ckpt"
     torch.save({"state_dict": {"net.w": torch.zeros(10_000_000)}}, plain)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dlsearch.core import landlock
+from dlsearch.core.machine import landlock
 
 pytestmark = pytest.mark.skipif(not landlock.abi(), reason=landlock.why_not())
 

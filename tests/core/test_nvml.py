@@ -11,8 +11,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from dlsearch.core import nvml
-from dlsearch.core.nvml import DriverError, Gpu, GpuMeter, list_gpus
+from dlsearch.core.machine import nvml
+from dlsearch.core.machine.nvml import DriverError, Gpu, GpuMeter, list_gpus
 
 _MEMORY = {"a": SimpleNamespace(total=81559 << 20, free=80000 << 20, used=1559 << 20)}
 
@@ -117,7 +117,7 @@ def test_of_anything_else_there_is_no_meter(driver: dict[str, int], uuid: str) -
 
 
 def test_the_library_is_imported_with_the_first_question() -> None:
-    code = "import sys, dlsearch.core.nvml; print('pynvml' in sys.modules)"
+    code = "import sys, dlsearch.core.machine.nvml; print('pynvml' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

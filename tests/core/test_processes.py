@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from dlsearch.core.processes import ProcessIdentity, ProcessState, process_tag, state_of
+from dlsearch.core.machine.processes import ProcessIdentity, ProcessState, process_tag, state_of
 
 LOOK = (
-    "import json, sys, time; from dlsearch.core.processes import ProcessIdentity, process_tag, state_of\n"
+    "import json, sys, time; from dlsearch.core.machine.processes import ProcessIdentity, process_tag, state_of\n"
     "given = [ProcessIdentity(*each) for each in json.loads(sys.argv[1])]\n"
     "own = ProcessIdentity.of()\n"
     "print(json.dumps([[own.space, own.pid, own.born], process_tag(), [state_of(each).value for each in given]]))\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlsearch.execution.forkserver import ForkServer
+from dlsearch.execution.processes.forkserver import ForkServer
 from tests.e2e.running import FAST, Site
 
 PRELOADED = [
@@ -15,7 +15,7 @@ PRELOADED = [
     "dlsearch.systems.basic.models.linear",
     "dlsearch.systems.basic.models.mlp", "dlsearch.systems.shared.supervised",
     "dlsearch.systems.shared.schedules", "torch.optim",
-    "dlsearch.core.provenance", "dlsearch.core.threads", "dlsearch.systems.shared.views", "dlsearch.training.inputs",
+    "dlsearch.core.provenance", "dlsearch.core.machine.threads", "dlsearch.systems.shared.views", "dlsearch.training.inputs",
     "dlsearch.training.steps", "fsspec.implementations.chained", "omegaconf._impl",
 ]  # fmt: skip
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from dlsearch.execution.forkserver import ForkServer
+from dlsearch.execution.processes.forkserver import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -327,7 +327,7 @@ class Storm:
             if (
                 kind == "fork server"
                 and serving
-                and (found := self._helpers(command, "dlsearch.execution.forkserver"))
+                and (found := self._helpers(command, "dlsearch.execution.processes.forkserver"))
             ):
                 return self._kill(kind, command, found[0])
             if kind == "worker" and serving:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dlsearch.cli.main import main
 from dlsearch.core import provenance
-from dlsearch.execution.forkserver import ForkServer
+from dlsearch.execution.processes.forkserver import ForkServer
 from tests.e2e.running import until
 
 ADMITTED = "allow_targets=[planted]"

@@ -53,7 +53,7 @@ def story(place, warm, forks):
         (server,) = (
             c
             for c in psutil.Process(process.pid).children()
-            if "dlsearch.execution.forkserver" in c.cmdline()
+            if "dlsearch.execution.processes.forkserver" in c.cmdline()
         )
         until(
             lambda: len(trials_below(server.pid)) == 2

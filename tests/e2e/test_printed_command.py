@@ -9,8 +9,8 @@ import shlex
 import numpy as np
 import pytest
 
-from dlsearch.training import checkpoints
 from dlsearch.training.fingerprint import state_digest
+from dlsearch.training.state import checkpoints
 from tests.e2e.test_loading import EXPERIMENT
 
 DROPOUT = [

@@ -17,7 +17,7 @@ from typing import Any
 
 from dlsearch.cli.main import command
 from dlsearch.core.files.descriptor import Descriptor
-from dlsearch.execution.forkserver import ForkServer
+from dlsearch.execution.processes.forkserver import ForkServer
 
 
 def _on(socket: str) -> None:

@@ -218,7 +218,7 @@ def test_a_checkpoint_on_a_full_file_system_is_the_one_before(small):
     import torch
     from lightning_fabric.utilities.cloud_io import _atomic_save
 
-    from dlsearch.training import checkpoints
+    from dlsearch.training.state import checkpoints
 
     class Trainer:
         def save_checkpoint(self, path):

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from dlsearch.core.files.descriptor import Descriptor
-from dlsearch.execution.forkserver import Channel, Child
+from dlsearch.execution.processes.forkserver import Channel, Child
 from dlsearch.execution.resources.capacity import (
     Cards,
     Machine,

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from dlsearch.core.errors import DatabaseAwayError
-from dlsearch.core.processes import ProcessIdentity
+from dlsearch.core.machine.processes import ProcessIdentity
 from dlsearch.execution.claimer import Claimer, Wanted
 from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.heartbeat import Heartbeat

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dlsearch.core import landlock
-from dlsearch.execution import confinement
-from dlsearch.execution.confinement import find_linked, key_of_data, phrase, run_apart
+from dlsearch.core.machine import landlock
+from dlsearch.execution.processes import confinement
+from dlsearch.execution.processes.confinement import find_linked, key_of_data, phrase, run_apart
 
 OURS = "dlsearch.systems.vision.data.image.Digits"
 

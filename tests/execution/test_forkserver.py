@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dlsearch.core.files.descriptor import Descriptor
-from dlsearch.execution.forkserver import ForkServer, ServerGoneError
+from dlsearch.execution.processes.forkserver import ForkServer, ServerGoneError
 
 CHILDREN = """
 import os, time

@@ -14,7 +14,7 @@ import pytest
 
 from dlsearch.execution import pending_results
 from dlsearch.execution.clients.database_files import DatabaseFiles
-from dlsearch.execution.forkserver import ForkServer
+from dlsearch.execution.processes.forkserver import ForkServer
 from dlsearch.execution.resources.slots import Slot
 from dlsearch.planning.open_study import document_of, open_study
 from dlsearch.records.record import read_record

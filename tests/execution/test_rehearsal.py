@@ -12,7 +12,7 @@ import pytest
 
 from dlsearch.config.compose import compose_config
 from dlsearch.core.errors import ConfigError
-from dlsearch.execution.forkserver import ForkServer
+from dlsearch.execution.processes.forkserver import ForkServer
 from dlsearch.execution.rehearsal.judging import judge
 from dlsearch.execution.rehearsal.listening import listen_to
 from dlsearch.execution.rehearsal.messages import RehearsalPayload

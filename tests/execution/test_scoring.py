@@ -17,10 +17,10 @@ from dlsearch.systems.shared.data_module import SplitData
 from dlsearch.systems.shared.supervised import Classification
 from dlsearch.systems.vision.data.image import Digits
 from dlsearch.tracking.journal import Journal
-from dlsearch.training import restoring as module
 from dlsearch.training.building import build_data
 from dlsearch.training.fit import fit
 from dlsearch.training.run import Interrupted, Run
+from dlsearch.training.state import restoring as module
 
 
 @functools.cache

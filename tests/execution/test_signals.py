@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from dlsearch.execution.signals import (
+from dlsearch.execution.processes.signals import (
     Signals,
     hears_hangups,
     ignore_further_hangups,

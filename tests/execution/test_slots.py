@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dlsearch.core.errors import ConfigError
-from dlsearch.core.nvml import DriverError, Gpu
+from dlsearch.core.machine.nvml import DriverError, Gpu
 from dlsearch.execution.resources import slots as module
 from dlsearch.execution.resources.slots import gpu_memory, slots, slots_and_reason
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from dlsearch.execution.forkserver import Channel
 from dlsearch.execution.outcome import INTERRUPTED
+from dlsearch.execution.processes.forkserver import Channel
 from dlsearch.execution.trial_main import run_trial
 from dlsearch.training import fit as fitting
 from dlsearch.training import inputs

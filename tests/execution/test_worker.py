@@ -14,9 +14,9 @@ import pytest
 
 from dlsearch.execution.clients.in_memory import InMemoryClient
 from dlsearch.execution.clients.in_memory_files import InMemoryFiles
-from dlsearch.execution.forkserver import ForkServer
+from dlsearch.execution.processes.forkserver import ForkServer
+from dlsearch.execution.processes.warm_server import WarmServer
 from dlsearch.execution.resources.slots import Slot
-from dlsearch.execution.warm_server import WarmServer
 from dlsearch.execution.worker import Worker, WorkerSettings
 from dlsearch.planning.open_study import document_of
 from dlsearch.storage.availability import ConnectionLostError

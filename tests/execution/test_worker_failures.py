@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from dlsearch.core.processes import ProcessIdentity
+from dlsearch.core.machine.processes import ProcessIdentity
 from dlsearch.execution import backpressure, run_journals
-from dlsearch.execution.forkserver import ForkServer, ServerGoneError
+from dlsearch.execution.processes.forkserver import ForkServer, ServerGoneError
 from dlsearch.execution.resources.slots import Slot
 from dlsearch.storage.attempts import Holder
 from dlsearch.storage.database import Storage

@@ -6,7 +6,7 @@ from typing import Any
 
 from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.clients.database_files import DatabaseFiles
-from dlsearch.execution.warm_server import WarmServer
+from dlsearch.execution.processes.warm_server import WarmServer
 from dlsearch.execution.worker import Worker, WorkerSettings
 
 

@@ -14,13 +14,13 @@ from dlsearch.config.compose import compose_config
 from dlsearch.core.files.checksum import seal
 from dlsearch.execution.scoring import Trained, score
 from dlsearch.tracking.journal import Journal
-from dlsearch.training import checkpoints, weights_file
 from dlsearch.training.fingerprint import state_digest
 from dlsearch.training.fit import fit
-from dlsearch.training.loading import WeightsMismatchError
-from dlsearch.training.restoring import of_result
-from dlsearch.training.resume_record import ResumeRecord
 from dlsearch.training.run import Interrupted, Run
+from dlsearch.training.state import checkpoints, weights_file
+from dlsearch.training.state.loading import WeightsMismatchError
+from dlsearch.training.state.restoring import of_result
+from dlsearch.training.state.resume_record import ResumeRecord
 from tests.kinds import quick_if
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute 'layer' is an instance")
@@ -240,7 +240,7 @@ def test_weights_of_another_epoch_are_passed_over(config, tmp_path):
 
 def test_a_module_that_only_a_training_reads_back_is_named(config, tmp_path):
     from dlsearch.training.building import build_task
-    from dlsearch.training.loading import load_made
+    from dlsearch.training.state.loading import load_made
 
     cfg = config("OwnExtraState")
     fit(cfg, run_in(tmp_path))
@@ -254,7 +254,7 @@ def test_a_module_that_only_a_training_reads_back_is_named(config, tmp_path):
 )
 def test_others_load_the_weights_without_a_training(config, tmp_path, module):
     from dlsearch.training.building import build_task
-    from dlsearch.training.loading import load_made
+    from dlsearch.training.state.loading import load_made
 
     cfg = config(module)
     cfg.trainer.max_epochs = 1

@@ -431,7 +431,7 @@ def ptrace(path: Path) -> bytes:
 @cheat
 def asked_of_the_fork_server(path: Path) -> bytes:
     """Has a process forked that has given up nothing, as the worker does."""
-    from dlsearch.execution.forkserver import ForkServer
+    from dlsearch.execution.processes.forkserver import ForkServer
 
     (folder,) = {Path(name).parent for name in [os.environ["DLSEARCH_SCRATCH"]]}
     server = ForkServer(str(folder / "fork.sock"), None, None)
@@ -448,8 +448,8 @@ def _confess(channel: Any, payload: dict[str, Any]) -> None:
 # -- our own modules -----------------------------------------------------------------------------------------------
 @cheat
 def our_record_of_the_seal_changed(path: Path) -> bytes:
-    from dlsearch.core import landlock
-    from dlsearch.execution import confinement
+    from dlsearch.core.machine import landlock
+    from dlsearch.execution.processes import confinement
 
     confinement._held = None
     landlock.abi = lambda: 0
@@ -459,7 +459,7 @@ def our_record_of_the_seal_changed(path: Path) -> bytes:
 
 @cheat
 def confined_once_more_and_asked_for_everything(path: Path) -> bytes:
-    from dlsearch.core import landlock
+    from dlsearch.core.machine import landlock
 
     landlock.confine([])
     return path.read_bytes()
@@ -480,7 +480,7 @@ def run(channel: Any, payload: dict[str, Any]) -> None:
     """In a child of a fork server: cheat, confined or not, and say what came of it."""
     path = Path(payload["path"])
     if payload["confined"]:
-        from dlsearch.core import landlock
+        from dlsearch.core.machine import landlock
 
         landlock.confine([path.parent])
     try:

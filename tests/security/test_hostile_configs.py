@@ -137,7 +137,7 @@ CALLS = [
     ("omegaconf.OmegaConf.save", [{}, "canary"]),
     ("omegaconf.OmegaConf.register_new_resolver", ["x", "y"]),
     ("dlsearch.cli.main", [["debug=fdr"]]),
-    ("dlsearch.execution.forkserver.main", [[]]),
+    ("dlsearch.execution.processes.forkserver.main", [[]]),
     ("dlsearch.config.build.build", [{"_target_": "os.system", "_args_": [SHELL]}, "x"]),
     ("dlsearch.tracking.mlflow.ui.serve", ["canary"]),
     ("dlsearch.inference.archive.os.system", [SHELL]),

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dlsearch.core import landlock
-from dlsearch.execution.forkserver import ForkServer
+from dlsearch.core.machine import landlock
+from dlsearch.execution.processes.forkserver import ForkServer
 from tests.security.cheats import CHEATS
 
 SECRET = b"what only the winner may be scored on: 7 2 1 0 4 1 4 9 5 9 0 6"

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from dlsearch.cli.main import main
-from dlsearch.core.processes import ProcessIdentity
+from dlsearch.core.machine.processes import ProcessIdentity
 from dlsearch.storage import attempts
 from dlsearch.storage.attempts import Holder
 from dlsearch.storage.database import Storage

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from dlsearch.cli.main import main
 from dlsearch.confirmation.rounds import Rounds
 from dlsearch.core.errors import AWAY, DatabaseAwayError
-from dlsearch.core.processes import ProcessIdentity
+from dlsearch.core.machine.processes import ProcessIdentity
 from dlsearch.execution.clients.database import DatabaseClient
 from dlsearch.execution.outcome import Ending
 from dlsearch.execution.pending_results import PendingResults

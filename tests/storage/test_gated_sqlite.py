@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dlsearch.core.fork_gate import ForkGate, inside
+from dlsearch.core.machine.fork_gate import ForkGate, inside
 from dlsearch.storage.schema import open_engine
 
 FORKS = 30
@@ -102,7 +102,7 @@ def test_a_thread_goes_in_again_although_another_waits_to_fork() -> None:
 
 
 def test_a_fork_goes_on_although_a_call_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlsearch.core.fork_gate.PATIENCE_S", 0.05)
+    monkeypatch.setattr("dlsearch.core.machine.fork_gate.PATIENCE_S", 0.05)
     gate = ForkGate()
     gate.enter()
     thread = threading.Thread(target=lambda: (gate.close(), gate.open()))

@@ -22,7 +22,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 
 from dlsearch.cli.main import main
-from dlsearch.core.processes import ProcessIdentity
+from dlsearch.core.machine.processes import ProcessIdentity
 from dlsearch.execution import run_journals
 from dlsearch.execution.outcome import Ending
 from dlsearch.execution.pending_results import PendingResults

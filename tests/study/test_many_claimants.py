@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from dlsearch.core.processes import ProcessIdentity
+from dlsearch.core.machine.processes import ProcessIdentity
 from dlsearch.storage.attempts import Holder
 from dlsearch.storage.database import Storage
 from dlsearch.study.study import DUPLICATE, Study

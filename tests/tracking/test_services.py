@@ -118,7 +118,7 @@ def test_models_are_logged_as_graphs_and_nothing_is_built(
     import torch
     from omegaconf import OmegaConf
 
-    from dlsearch.training import portable
+    from dlsearch.training.state import portable
 
     class Plain(pl.LightningModule):
         """Itself the network; its input is not an image."""

@@ -9,9 +9,9 @@ import torch
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.checksum import Damaged, check
-from dlsearch.training import checkpoints
 from dlsearch.training.fit import fit
 from dlsearch.training.run import Interrupted
+from dlsearch.training.state import checkpoints
 from tests.training.test_fit import RANDOM, after, composed, run_in
 
 EPOCHS = 5

@@ -15,12 +15,12 @@ from dlsearch.config.compose import compose_config
 from dlsearch.core.errors import ConfigError
 from dlsearch.systems.shared.data_module import SealedTestSet
 from dlsearch.tracking.journal import Journal, rows
-from dlsearch.training import checkpoints
 from dlsearch.training.building import build_data
 from dlsearch.training.fingerprint import state_digest
 from dlsearch.training.fit import fit
-from dlsearch.training.rng import restore_rng, rng_state
 from dlsearch.training.run import Interrupted, Run
+from dlsearch.training.state import checkpoints
+from dlsearch.training.state.rng import restore_rng, rng_state
 from dlsearch.training.test_guard import TestSetSealed
 
 # Dropout draws from torch's generator, augmentation from (seed, epoch, sample): both must come out

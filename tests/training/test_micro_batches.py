@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from dlsearch.tracking.journal import rows
-from dlsearch.training.checkpoints import read
 from dlsearch.training.failures import is_out_of_memory
 from dlsearch.training.fit import fit
 from dlsearch.training.micro_batches import length, parts
+from dlsearch.training.state.checkpoints import read
 from tests.training.test_fit import composed, run_in
 
 PLAIN = ["model=mlp", "model.width=32", "model.depth=2", "model.dropout=0", "trainer.max_epochs=3",

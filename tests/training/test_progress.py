@@ -14,11 +14,11 @@ from dlsearch.config.compose import compose_config
 from dlsearch.config.progress import ProgressUnit, training_length
 from dlsearch.core.errors import ConfigError
 from dlsearch.tracking.journal import Journal
-from dlsearch.training import checkpoints
 from dlsearch.training import fit as fit_module
 from dlsearch.training.fit import fit
 from dlsearch.training.progress import check_length, unit_of
 from dlsearch.training.run import Interrupted, Run
+from dlsearch.training.state import checkpoints
 
 
 class Line(pl.LightningModule):
@@ -150,7 +150,7 @@ def test_without_validation_reports_come_by_logged_steps(tmp_path, config, monke
 
 
 def test_a_module_with_its_own_loaders_is_scored_on_its_test_set(tmp_path, config, monkeypatch):
-    monkeypatch.setattr("dlsearch.training.restoring.build_task", lambda cfg: Line())
+    monkeypatch.setattr("dlsearch.training.state.restoring.build_task", lambda cfg: Line())
     opened = []
     run = run_in(tmp_path, test=True, unseal=lambda: opened.append(True))
     result = fit(config(), run)

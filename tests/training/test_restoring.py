@@ -11,11 +11,11 @@ import torch
 from dlsearch.config.compose import compose_config
 from dlsearch.execution.scoring import Trained, score
 from dlsearch.tracking.journal import Journal
-from dlsearch.training import weights_file
 from dlsearch.training.fit import fit
-from dlsearch.training.loading import WeightsMismatchError, check_names
-from dlsearch.training.restoring import Expected, of_result, restore
 from dlsearch.training.run import Run
+from dlsearch.training.state import weights_file
+from dlsearch.training.state.loading import WeightsMismatchError, check_names
+from dlsearch.training.state.restoring import Expected, of_result, restore
 from tests import late
 from tests.kinds import quick_if
 

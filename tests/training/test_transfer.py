@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from dlsearch.config.compose import compose_config
 from dlsearch.core.errors import ConfigError
 from dlsearch.tracking.journal import Journal, rows
-from dlsearch.training import transfer, weights
+from dlsearch.training import transfer
 from dlsearch.training.building import build_task
 from dlsearch.training.fit import fit
 from dlsearch.training.run import Interrupted, Run
+from dlsearch.training.state import weights
 
 NET = ["model=convnet", "model.width=4", "model.stages=2", "model.dropout=0.2"]
 HEAD = {"output.weight", "output.bias"}

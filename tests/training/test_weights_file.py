@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from dlsearch.core.files.checksum import Damaged, check
-from dlsearch.training import weights_file
 from dlsearch.training.fingerprint import state_digest
-from dlsearch.training.loading import OpaqueState
+from dlsearch.training.state import weights_file
+from dlsearch.training.state.loading import OpaqueState
 
 
 class Own:

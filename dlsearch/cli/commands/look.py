@@ -124,9 +124,9 @@ def _look_at_trained(overrides: list[str], options: Namespace) -> _View:
             OmegaConf.update(cfg, *word.split("=", 1), force_add=False)
     from dlsearch.inspection.curves import curves, journals
     from dlsearch.inspection.inside import see
-    from dlsearch.training import checkpoints
     from dlsearch.training.building import build_task
-    from dlsearch.training.loading import WeightsMismatchError, load_made
+    from dlsearch.training.state import checkpoints
+    from dlsearch.training.state.loading import WeightsMismatchError, load_made
 
     task = build_task(cfg)
     given = _read_files(kept, options.files) if options.files else None

@@ -63,7 +63,7 @@ def _name_of_study(overrides: list[str]) -> str:
 
 def _await_storage(cfg: DictConfig, where: Place, name: str) -> None:
     """Wait for the study where ``worker.wait`` says so; else its storage must exist."""
-    from dlsearch.execution.signals import interrupt_on_stop
+    from dlsearch.execution.processes.signals import interrupt_on_stop
     from dlsearch.storage.location import exists, storage_of
 
     patience_s = seconds(cfg.worker.wait, "worker.wait")

@@ -11,7 +11,7 @@ from dlsearch.core.errors import ConfigError
 from dlsearch.execution.rehearsal.messages import Sight
 
 if TYPE_CHECKING:
-    from dlsearch.execution.forkserver import Child
+    from dlsearch.execution.processes.forkserver import Child
 
 
 def listen_to(child: Child, timeout_s: float) -> list[Sight]:

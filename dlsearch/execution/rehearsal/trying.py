@@ -24,14 +24,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from dlsearch.core.errors import ConfigError
+from dlsearch.core.machine.threads import limit_threads
 from dlsearch.core.packages import hint_of_missing
 from dlsearch.core.text import clean_value, line_of_error, place_of_error
-from dlsearch.core.threads import limit_threads
 from dlsearch.execution.rehearsal.messages import Fault, RehearsalPayload, Sight
 from dlsearch.execution.rehearsal.watching import Ending, Listener, ListeningLogger
 from dlsearch.planning.variations import Variation, VariationKind
 from dlsearch.tracking.journal import Journal
-from dlsearch.training import weights_file
 from dlsearch.training.building import (
     build_anywhere,
     build_callbacks,
@@ -43,16 +42,17 @@ from dlsearch.training.building import (
     seed_everything,
 )
 from dlsearch.training.failures import is_out_of_memory
-from dlsearch.training.kept_state import kept_state
-from dlsearch.training.loading import WeightsMismatchError, load_strictly
 from dlsearch.training.progress import unit_of
 from dlsearch.training.run import Run
+from dlsearch.training.state import weights_file
+from dlsearch.training.state.kept_state import kept_state
+from dlsearch.training.state.loading import WeightsMismatchError, load_strictly
 from dlsearch.training.test_guard import Seal
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from dlsearch.execution.forkserver import Channel
+    from dlsearch.execution.processes.forkserver import Channel
 
 #: After so many seconds no further configuration, and no further epoch, is trained.
 ENOUGH_S = 5.0

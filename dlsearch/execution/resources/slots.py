@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dlsearch.core.errors import ConfigError
-from dlsearch.core.nvml import DriverError, Gpu, list_gpus
-from dlsearch.core.threads import environment
+from dlsearch.core.machine.nvml import DriverError, Gpu, list_gpus
+from dlsearch.core.machine.threads import environment
 from dlsearch.execution.resources.allocation import allotment
 from dlsearch.execution.resources.capacity import (
     Machine,

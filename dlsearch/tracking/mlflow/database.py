@@ -20,8 +20,8 @@ from dlsearch.console.terminal import warn
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.inside import check_database, check_schema
 from dlsearch.core.files.sqlite_url import sqlite_file, sqlite_url
+from dlsearch.core.machine.processes import process_tag
 from dlsearch.core.masking import mask_text
-from dlsearch.core.processes import process_tag
 
 __all__ = ["make", "path_of", "tune", "wanting"]
 

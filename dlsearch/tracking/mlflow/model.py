@@ -4,7 +4,7 @@ A large network takes a while to copy.
 
 The shipper starts it when a journal names a model, gives it one job a line, and closes it when
 there are no more. The network lies beside the journal as a graph (``pt2``) with a description:
-:mod:`dlsearch.training.portable` wrote them where it was trained. Both are copied; nothing is
+:mod:`dlsearch.training.state.portable` wrote them where it was trained. Both are copied; nothing is
 built, loaded or imported that a journal or a config names.
 """
 
@@ -231,7 +231,7 @@ _DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "
 
 
 def description(folder: Path) -> Description:
-    """What :mod:`dlsearch.training.portable` wrote of a net.
+    """What :mod:`dlsearch.training.state.portable` wrote of a net.
 
     Raises:
         NotDescribedError: It is not there, or is something else.

@@ -59,7 +59,7 @@ PRELOADED = (
 #: Floors of dlsearch that import only what is asked for: no command has all of them.
 NOT_PRELOADED = ("dlsearch._hydra", "dlsearch.systems")
 #: Processes that commands start, which are forked.
-FORKED = ("dlsearch.execution.forkserver", "dlsearch.tracking.mlflow.shipper")
+FORKED = ("dlsearch.execution.processes.forkserver", "dlsearch.tracking.mlflow.shipper")
 POLL_S = 0.005
 #: Every so many polls the processes are measured, which takes milliseconds itself.
 POLLS_A_LOOK = 8

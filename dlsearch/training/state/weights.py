@@ -15,9 +15,9 @@ import torch
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.stored import check_stored
-from dlsearch.training import weights_file
 from dlsearch.training.fingerprint import state_digest
-from dlsearch.training.loading import StateDict, load_plain
+from dlsearch.training.state import weights_file
+from dlsearch.training.state.loading import StateDict, load_plain
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ from torch.nn.parameter import is_lazy
 
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.checksum import Damaged, check
-from dlsearch.training import checkpoints, transfer
+from dlsearch.training import transfer
 from dlsearch.training.building import (
     build_callbacks,
     build_data,
@@ -37,14 +37,15 @@ from dlsearch.training.building import (
 )
 from dlsearch.training.compile import Compile
 from dlsearch.training.fingerprint import state_digest
-from dlsearch.training.loading import (
+from dlsearch.training.run import Interrupted, Run
+from dlsearch.training.state import checkpoints
+from dlsearch.training.state.loading import (
     OpaqueState,
     StateDict,
     WeightsMismatchError,
     load_strictly,
 )
-from dlsearch.training.resume_record import ResumeRecord
-from dlsearch.training.run import Interrupted, Run
+from dlsearch.training.state.resume_record import ResumeRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

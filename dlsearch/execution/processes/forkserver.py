@@ -37,9 +37,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from dlsearch.console import streams
 from dlsearch.console.output import outlast_readers
-from dlsearch.core import landlock, masking, permission
+from dlsearch.core import masking, permission
 from dlsearch.core.files.descriptor import Descriptor
 from dlsearch.core.files.regular import open_to_append
+from dlsearch.core.machine import landlock
 from dlsearch.core.retry import wait_until
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ _KEY_BYTES = 32
 _PASSED = 2
 _REFUSAL = "cannot fork: "
 #: This module, which is ``__main__`` in a server.
-_MODULE = "dlsearch.execution.forkserver"
+_MODULE = "dlsearch.execution.processes.forkserver"
 _numbers = itertools.count()
 #: Between two looks whether a server that seems to die has died.
 _POLL_S = 0.01
@@ -627,7 +628,7 @@ def serve_sealed(channel: Channel, payload: JsonObject) -> None:
         payload: ``config`` of the trials, the ``path`` of the socket, and the modules to
             ``preload``.
     """
-    from dlsearch.execution.confinement import hold_for
+    from dlsearch.execution.processes.confinement import hold_for
 
     reset = _ignore_stops()
     gc.disable()

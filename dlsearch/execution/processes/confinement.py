@@ -2,8 +2,8 @@
 
 The data are prepared by a process of their own, which says what must be out of reach and ends. The
 process that trains gives these files up before it imports anything of the user's
-(:mod:`dlsearch.core.landlock`). Where the kernel cannot do that, the audit hook holds the seal
-alone (:mod:`dlsearch.training.test_guard`).
+(:mod:`dlsearch.core.machine.landlock`). Where the kernel cannot do that, the audit hook holds the
+seal alone (:mod:`dlsearch.training.test_guard`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 from omegaconf import OmegaConf
 
 from dlsearch.console.streams import finish_output
-from dlsearch.core import landlock
 from dlsearch.core.files.descriptor import Descriptor
+from dlsearch.core.machine import landlock
 from dlsearch.core.text import line_of_error
-from dlsearch.execution.forkserver import SCRATCH, die_with_parent
+from dlsearch.execution.processes.forkserver import SCRATCH, die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

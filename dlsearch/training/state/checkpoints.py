@@ -6,7 +6,7 @@ A training resumes from ``last.ckpt``; ``previous.ckpt`` takes its place where i
 damaged. ``best.ckpt`` is one of all those, by a hard link. Each carries its digest
 (:mod:`dlsearch.core.files.checksum`), and holds whatever objects the user's module put there: it is
 unpickled by the process of a training or of its scoring alone, and only where its digest was
-recorded (:mod:`dlsearch.training.resume_record`). ``best.safetensors`` has the weights of
+recorded (:mod:`dlsearch.training.state.resume_record`). ``best.safetensors`` has the weights of
 ``best.ckpt`` for all else.
 """
 
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 from dlsearch.console.terminal import warn
 from dlsearch.core.errors import ConfigError
 from dlsearch.core.files.checksum import TENSORS, Damaged, check, seal, sealed_digest
-from dlsearch.core.processes import process_tag
+from dlsearch.core.machine.processes import process_tag
 from dlsearch.tracking.layout import CHECKPOINT, WEIGHTS, weights_beside
-from dlsearch.training import weights_file
-from dlsearch.training.loading import StateDict, load_everything, load_plain
-from dlsearch.training.resume_record import Entry, Place, ResumeRecord, Standing
-from dlsearch.training.weights_file import StoredWeights
+from dlsearch.training.state import weights_file
+from dlsearch.training.state.loading import StateDict, load_everything, load_plain
+from dlsearch.training.state.resume_record import Entry, Place, ResumeRecord, Standing
+from dlsearch.training.state.weights_file import StoredWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,15 +21,15 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from dlsearch.core.files.checksum import METADATA, SHA256, Damaged, seal_tensors
-from dlsearch.training.extra_state import NotPlainError, decode, encode
-from dlsearch.training.loading import OpaqueState
+from dlsearch.training.state.extra_state import NotPlainError, decode, encode
+from dlsearch.training.state.loading import OpaqueState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from dlsearch.core.types import JsonObject
-    from dlsearch.training.loading import StateDict
+    from dlsearch.training.state.loading import StateDict
 
 _FORMAT = 1
 #: Types that safetensors knows no name of: they are stored as bytes.
@@ -44,7 +44,7 @@ class StoredWeights:
 
     Args:
         state: Tensors by name, and extra state; of what is no plain data an
-            :class:`~dlsearch.training.loading.OpaqueState`.
+            :class:`~dlsearch.training.state.loading.OpaqueState`.
         about: What was said of them: ``epoch``, ``step``, and what makes an input (``input``).
     """
 

@@ -6,16 +6,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlsearch.core import landlock
-from dlsearch.execution.confinement import key_of_data
-from dlsearch.execution.forkserver import SealedServer, ServerGoneError
+from dlsearch.core.machine import landlock
+from dlsearch.execution.processes.confinement import key_of_data
+from dlsearch.execution.processes.forkserver import SealedServer, ServerGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dlsearch.core.types import ConfigTree, JsonObject
-    from dlsearch.execution.forkserver import Child, ForkServer
+    from dlsearch.execution.processes.forkserver import Child, ForkServer
 
 #: Fork servers that die in a row before it is taken for more than bad luck.
 MAX_DEATHS = 3
@@ -118,7 +118,7 @@ class WarmServer:
         log: Path,
         config: ConfigTree | None = None,
     ) -> Child:
-        """Fork a child, see :meth:`dlsearch.execution.forkserver.ForkServer.spawn`.
+        """Fork a child, see :meth:`dlsearch.execution.processes.forkserver.ForkServer.spawn`.
 
         Args:
             target: As there.
