@@ -194,7 +194,13 @@ def race(
         racing: Whether finalists are dropped.
         rule: :data:`RULE`, or :data:`FIRST_RULE` for a round that was opened under it.
     """
-    contest = _Contest(field, values, n_seeds, maximize, rule)
+    contest = _Contest(
+        field,
+        values,
+        n_seeds,
+        maximize,
+        rule,
+    )
     looks = range(LEAST_SEEDS, n_seeds) if racing else range(0)
     dropped, tier = _drop_beaten(contest, looks)
     missing = _list_missing(contest, dropped, tier)
@@ -205,11 +211,23 @@ def race(
     wanted = sorted(missing, key=lambda part: (part.replica, part.finalist))
     wanted += _list_ahead(contest, tier)
     if wanted:
-        return Race(dropped, wanted, winner=None, kept=None, decided=False)
+        return Race(
+            dropped,
+            wanted,
+            winner=None,
+            kept=None,
+            decided=False,
+        )
 
     winner = _find_best(contest, dropped)
     kept = None if winner is None else best_replica(values[winner], maximize)
-    return Race(dropped, [], winner, kept, decided=True)
+    return Race(
+        dropped,
+        [],
+        winner,
+        kept,
+        decided=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -275,7 +293,12 @@ def _drop_beaten(
         alive = contest.alive(dropped)
         if not contest.has_values(alive, seeds):
             return dropped, seeds
-        for finalist in _find_beaten(contest, alive, seeds, comparisons=len(looks)):
+        for finalist in _find_beaten(
+            contest,
+            alive,
+            seeds,
+            comparisons=len(looks),
+        ):
             dropped[finalist] = seeds
     return dropped, contest.n_seeds
 
@@ -387,7 +410,13 @@ def weigh_dropped(
     Returns:
         Finalist → after how many seeds, and its :func:`chance` then.
     """
-    contest = _Contest(field, values, n_seeds, maximize, rule)
+    contest = _Contest(
+        field,
+        values,
+        n_seeds,
+        maximize,
+        rule,
+    )
     looks = range(LEAST_SEEDS, n_seeds)
     dropped, _ = _drop_beaten(contest, looks)
     found: dict[int, tuple[int, float]] = {}
@@ -457,7 +486,13 @@ def _look_at(
         if spread <= resolution:  # the differences are equal: nothing is known about chance
             chances[finalist] = 1.0
             continue
-        chances[finalist] = chance(lead, spread, residual.degrees, seeds, contest.n_seeds)
+        chances[finalist] = chance(
+            lead,
+            spread,
+            residual.degrees,
+            seeds,
+            contest.n_seeds,
+        )
     return _Look([f for f in rivals if f not in clean], chances)
 
 

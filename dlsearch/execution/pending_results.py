@@ -49,7 +49,12 @@ def record_running(client: StudyClient, running: Running, end: Ending) -> bool:
         running.unreported.clear()
     if end.state is AttemptState.LOST and running.killed_for is FENCED:
         return False
-    return record_end(client, claim, end, running.ledger_row)
+    return record_end(
+        client,
+        claim,
+        end,
+        running.ledger_row,
+    )
 
 
 def report_epochs(client: StudyClient, running: Running) -> bool:
@@ -283,7 +288,12 @@ def _read_opened(path: Path) -> bool:
 def _record_kept(client: StudyClient, kept: KeptEnd) -> None:
     claim = kept.claim
     _report_kept(client, claim, kept.unreported)
-    is_accepted = record_end(client, claim, kept.end, kept.ledger_row)
+    is_accepted = record_end(
+        client,
+        claim,
+        kept.end,
+        kept.ledger_row,
+    )
     if kept.journal is None or run_journals.has_ended(kept.journal):
         return
     end = kept.end if is_accepted else Ending(AttemptState.LOST, FailureReason.LOST)

@@ -82,14 +82,24 @@ class OptionReader:
         Raises:
             ConfigError: An option does not exist, or options do not go together.
         """
-        found = Chosen(self.to_plain(base), {}, {}, space)
+        found = Chosen(
+            self.to_plain(base),
+            {},
+            {},
+            space,
+        )
         groups = [dim for dim in space.dimensions if dim.is_group]
         for dim in groups:
             composed = self._compose_options(dim, self.given)
             plain = {option: self.to_plain(cfg) for option, cfg in composed.items()}
             nodes = _nodes_of(dim.name, plain)
             if nodes is None:
-                self._add_recipes(found, dim, composed, plain)
+                self._add_recipes(
+                    found,
+                    dim,
+                    composed,
+                    plain,
+                )
             else:
                 found.options[dim.name] = nodes
                 wanted = str(base.hydra.runtime.choices.get(dim.name))
@@ -107,7 +117,12 @@ class OptionReader:
             composed[str(choice)] = self._compose_option(dim.name, f"{word}", given)
         return composed
 
-    def _compose_option(self, group: str, option: str, given: Sequence[str]) -> DictConfig:
+    def _compose_option(
+        self,
+        group: str,
+        option: str,
+        given: Sequence[str],
+    ) -> DictConfig:
         try:
             return self.compose([*given, f"{group}={option}"])
         except ConfigError as error:

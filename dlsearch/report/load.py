@@ -124,7 +124,12 @@ def view(record: Mapping[str, Any]) -> View:
         trials=trials,
         asked=_count_asked(study, trials),
         best=best,
-        winner=_find_winner(finalization, trials, best, default),
+        winner=_find_winner(
+            finalization,
+            trials,
+            best,
+            default,
+        ),
         pareto=_find_pareto_front(trials, objectives),
         default=default,
         finalization=finalization,

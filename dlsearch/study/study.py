@@ -139,7 +139,12 @@ class Study:
         self.patience_s = (
             patience(settings) if "storage_patience" in settings else storage.patience_s
         )
-        self.leases = Leases(storage, name, lease_s, self.patience_s)
+        self.leases = Leases(
+            storage,
+            name,
+            lease_s,
+            self.patience_s,
+        )
         self.ledger = Ledger(
             storage,
             name,
@@ -181,7 +186,12 @@ class Study:
         self.optuna.pruner = self._build_pruner()
         self._arm_studies: ArmStudies | None = None
         if self.arms is not None:
-            self._arm_studies = ArmStudies(storage, self.name, self.arms, self._build_pruner)
+            self._arm_studies = ArmStudies(
+                storage,
+                self.name,
+                self.arms,
+                self._build_pruner,
+            )
         self._index = TrialIndex()
         self._void = False
 
@@ -241,7 +251,12 @@ class Study:
         """
         if len(self.directions) > 1:
             return None
-        found = best_numbers(self.storage, self.id, self.directions[0], 1)
+        found = best_numbers(
+            self.storage,
+            self.id,
+            self.directions[0],
+            1,
+        )
         return self.storage.optuna.get_trial(self._id_of(found[0])) if found else None
 
     def front(self) -> list[int]:
@@ -285,9 +300,21 @@ class Study:
             self._look()
         limits = (deadline, target)
         if not self._proposes_under_lock:
-            return self._claim(holder, limits, self._section, opened, give_up)
+            return self._claim(
+                holder,
+                limits,
+                self._section,
+                opened,
+                give_up,
+            )
         with self.storage.lock(self.name):
-            return self._claim(holder, limits, self._writing, opened, give_up)
+            return self._claim(
+                holder,
+                limits,
+                self._writing,
+                opened,
+                give_up,
+            )
 
     def _claim(
         self,
@@ -312,7 +339,13 @@ class Study:
                     opened(taken.token)
                 trial, params = self._propose(taken)
                 with section():
-                    claim, following = self._settle(taken, trial, params, holder, limits)
+                    claim, following = self._settle(
+                        taken,
+                        trial,
+                        params,
+                        holder,
+                        limits,
+                    )
             except BaseException as error:
                 if not is_away(error):  # else the next claim does it, once the database is back
                     self._withdraw(taken, section)
@@ -357,8 +390,20 @@ class Study:
         if outlook.trials >= budget.n_trials:
             return None
         number = begin_directly(self.storage, self.optuna, self.id)
-        _, attempt, token = self.leases.open(AttemptKind.TRIAL, number, holder, proposed=False)
-        return _Taken(number, attempt, token, budget, is_seen=False, trial=None)
+        _, attempt, token = self.leases.open(
+            AttemptKind.TRIAL,
+            number,
+            holder,
+            proposed=False,
+        )
+        return _Taken(
+            number,
+            attempt,
+            token,
+            budget,
+            is_seen=False,
+            trial=None,
+        )
 
     def _next(self, holder: Holder, budget: Budget) -> _Taken | None:
         """Take the first trial that waits, or a new one, as the index has them.
@@ -381,7 +426,14 @@ class Study:
             AttemptKind.TRIAL, asked.number, holder, proposed=False
         )
         drawn = asked if early else None
-        return _Taken(asked.number, attempt, token, budget, is_seen=True, trial=drawn)
+        return _Taken(
+            asked.number,
+            attempt,
+            token,
+            budget,
+            is_seen=True,
+            trial=drawn,
+        )
 
     def _propose(self, taken: _Taken) -> tuple[optuna.Trial, dict[str, Any]]:
         """Ask the sampler, while nobody waits for it.
@@ -595,7 +647,12 @@ class Study:
         else:
             self.optuna.tell(number, state=other.state)
 
-    def _end(self, number: int, state: TrialState, values: list[float] | None) -> None:
+    def _end(
+        self,
+        number: int,
+        state: TrialState,
+        values: list[float] | None,
+    ) -> None:
         """End a trial that is complete or pruned; by Optuna, where its sampler is told of it."""
         if not self._is_sampler_told and end_directly(
             self.storage,
@@ -684,7 +741,13 @@ class Study:
             self._look()
         prune = self._judge(trial)
         still = self.storage.optuna.still()
-        self._notes.note_verdict(self.optuna, still, claim.token, epoch, stop=prune)
+        self._notes.note_verdict(
+            self.optuna,
+            still,
+            claim.token,
+            epoch,
+            stop=prune,
+        )
         del self._reporting[claim.token]
         return prune
 
@@ -713,10 +776,20 @@ class Study:
                 "result": result.to_json(),
             }
             verdict = self._notes.last_verdict(claim.token)
-            if not self.leases.close(claim.token, state, **end, verdict=verdict):
+            if not self.leases.close(
+                claim.token,
+                state,
+                **end,
+                verdict=verdict,
+            ):
                 return self.leases.was_closed(claim.token, state, **end)
             if claim.kind == AttemptKind.TRIAL:
-                self._tell(claim.number, state, reason, result.values)
+                self._tell(
+                    claim.number,
+                    state,
+                    reason,
+                    result.values,
+                )
         self._notes.forget_attempt(claim.token)
         return True
 
@@ -737,7 +810,12 @@ class Study:
         self._settle_duplicates(number)
 
     def _settle_duplicates(self, number: int) -> None:
-        duplicates = running_with(self.storage, self.id, DUPLICATE, number)
+        duplicates = running_with(
+            self.storage,
+            self.id,
+            DUPLICATE,
+            number,
+        )
         if not duplicates:
             return
         trials = self.trials()
@@ -833,9 +911,19 @@ class Study:
                 losses += 1
         if ended is not None:  # its worker died between writing the result and telling Optuna
             values = parse_json(ended.result or "{}", IN_DATABASE).get("values")
-            self._tell(number, AttemptState(ended.state), ended.reason, values)
+            self._tell(
+                number,
+                AttemptState(ended.state),
+                ended.reason,
+                values,
+            )
         elif losses >= self.max_attempts:
-            self._tell(number, AttemptState.FAILED, FailureReason.LOST, None)
+            self._tell(
+                number,
+                AttemptState.FAILED,
+                FailureReason.LOST,
+                None,
+            )
         else:
             self._requeue(number)
 

@@ -57,7 +57,13 @@ def ensemble(words: list[str]) -> int:
     asked = AskedEnsemble(options.top, options.by)
     try:
         study = Study(storage, options.name)
-        result = _find_result(study, where, overrides, asked, validation=options.validation)
+        result = _find_result(
+            study,
+            where,
+            overrides,
+            asked,
+            validation=options.validation,
+        )
     finally:
         storage.close()
     if options.json:
@@ -98,8 +104,20 @@ def _find_result(
         if before is not None:
             return _Result(before, [_AS_RECORDED])
     paths = _absolute_paths(overrides)
-    members = ensembles.find_members(study, record, where.store, paths, asked.top)
-    single = ensembles.find_single(study, record, where.store, paths, members.chosen[0])
+    members = ensembles.find_members(
+        study,
+        record,
+        where.store,
+        paths,
+        asked.top,
+    )
+    single = ensembles.find_single(
+        study,
+        record,
+        where.store,
+        paths,
+        members.chosen[0],
+    )
     notes = []
     if members.absent:
         numbers = ", ".join(map(str, members.absent))
@@ -110,7 +128,14 @@ def _find_result(
     location.check_folders(where.store, study.name)
     folder = plain(where.store, f"{layout.study_folder(study.name)}/ensemble")
     if validation:
-        found = _score_members(study, members.chosen, single, asked.by, folder, None)
+        found = _score_members(
+            study,
+            members.chosen,
+            single,
+            asked.by,
+            folder,
+            None,
+        )
         return _Result(found, [*notes, "the test set stayed closed"])
     rows: list[int] = []
 
@@ -122,7 +147,14 @@ def _find_result(
         before = ensembles.find_recorded(study, record, asked)
         if before is not None:
             return _Result(before, [_AS_RECORDED])
-        scored = _score_members(study, members.chosen, single, asked.by, folder, open_ledger)
+        scored = _score_members(
+            study,
+            members.chosen,
+            single,
+            asked.by,
+            folder,
+            open_ledger,
+        )
         found = {**scored, "left_out": members.absent}
         document = ensembles.ledger_document(found, record, asked)
         study.ledger.scored(rows[0], document)
@@ -169,7 +201,12 @@ def _score_members(
     from dlsearch.execution.ensemble_scoring import EnsembleMember, score_ensemble
 
     def sent(each: Member) -> EnsembleMember:
-        return EnsembleMember(each.name, each.config, str(each.checkpoint), dict(each.result))
+        return EnsembleMember(
+            each.name,
+            each.config,
+            str(each.checkpoint),
+            dict(each.result),
+        )
 
     return score_ensemble(
         [sent(each) for each in chosen],
@@ -197,7 +234,12 @@ def _publish_result(
     document = folder / "ensemble.json"
     text = json.dumps(found, indent=1, sort_keys=True)
     document.write_text(f"{text}\n", encoding="utf-8")
-    _write_journal(study, found, metrics, document)
+    _write_journal(
+        study,
+        found,
+        metrics,
+        document,
+    )
     report = write_report(study.name, where.storage_url, where.store)
     notes = [f"written: {document}", f"report: {report / 'index.html'}"]
     if is_tracked and not _ship(study, where):
@@ -245,7 +287,12 @@ def _ship(study: Study, where: Place) -> bool:
 
     folder = where.store / layout.study_folder(study.name)
     try:
-        uri = where_to_ship(where.store, folder, where.tracking_uri, typed=False)
+        uri = where_to_ship(
+            where.store,
+            folder,
+            where.tracking_uri,
+            typed=False,
+        )
     except UnknownDestinationError:
         return False
     return shipper.start(where.store, uri).stop(SHIPPING_SECONDS)

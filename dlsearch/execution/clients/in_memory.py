@@ -440,7 +440,12 @@ class InMemoryClient:
         return alive
 
     @_locked
-    def report(self, claim: Claim, epoch: int, value: float) -> bool:
+    def report(
+        self,
+        claim: Claim,
+        epoch: int,
+        value: float,
+    ) -> bool:
         """Report the first objective after an epoch; True when the pruner says to stop."""
         if claim.kind != AttemptKind.TRIAL or len(self._directions) > 1:
             return False
@@ -461,7 +466,12 @@ class InMemoryClient:
     ) -> bool:
         """Record a result; of a scoring also into the row of the test ledger that it opened."""
         attempt = self._by_token.get(claim.token)
-        end = Ending(result.state, result.reason, result.error, result)
+        end = Ending(
+            result.state,
+            result.reason,
+            result.error,
+            result,
+        )
         if attempt is None or not self._end(attempt, end):
             return attempt is not None and attempt.was_closed_by(end)
         attempt.result = result
@@ -497,7 +507,12 @@ class InMemoryClient:
         if self._best is None or self._is_better(value, number, self._best):
             self._best = _Best(value, number)
 
-    def _is_better(self, value: float, number: int, best: _Best) -> bool:
+    def _is_better(
+        self,
+        value: float,
+        number: int,
+        best: _Best,
+    ) -> bool:
         if value == best.value:
             return number < best.number
         return value > best.value if self._maximize else value < best.value

@@ -56,7 +56,15 @@ def describe_arms(
     if arms is None:
         return None
     asked = _count_asked(view, arms)
-    rows = [_describe_arm(view, confirmation, arms, place) for place in range(len(arms))]
+    rows = [
+        _describe_arm(
+            view,
+            confirmation,
+            arms,
+            place,
+        )
+        for place in range(len(arms))
+    ]
     pairs = [] if confirmation is None else _compare_all(rows, confirmation, view)
     return {"key": arms.key, "asked": asked, "arms": rows, "pairs": pairs}
 

@@ -34,7 +34,12 @@ def write_arms_headline(
     if not arms["pairs"]:
         return f"Fewer than two options of {key} were confirmed: there is nothing to compare."
     if len(arms["arms"]) == 2:  # one pair is the whole of it
-        return _word_only_pair(arms, arms["pairs"][0], confirmation, objective)
+        return _word_only_pair(
+            arms,
+            arms["pairs"][0],
+            confirmation,
+            objective,
+        )
     return _word_best(arms, confirmation, objective)
 
 

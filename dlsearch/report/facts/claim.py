@@ -130,7 +130,12 @@ def _describe_confirmed(
     reached = _word_mean(objective, winner)
     if winner["default"]:
         return _describe_default_winner(objective, confirmation, reached)
-    outcome = _compare_with_default(objective, confirmation, winner, reached)
+    outcome = _compare_with_default(
+        objective,
+        confirmation,
+        winner,
+        reached,
+    )
     runner_up = _find_other_runner_up(confirmation)
     against = confirmation["against_runner_up"]
     if runner_up is not None and against is not None and against["mean"] is not None:
@@ -271,7 +276,12 @@ def _describe_searched(findings: Findings, best_number: int) -> _Outcome:
         outcome = _Outcome(f"The default configuration {reached}; {rest}", gain)
     else:
         subject = f"Trial {best['number']} {reached}"
-        outcome = _compare_with_default_trial(objective, subject, default, gain)
+        outcome = _compare_with_default_trial(
+            objective,
+            subject,
+            default,
+            gain,
+        )
     resolution = findings["resolution"]
     if resolution is not None:
         outcome.sentences.append(_word_resolution(resolution, gain))
