@@ -7,7 +7,10 @@ READY := $(VENV)/.ready
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
 # Studies whose records are committed in experiments/, each the name of its experiment.
 EXPERIMENTS ?= softmax_mnist lenet_mnist convnet_fashion_mnist mlp_mnist convnet_cifar10 stn_mnist depth_cifar10 depth_mnist perceptron_xor perceptron_digits mlp_xor polynomial_diabetes svm_mnist kernels_mnist gated_cifar10 transfer_fashion_mnist vgg_cifar10 alexnet_cifar10 resnet20_cifar10 zfnet_cifar10 attention_cifar10 googlenet_cifar10 perceptron_and perceptron_or resnet_cifar10 senet_cifar10 googlenet_bn_cifar10 maxout_mnist
-# transfer_fashion_mnist begins with the result of lenet_mnist in mlruns/: its record with that of the study that its recipe names.
+# transfer_fashion_mnist begins with the result of a short lenet_mnist, which is not the committed one: both in a store of their own.
+STORE_transfer_fashion_mnist := .cache/transfer
+BEFORE_transfer_fashion_mnist = $(BIN)/dlsearch -m experiment=lenet_mnist study.n_trials=4 trainer.max_epochs=3 paths.store=$(STORE_transfer_fashion_mnist);
+IN_STORE = $(if $(STORE_$(name)),paths.store=$(STORE_$(name)))
 # What differs from the recipe, by name: without it these take hours on two cores, and some ask for a GPU.
 SIZE_convnet_fashion_mnist := trainer.precision=bf16-mixed
 SIZE_convnet_cifar10 := trainer.precision=bf16-mixed
@@ -80,11 +83,9 @@ experiments: $(READY)  ## Run the studies in experiments/ and write their record
 	  mkdir -p .cache; ln -sfn "$$(cd "$$DLSEARCH_DATA" && pwd)" .cache/experiments-data; \
 	  export DLSEARCH_DATA=./.cache/experiments-data; \
 	fi; \
-	$(foreach name,$(EXPERIMENTS),$(BIN)/dlsearch -m experiment=$(name) $(SIZE_$(name)) $(ARGS);) \
-	for name in $(EXPERIMENTS); do \
-	  $(BIN)/dlsearch report $$name --out experiments/$$name; \
-	  cp mlruns/studies/$$name/config.yaml experiments/$$name/config.yaml; \
-	done
+	$(foreach name,$(EXPERIMENTS),$(BEFORE_$(name)) $(BIN)/dlsearch -m experiment=$(name) $(SIZE_$(name)) $(IN_STORE) $(ARGS);) \
+	$(foreach name,$(EXPERIMENTS),$(BIN)/dlsearch report $(name) --out experiments/$(name) $(IN_STORE); \
+	  cp $(or $(STORE_$(name)),mlruns)/studies/$(name)/config.yaml experiments/$(name)/config.yaml;) true
 
 ui: $(READY)  ## Open MLflow and the Optuna dashboard on what is in mlruns/
 	@$(BIN)/dlsearch ui
