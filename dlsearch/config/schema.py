@@ -62,6 +62,9 @@ class StudyConfig:
     # train and validate one batch of each kind of configuration before anything is written
     rehearsal: bool = True
     rehearsal_timeout: Optional[str] = "60s"  # and no longer than this
+    # kernel: no process that trains can open the test set, where the machine can hold that; audit:
+    # the audit hook alone, for modules that must read what they make beside the data's folders
+    seal: str = "kernel"
     # train the leaders again on fresh seeds, and score the winner on the test set, once;
     # study.confirm=false leaves it out, study.confirm.seeds=3 and the like say how
     confirm: Any = field(default_factory=lambda: asdict(ConfirmConfig()))

@@ -79,12 +79,26 @@ class FailureCause:
         )
 
 
-def find_cause(error: BaseException, packages: Sequence[str] = ()) -> FailureCause:
+#: What a process may have met that gave up the test set by :mod:`dlsearch.core.machine.landlock`.
+_MADE_AFTER = (
+    "what is made in a folder above the data after the test set was sealed cannot be read back:"
+    " make it below the trial's folder, or study.seal=audit"
+)
+
+
+def find_cause(
+    error: BaseException,
+    packages: Sequence[str] = (),
+    *,
+    is_sealed: bool = False,
+) -> FailureCause:
     """The first cause of a failure.
 
     Args:
         error: As it was caught.
         packages: The user's, by name, where they are installed beside the libraries.
+        is_sealed: Whether the kernel keeps the process from the test set, and with it from what was
+            made later in the folders above.
     """
     first = _first_of(error)
     in_loader = _find_in_loader(first)
@@ -94,6 +108,8 @@ def find_cause(error: BaseException, packages: Sequence[str] = ()) -> FailureCau
     if place is None and not isinstance(first, ConfigError):
         place = _innermost_place(first)
     message = message_of_error(first)
+    if isinstance(first, PermissionError) and is_sealed:
+        message = f"{message} ({_MADE_AFTER})"
     source = first.__cause__
     if source is not None and not isinstance(first, ConfigError):
         message = clean_line(f"{message}, from {line_of_error(source)}", MAX_ERROR_CHARACTERS)

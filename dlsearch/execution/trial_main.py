@@ -239,7 +239,9 @@ def _note(
         errors="backslashreplace",
     )
     _print_traceback(error)
-    return find_cause(error, packages)
+    from dlsearch.execution.processes.confinement import is_held_by_kernel
+
+    return find_cause(error, packages, is_sealed=is_held_by_kernel())
 
 
 def _print_traceback(error: BaseException) -> None:

@@ -73,6 +73,7 @@ VOLATILE = (
     "study.storage_on_network_fs",
     "study.rehearsal",
     "study.rehearsal_timeout",
+    "study.seal",
 )
 GROUPS = ("model", "task", "data", "optimizer", "scheduler", "callbacks", "trainer")
 
@@ -564,6 +565,8 @@ def _check_confirmation(draft: Draft) -> None:
         )
 
 
+#: What holds the seal on the test set: see docs/reproducibility.md.
+SEALS = ("kernel", "audit")
 #: The least that these keys of ``study`` may be.
 _LEAST = {"n_trials": 1, "max_attempts": 1, "max_halvings": 0, "max_identical_failures": 0}
 
@@ -585,6 +588,9 @@ def _check_budgets(draft: Draft) -> None:
                 f"expected a positive number or null, got {value}",
                 "null keeps all",
             )
+    if study["seal"] not in SEALS:
+        expected = f"expected one of {', '.join(SEALS)}, got {study['seal']!r}"
+        raise ConfigError("study.seal", expected, "study.seal=kernel")
     target = study["target"]
     if target is not None and not math.isfinite(target):
         raise ConfigError("study.target", f"expected a finite number, got {target}")

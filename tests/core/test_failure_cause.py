@@ -129,3 +129,13 @@ def test_causes_are_alike_by_type_and_place_whatever_the_message_says():
 @pytest.mark.parametrize("found", [None, {}, {"type": 3}, "text", {"message": "x"}])
 def test_what_is_no_cause_is_none(found):
     assert FailureCause.from_json(found) is None
+
+
+def test_a_file_out_of_reach_names_the_seal() -> None:
+    error = PermissionError(13, "Permission denied", "notes.txt")
+    plain = find_cause(error)
+    assert "sealed" not in plain.message
+    held = find_cause(error, is_sealed=True)
+    assert held.message.startswith(plain.message)
+    assert "study.seal=audit" in held.message
+    assert "seal" not in find_cause(ValueError("no"), is_sealed=True).message
