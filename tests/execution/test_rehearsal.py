@@ -158,7 +158,7 @@ def test_what_trains_is_taken_as_it_is_logged(rehearse, capfd, module, typed, ta
     ("Plain", "val_acc", {"callbacks": {
         "one": {"_target_": STOPPING, "monitor": "val_loss"},
         "two": {"_target_": STOPPING, "monitor": "val_loss", "patience": 9}}},
-     r"callbacks: two of the kind EarlyStopping would save their state under one name"),
+     r"callbacks\.two: a checkpoint cannot tell it from callbacks\.one: both are EarlyStopping"),
     ("Plain", "val_acc", {"callbacks": {"one": {"_target_": STOPPING, "monitor": "val/loss"}}},
      r"`val/loss` which is not available.*`val_loss`"),
     ("WrongShape", "val_acc", {}, r"task: RuntimeError: .*mat1 and mat2 .*\(tests/foreign/rehearsed\.py:\d+\)"),

@@ -121,10 +121,12 @@ def _compare_all(
             continue
         one = [values[0][replica] for replica in both]
         other = [values[1][replica] for replica in both]
-        of, against = first, second
+        of = first
+        against = second
         estimate = compare_pairs(one, other, maximize)
         if estimate["mean"] is not None and estimate["mean"] < 0:
-            of, against = second, first
+            of = second
+            against = first
             estimate = compare_pairs(other, one, maximize)
         pair: ArmPair = {
             "of": of,
