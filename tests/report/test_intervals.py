@@ -28,7 +28,19 @@ def test_clopper_pearson_agrees_with_published_values() -> None:
 
 
 def test_resolution_is_the_interval_of_a_difference() -> None:
-    assert stats.resolution(0.5, 100) == pytest.approx(1.959964 * math.sqrt(0.005), rel=1e-6)
+    for p, n in [(0.5, 100), (0.98, 1000), (1.0, 300), (0.02, 50)]:
+        width = stats.resolution(p, n)
+        pooled = p - width / 2
+        assert width == pytest.approx(1.959964 * math.sqrt(2 * pooled * (1 - pooled) / n), rel=1e-6)
+
+
+def test_equal_scores_are_taken_for_different_as_often_as_is_said() -> None:
+    rng = np.random.default_rng(0)
+    for p, n in [(0.75, 300), (0.98, 300), (0.98, 1000), (0.99, 10000)]:
+        scores = rng.binomial(n, p, (20_000, 2)) / n
+        widths = [stats.resolution(best, n) for best in scores.max(axis=1)]
+        share = (np.abs(scores[:, 0] - scores[:, 1]) < widths).mean()
+        assert 0.94 < share < 0.965
 
 
 # Efron and Tibshirani (1993), table 14.1: 26 scores of a spatial test.

@@ -129,16 +129,19 @@ def _proportion_interval(k: int, n: int, level: float, method: str) -> Interval:
 
 
 def resolution(p: float, n: int, level: float = 0.95) -> float:
-    """Half-width of the interval of the difference of two unpaired proportions near `p`.
+    """How far below `p` another proportion lies that is just told apart from it.
 
-    Each is of `n` examples; the interval is the normal approximation of Wald. Two trials that lie
-    closer than this cannot be distinguished by the examples they were scored on.
+    Each is of `n` examples, and they are not paired. The test is the z-test of two proportions with
+    the pooled variance; two trials that lie closer cannot be distinguished by the examples they
+    were scored on. With the pooled proportion q = p − w/2 it is the root of
+    w² = z² · 2q(1 − q)/n.
     """
     from scipy.stats import norm
 
     quantile = float(norm.ppf(0.5 + level / 2))
-    variance_of_difference = 2 * p * (1 - p) / n
-    return quantile * math.sqrt(variance_of_difference)
+    square = n / (2 * quantile**2) + 0.25
+    linear = (2 * p - 1) / 2
+    return (linear + math.sqrt(linear**2 + 4 * square * p * (1 - p))) / (2 * square)
 
 
 # -- a mean ---------------------------------------------------------------------------------------
