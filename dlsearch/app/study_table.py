@@ -50,10 +50,9 @@ def study_table(
     from rich.text import Text
 
     headline = _headline(status, total_slots, seconds_left)
-    parts: list[RenderableType] = [
-        Text(shown(headline), style="bold"),
-        _running_table(status),
-    ]
+    parts: list[RenderableType] = [Text(shown(headline), style="bold")]
+    if status.running or total_slots:  # a live table keeps its place between two trials
+        parts.append(_running_table(status))
     if status.confirmation is not None:
         parts.append(_confirmation_table(status.confirmation))
     parts.append(Text(shown(_best_line(status))))
