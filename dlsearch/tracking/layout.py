@@ -172,6 +172,10 @@ def _of_attempt(attempt: int) -> str:
     return f".a{attempt}" if attempt > 1 else ""
 
 
+#: Folders of a store below which trainings have their own.
+FOLDERS_OF_TRAININGS = ("studies", "runs", "cache", "weights")
+
+
 def study_folder(study: str) -> str:
     """A study's folder, relative to the store."""
     return f"studies/{study}"

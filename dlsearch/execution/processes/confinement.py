@@ -27,6 +27,7 @@ from dlsearch.core.files.descriptor import Descriptor
 from dlsearch.core.machine import landlock
 from dlsearch.core.text import line_of_error
 from dlsearch.execution.processes.forkserver import SCRATCH, die_with_parent
+from dlsearch.tracking import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -115,8 +116,21 @@ def hold_for(config: ConfigTree) -> SealRecord:
         return {"by": AUDIT_HOOK, "why": "the command's own process trains"}
     key = key_of_data(config)
     if _held is None or _held[0] != key:
-        _held = (key, seal_process([OmegaConf.create(config)]))
+        cfg = OmegaConf.create(config)
+        _make_store_folders(cfg)
+        _held = (key, seal_process([cfg]))
     return _held[1]
+
+
+def _make_store_folders(cfg: DictConfig) -> None:
+    """Make the folders of a store that trainings write in: later ones could not be read back.
+
+    The prepared data lie in the store, too.
+    """
+    store = OmegaConf.select(cfg, "paths.store")
+    if store is not None:
+        for name in layout.FOLDERS_OF_TRAININGS:
+            Path(store, name).mkdir(parents=True, exist_ok=True)
 
 
 def is_held_by_kernel() -> bool:

@@ -24,6 +24,7 @@ RAN = f"__import__('sys').audit('{TOKEN}')"
 MODULES = ("foreign_module", "foreign_package", "foreign_plugin")
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_O_PATH = getattr(os, "O_PATH", 0)
 #: Programs that a command may start: their settings in a folder of somebody else's are another kind
 #: of input.
 _PROGRAMS = ("git", "uname", "ldconfig", "nvidia-smi", "gcc", "cc", "lscpu", "fc-list")
@@ -74,11 +75,13 @@ class Rules:
             f"{self.box}/{name}"
             for name in ("outside", "work/private.txt", "home/.bashrc", "home/.ssh")
         ]
-        inside = ["work", "tmp", "data", "home/.cache", "home/.config", "home/.netrc"]
+        # by the last one a user's own checkpoints are known
+        own = ["home/.local/state/dlsearch"]
+        inside = ["work", "tmp", "data", "home/.cache", "home/.config", "home/.netrc", *own]
         self.readable = [os.path.realpath(each) for each in readable] + [
             f"{self.box}/{each}" for each in inside
         ]
-        always = ["tmp", "home/.cache", "home/.config/matplotlib"]
+        always = ["tmp", "home/.cache", "home/.config/matplotlib", *own]
         self.writable = [os.path.realpath(f"{self.box}/{each}") for each in [*writable, *always]]
         # A place that is a link in somebody else's store is no place to write, wherever the link
         # leads.
@@ -211,6 +214,8 @@ class Judge:
         name = _text(path)
         if isinstance(flags, int) and flags & os.O_NOFOLLOW and os.path.islink(name):
             return None  # the system refuses it
+        if isinstance(flags, int) and flags & _O_PATH:
+            return None  # nothing is read or written by such a descriptor
         if isinstance(flags, int) and flags & _WRITING:
             return self._write(name)
         real = os.path.realpath(name)
