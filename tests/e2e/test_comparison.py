@@ -89,7 +89,7 @@ def test_every_arm_has_its_budget_whoever_is_killed(place, warm):
     kinds = ["trial"] * 3 + ["worker"] * 2 + ["driver"] * 2 + [TERM] * 2 + [STOP]
     storm = Storm(
         site.folder,
-        [site.python, "-m", "tests.e2e.warm", warm.path],
+        [site.python, "-m", "tests.e2e.warm", f"{warm.path}#{warm.key}"],
         ["-m", *study, *words, "hydra.launcher.workers=2"],
         [["worker", "study=s", "worker.slots=1", "worker.threads=1", *words]],
         url=f"sqlite:///{site.store / 'dlsearch.db'}", study="s", seed=1,
