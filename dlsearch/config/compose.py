@@ -134,7 +134,9 @@ def _explain_unknown_key(key: str, cause: BaseException, error: Exception) -> Co
     hint = did_you_mean(key, known, "see dlsearch --cfg job")
     addition = re.search(r"To append to your config use (\+\S+)", str(error))
     if addition and _is_described(key, cause):
-        hint = did_you_mean(key, known, f"where its class takes it: {addition.group(1)}")
+        near = did_you_mean(key, known)
+        hint = f"{near} or, " if near else ""
+        hint += f"where its class takes it: {addition.group(1)}"
     if key.startswith("hydra.sweeper.params"):
         hint = "+hydra.sweeper.params=…, or the keys themselves: optimizer.lr='interval(0.01, 0.1)'"
     if longer:  # lr for optimizer.lr

@@ -123,7 +123,10 @@ def test_a_complaint_is_one_line_that_names_the_key(override, key):
 @pytest.mark.parametrize(
     ("override", "hint"),
     [
-        ("optimizer.lrr=1", "did you mean optimizer.lr?"),
+        (
+            "optimizer.lrr=1",
+            "did you mean optimizer.lr? or, where its class takes it: +optimizer.lrr=1",
+        ),
         ("optimzer=sgd", "did you mean optimizer?"),
         ("lr=0.1", "did you mean optimizer.lr or transfer.lr?"),
         ("space.optimizer.weight_decy=null", "did you mean space.optimizer.weight_decay?"),

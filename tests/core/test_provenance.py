@@ -126,7 +126,8 @@ def test_digests_do_not_depend_on_order() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys; from dlsearch.core import masking, nvml, permission, provenance, session; "
+        "import sys; from dlsearch.core import masking, permission, provenance, session; "
+        "from dlsearch.core.machine import nvml; "
         "from dlsearch.tracking import destination, handle, journal, layout, tail; "
         "from dlsearch.tracking.mlflow import shipper, ui; "
         "heavy = ('torch', 'mlflow', 'numpy', 'pytorch_lightning', 'optuna', 'filelock', 'pynvml'); "
