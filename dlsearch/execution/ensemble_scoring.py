@@ -5,6 +5,7 @@ The command's process starts it, writes the ledger's row when it is asked to, an
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,8 @@ def run_ensemble(channel: Channel, payload: JsonObject) -> None:
     except ConfigError as error:
         channel.send({"error": [error.key, error.expected, error.hint]})
     except Exception as error:
-        sys.stderr.write(traceback_of(error))
+        if os.environ.get("DLSEARCH_DEBUG"):  # else the one line says it
+            sys.stderr.write(traceback_of(error))
         channel.send({"error": ["NAME", line_of_error(error), ""]})
 
 
