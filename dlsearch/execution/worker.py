@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dlsearch.study.client import StudyClient
 
 TICK_SECONDS = 0.5
+POLL_SECONDS = 0.02
 #: Between two looks at what has to be written or reaped.
 UPKEEP_SECONDS = 1.0
 #: Between SIGTERM and SIGKILL.
@@ -166,14 +167,21 @@ class Worker:
     # -- the main loop ----------------------------------------------------------------------------
     def _serve(self) -> bool:
         """Claim and supervise trials until the study's budget is spent or a stop is requested."""
+        self.supervisor.is_warm(len(self.slots))  # which has the servers start meanwhile
         self.service.insist(self._recovery.begin)
         while not self._stop_requested():
             if not self._has_work():
                 self._closer.close_round()
                 return True
-            self._handle_events(TICK_SECONDS if self.service.running else TICK_SECONDS / 2)
+            self._handle_events(self._seconds_to_wait())
         self._shut_down()
         return False
+
+    def _seconds_to_wait(self) -> float:
+        """For events: nothing else tells when a server that forks trials is ready."""
+        if self.servers.is_importing:
+            return POLL_SECONDS
+        return TICK_SECONDS if self.service.running else TICK_SECONDS / 2
 
     def _stop_requested(self) -> bool:
         if self._owner is not None and os.getppid() != self._owner:  # the driver died
